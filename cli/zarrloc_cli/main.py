@@ -1,0 +1,69 @@
+"""`zarrloc`: finds the command, runs it, and turns zarrloc's own errors into one line."""
+
+import importlib
+import importlib.util
+import sys
+from typing import Any
+
+import click
+
+from zarrloc.errors import ZarrlocError
+
+# In the order of the work. Each is a module here that exposes `command`.
+COMMANDS = (
+    "demo",
+    "simulate",
+    "ingest",
+    "segment",
+    "label",
+    "embed",
+    "split",
+    "train",
+    "evaluate",
+    "predict",
+    "pretrain",
+    "preview",
+    "report",
+    "info",
+    "verify",
+    "backbones",
+)
+
+
+class Commands(click.Group):
+    """Imports a command's module only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of the work."""
+        return [name for name in COMMANDS if importlib.util.find_spec(f"zarrloc_cli.{name}")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"zarrloc_cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zarrloc")
+def zarrloc() -> None:
+    """Protein localization in fluorescence microscopy: TIFFs to embeddings to predictions."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line. Exit codes: 0 all done; 2 refused; 3 some items failed; 1 the rest."""
+    try:
+        result: Any = zarrloc.main(arguments, standalone_mode=False)
+    except ZarrlocError as error:
+        click.echo(f"zarrloc: {error}", err=True)
+        sys.exit(2)
+    except click.exceptions.Exit as request:
+        sys.exit(request.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("zarrloc: stopped; the same command continues from here", err=True)
+        sys.exit(1)
+    sys.exit(result if isinstance(result, int) else 0)

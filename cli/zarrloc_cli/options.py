@@ -1,0 +1,71 @@
+"""Click options made from a config's fields, so that a default or a help text is spelled once."""
+
+import types
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from zarrloc.config.base import Config
+
+
+def config_options(config: type[Config], skip: Iterable[str] = ()) -> Callable[[Any], Any]:
+    """Decorator: one `--option` per field of `config`, in the order of its fields.
+
+    `bool` becomes an on/off flag, `Literal` a choice, a tuple of strings a comma-separated text.
+    """
+    fields = [(name, field) for name, field in config.model_fields.items() if name not in set(skip)]
+
+    def decorate(function: Any) -> Any:
+        for name, field in reversed(fields):
+            function = _option(name, field)(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
+    flag = "--" + name.replace("_", "-")
+    kind = _without_none(field.annotation)
+    required = field.is_required()
+    default = None if field.default is PydanticUndefined else field.default
+    common: dict[str, Any] = {"help": field.description, "required": required}
+    if kind is bool:
+        off = "--no-" + name.replace("_", "-")
+        declaration = f"{flag}/{off}" if default else flag
+        return click.option(declaration, name, default=default, is_flag=True, **common)
+    shown: bool | str = default not in (None, "", ())
+    if get_origin(kind) is Literal:
+        choice = click.Choice([str(value) for value in get_args(kind)])
+        return click.option(flag, name, type=choice, default=default, show_default=shown, **common)
+    if get_origin(kind) is tuple:
+        text = ",".join(map(str, default or ()))
+        return click.option(
+            flag, name, type=CommaSeparated(), default=text, show_default=shown, **common
+        )
+    types_of = {int: int, float: float, Path: click.Path(path_type=Path)}
+    return click.option(
+        flag, name, type=types_of.get(kind, str), default=default, show_default=shown, **common
+    )
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) in (types.UnionType, Union):
+        rest = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return rest[0] if len(rest) == 1 else str
+    return annotation
+
+
+class CommaSeparated(click.ParamType):
+    """`a,b,c` as the tuple `("a", "b", "c")`; an empty text as `()`."""
+
+    name = "A,B,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        """Split a text at its commas; a tuple passes through."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())

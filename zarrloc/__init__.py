@@ -1,0 +1,1 @@
+"""zarrloc: protein localization in fluorescence microscopy, on Dask and Zarr."""

@@ -1,0 +1,37 @@
+"""Every error zarrloc raises on purpose: what was got, what was expected, what to do.
+
+The CLI prints these as one line and exits 2; anything else is a bug and keeps its traceback.
+Each class is also the builtin it refines, so callers may catch either.
+"""
+
+
+class ZarrlocError(Exception):
+    """Base of all errors zarrloc raises on purpose."""
+
+
+class ConfigError(ZarrlocError, ValueError):
+    """A setting, or a combination of settings, cannot be used."""
+
+
+class SourceError(ZarrlocError, ValueError):
+    """A file the user gave (image, table, manifest) cannot be read as what it should be."""
+
+
+class ChannelError(ZarrlocError, ValueError):
+    """A channel role is missing, ambiguous or mapped to nothing."""
+
+
+class WeightsError(ZarrlocError, ValueError):
+    """A checkpoint does not hold exactly what the backbone needs."""
+
+
+class StoreError(ZarrlocError, RuntimeError):
+    """The store is absent, damaged, too new, or holds something else under that name."""
+
+
+class LockedError(ZarrlocError, RuntimeError):
+    """Another live run holds this stage of this store."""
+
+
+class ClusterError(ZarrlocError, RuntimeError):
+    """Workers could not be started, reached or kept alive."""
