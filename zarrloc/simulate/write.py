@@ -1,0 +1,217 @@
+"""A whole simulated dataset in OpenCell's own form: images, the two label tables, the truth."""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from zarrloc.config.simulate import SimulateConfig
+from zarrloc.errors import ConfigError
+from zarrloc.simulate.fov import Fov, simulate_fov
+from zarrloc.simulate.proteins import LABELS, Protein, draw_grades
+
+_DEFAULT_FOVS = 20
+_POOL_FROM = 8  # fewer fields are done before a pool of processes has started
+_LABEL_SEED, _PROTEIN_SEED, _FOV_SEED = range(3)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One protein of the dataset; `file_gene` and `file_ensg` are what file names say of it."""
+
+    name: str
+    ensg: str
+    file_gene: str
+    file_ensg: str
+    cell_line: int
+    grades: dict[str, int]
+    fovs: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was written."""
+
+    out: str
+    fovs: int
+    proteins: int
+    cells: int
+
+
+def simulate(out: str | os.PathLike[str], config: SimulateConfig | None = None) -> Summary:
+    """Write a simulated dataset to the folder `out`, which appears only when it is complete.
+
+    `raw/OC-FOV_<GENE>_<ENSG>_CID<6>_FID<8>_proj.tif` holds `(2, y, x)` uint16, Hoechst first;
+    `labels/` OpenCell's two tables; `truth/` instance masks and `cells.csv`. The bytes depend on
+    the seed and the sizes, not on the number of processes. As in OpenCell, some file names carry
+    another ENSG or another spelling of the gene than the tables: join by cell line.
+
+    Raises `ConfigError` if `out` holds anything already.
+    """
+    config = config or SimulateConfig()
+    target_path = Path(out)
+    if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
+        raise ConfigError(f"{target_path} is not empty; expected a new folder: name another one")
+    targets = plan(config)
+    partial = target_path.with_name(f"{target_path.name}.partial-{os.getpid()}")
+    try:
+        for folder in ("raw", "labels", "truth"):
+            (partial / folder).mkdir(parents=True)
+        rows = list(_write_fovs(partial, targets, config))
+        _write_tables(partial, targets, rows)
+        os.replace(partial, target_path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return Summary(str(target_path), sum(t.fovs for t in targets), len(targets), len(rows))
+
+
+def plan(config: SimulateConfig) -> list[Target]:
+    """The proteins of a dataset: names, labels and how many fields each has."""
+    rng = _rng(config.seed, _LABEL_SEED)
+    counts = _fov_counts(rng, config)
+    lines = rng.permutation(np.arange(1, len(counts) + 1))
+    targets = []
+    for number, (count, main) in enumerate(
+        zip(counts, _mains(rng, len(counts), config), strict=True)
+    ):
+        # One name in seven has a dash, as HLA-A has; the file pattern must not split on it.
+        name = f"SIM{number:04d}" if number % 7 else f"SIM-D{number:04d}"
+        ensg = f"ENSG{90000000000 + number:011d}"
+        targets.append(
+            Target(
+                name=name,
+                ensg=ensg,
+                file_gene=name.title() if number % 11 == 3 else name,
+                file_ensg=f"ENSG{91000000000 + number:011d}" if number % 9 == 2 else ensg,
+                cell_line=int(lines[number]),
+                grades=draw_grades(rng, main),
+                fovs=count,
+            )
+        )
+    return targets
+
+
+def _fov_counts(rng: np.random.Generator, config: SimulateConfig) -> list[int]:
+    if config.proteins is not None:
+        if config.fovs_per_protein is not None:
+            return [config.fovs_per_protein] * config.proteins
+        return [int(count) for count in rng.integers(4, 7, config.proteins)]
+    left = _DEFAULT_FOVS if config.fovs is None else config.fovs
+    counts = []
+    while left > 0:
+        counts.append(min(left, int(rng.integers(4, 7))))
+        left -= counts[-1]
+    return counts
+
+
+def _mains(rng: np.random.Generator, count: int, config: SimulateConfig) -> list[str]:
+    names = np.array(list(LABELS))
+    if config.labels == "opencell":
+        weight = np.array(list(LABELS.values()), float)
+        return [str(name) for name in rng.choice(names, count, p=weight / weight.sum())]
+    rounds = [rng.permutation(names) for _ in range(-(-count // len(names)))]
+    return [str(name) for name in np.concatenate(rounds)[:count]]
+
+
+def _rng(seed: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+
+def _write_fovs(
+    out: Path, targets: list[Target], config: SimulateConfig
+) -> Iterator[dict[str, Any]]:
+    """Write every field; yields the rows of `cells.csv` in the order of targets and fields."""
+    jobs: list[tuple[Path, Target, int, int, int, SimulateConfig]] = []
+    for number, target in enumerate(targets):
+        jobs.extend((out, target, number, k, len(jobs) + k + 1, config) for k in range(target.fovs))
+    workers = min(config.workers or len(os.sched_getaffinity(0)), len(jobs))
+    if workers == 1 or len(jobs) < _POOL_FROM:
+        for job in jobs:
+            yield from _write_fov(job)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for rows in pool.map(_write_fov, jobs, chunksize=4):
+            yield from rows
+
+
+def _write_fov(
+    job: tuple[Path, Target, int, int, int, SimulateConfig],
+) -> list[dict[str, Any]]:
+    out, target, number, field, fid, config = job
+    fov = simulate_fov(
+        target.grades,
+        shape=(config.size, config.size),
+        protein=Protein.draw(_rng(config.seed, _PROTEIN_SEED, number)),
+        seed=np.random.SeedSequence(config.seed, spawn_key=(_FOV_SEED, number, field)),
+    )
+    stem = (
+        f"OC-FOV_{target.file_gene}_{target.file_ensg}_CID{target.cell_line:06d}_FID{fid:08d}_proj"
+    )
+    _write_image(out / "raw" / f"{stem}.tif", fov)
+    tifffile.imwrite(out / "truth" / f"{stem}_cells.tif", fov.cells, compression="zlib")
+    tifffile.imwrite(out / "truth" / f"{stem}_nuclei.tif", fov.nuclei, compression="zlib")
+    return [
+        {
+            "field": stem,
+            "mask_id": number,
+            "labels": ";".join(grades),
+            "grades": ";".join(map(str, grades.values())),
+            "mitotic": int(number in fov.mitotic),
+        }
+        for number, grades in fov.grades.items()
+    ]
+
+
+def _write_image(path: Path, fov: Fov) -> None:
+    """The tags of OpenCell's own files: ImageJ hyperstack, 5 px a um, no compression."""
+    # Spelt out because tifffile's own ImageJ description leaves out the axes.
+    tifffile.imwrite(
+        path,
+        fov.image,
+        description=(
+            "ImageJ=1.11a\nimages=2\nchannels=2\nhyperstack=true\nmode=grayscale\nunit=um\naxes=CYX"
+        ),
+        metadata=None,
+        photometric="minisblack",
+        resolution=(5, 5),
+        resolutionunit="NONE",
+        software="tifffile.py",
+    )
+
+
+def _write_tables(out: Path, targets: list[Target], rows: list[dict[str, Any]]) -> None:
+    by_name = sorted(targets, key=lambda target: target.name)
+    _write_csv(
+        out / "labels" / "opencell-localization-annotations.csv",
+        ("target_name", "ensg_id", *(f"annotations_grade_{grade}" for grade in (3, 2, 1))),
+        ((t.name, t.ensg, *(";".join(_graded(t, grade)) for grade in (3, 2, 1))) for t in by_name),
+    )
+    _write_csv(
+        out / "labels" / "all-public-targets.csv",
+        ("cell_line_id", "target_name", "uniprot_id", "ensg_id"),
+        (
+            (t.cell_line, t.name, f"S{t.cell_line:05d}", t.file_ensg)
+            for t in sorted(targets, key=lambda target: target.cell_line)
+        ),
+    )
+    header = ("field", "mask_id", "labels", "grades", "mitotic")
+    _write_csv(out / "truth" / "cells.csv", header, ([row[key] for key in header] for row in rows))
+
+
+def _graded(target: Target, grade: int) -> list[str]:
+    return [label for label, given in target.grades.items() if given == grade]
+
+
+def _write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(list(header))
+        writer.writerows(rows)
