@@ -1,0 +1,87 @@
+"""What every stage's run shares: workers started, execution settled, blocks run, group committed."""
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
+
+from zarrloc.config.run import RunConfig
+from zarrloc.engine.blocks import Stage
+from zarrloc.engine.cluster import Executor, choose, cores, executor
+from zarrloc.engine.ledger import Ledger
+from zarrloc.engine.run import run, todo
+from zarrloc.engine.telemetry import Summary
+from zarrloc.lock import RunToken
+from zarrloc.store import commit, committed, stage_attrs, update_stage_attrs
+
+PREFETCH = 2
+"""Blocks in flight a worker: one reads and decodes while the other computes."""
+
+
+class Settling(Stage, Protocol):
+    """A stage whose values depend, in their last bits, on how it is executed."""
+
+    def settle(self) -> dict[str, Any]:
+        """Run on a worker: device kind, precision, batch size."""
+
+    def settled(self, execution: dict[str, Any]) -> Self:
+        """The stage with its execution fixed."""
+
+
+def drive(
+    stage: Stage,
+    ledger: Ledger,
+    inputs: Sequence[int],
+    config: RunConfig,
+    token: RunToken,
+    *,
+    unit: str = "FOV",
+    quiet: bool = False,
+    **expect: Sequence[int],
+) -> Summary:
+    """Run the blocks of `stage` whose input changed, then commit its group.
+
+    `inputs` holds one digest a block; `expect` is as in `todo`.
+    """
+    blocks = todo(ledger, inputs, retry_failed=config.retry_failed, **expect)
+    if not blocks:
+        summary = Summary(stage.group, ledger.rows, ledger.blocks)
+        summary.rows_failed = int(ledger.errors().sum())
+        return summary
+    group = committed(stage.location, stage.group)
+    assert group is not None, "a stage's group is committed before its blocks run"
+    attrs = stage_attrs(group)
+    kind = choose(config, stage.on_device)
+    most = min(config.workers or cores(), len(blocks))
+    threads = int(attrs.execution.get("threads") or max(1, cores() // most))
+    workers = min(most, max(1, cores() // threads)) if config.workers is None else most
+    began = time.perf_counter()
+    with executor(kind, config, workers=workers, threads=threads, prefetch=PREFETCH) as pool:
+        if pool.dashboard and not quiet:
+            print(f"Dask dashboard: {pool.dashboard}", flush=True)
+        if hasattr(stage, "settle"):
+            execution = attrs.execution or {**_call(pool, stage), "threads": threads}
+            if not attrs.execution:
+                attrs = attrs.model_copy(update={"execution": execution})
+                update_stage_attrs(stage.location, stage.group, attrs)
+            stage = stage.settled(execution)
+        started = time.perf_counter() - began
+        try:
+            summary = run(stage, ledger, blocks, pool, token, unit=unit, quiet=quiet)
+        finally:
+            commit(stage.location, stage.group)
+    summary.start_s = started
+    return summary
+
+
+def _call(pool: Executor, stage: Any) -> dict[str, Any]:
+    pool.submit([(f"settle-{stage.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}", (stage,))], _settle)
+    (end,) = pool.completed()
+    if end.error is not None:
+        raise end.error
+    return dict(end.value)
+
+
+def _settle(stage: Any) -> dict[str, Any]:
+    stage.open()
+    return dict(stage.settle())

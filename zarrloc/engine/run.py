@@ -1,0 +1,215 @@
+"""A run of a stage: a bounded window of futures, receipts as they come, suspects alone."""
+
+import signal
+import threading
+import time
+import traceback
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from zarrloc.digest import combine
+from zarrloc.engine.blocks import Block, Receipt, Stage, run_block
+from zarrloc.engine.cluster import Dask, Done, Executor, wait_out
+from zarrloc.engine.ledger import Ledger
+from zarrloc.engine.telemetry import Progress, RunLog, Summary
+from zarrloc.errors import LockedError
+from zarrloc.lock import RunToken, StaleRun
+
+WINDOW = 64
+"""Blocks in flight: enough to keep any worker busy, few enough to stop soon."""
+
+GIVE_UP = 8
+"""A run whose first blocks all fail, this many, has a fault of its own and stops."""
+
+KILLED = "its worker died while this FOV was computed alone (out of memory, or a crash)"
+
+
+def new_run_id() -> str:
+    """A fresh name for a run."""
+    return uuid.uuid4().hex[:12]
+
+
+def todo(
+    ledger: Ledger, inputs: Sequence[int], *, retry_failed: bool = False, **expect: Sequence[int]
+) -> list[Block]:
+    """Blocks whose receipt is missing or speaks of other input.
+
+    `inputs` holds one digest a block; `expect` maps an input group (`/` written `__`) to the
+    `block_output` that its blocks must have when they are read.
+    """
+    failed = ledger.errors() if retry_failed else None
+    blocks = []
+    for index, digest in enumerate(inputs):
+        start = index * ledger.block_rows
+        stop = min(start + ledger.block_rows, ledger.rows)
+        done = int(ledger.output[index]) != 0 and int(ledger.receipts["block_input"][index]) == digest
+        if done and not (failed is not None and failed[start:stop].any()):
+            continue
+        wanted = {group.replace("__", "/"): int(values[index]) for group, values in expect.items()}
+        blocks.append(Block(index, start, stop, int(digest), wanted))
+    return blocks
+
+
+def run(
+    stage: Stage,
+    ledger: Ledger,
+    blocks: Sequence[Block],
+    executor: Executor,
+    token: RunToken,
+    *,
+    unit: str = "FOV",
+    quiet: bool = False,
+) -> Summary:
+    """Do `blocks` and record them; what cannot be done is in `Summary.failures`.
+
+    Ctrl-C and SIGTERM stop it cleanly: receipts so far are kept and `KeyboardInterrupt` is raised.
+    """
+    summary = Summary(stage.group, ledger.rows, ledger.blocks, workers=executor.workers)
+    if isinstance(executor, Dask) and "://" in executor.kind:
+        wait_out(executor.client, key_prefix(stage), token.run)
+    rows = sum(map(len, blocks))
+    with (
+        RunLog(stage.location, stage.group, token.run) as log,
+        Progress(stage.group, len(blocks), rows, unit, quiet) as progress,
+        _sigterm_as_interrupt(),
+    ):
+        log.write("start", group=stage.group, blocks=len(blocks), workers=executor.workers)
+        start = time.perf_counter()
+        runner = _Runner(stage, ledger, executor, token, summary, log, progress)
+        try:
+            suspects = runner.window(blocks)
+            for block in suspects:
+                runner.suspect(block)
+        finally:
+            executor.cancel()
+            ledger.flush()
+            summary.wall_s = time.perf_counter() - start
+            summary.rows_failed = int(ledger.errors().sum())
+            log.write("end", failures=summary.failures, seconds=dict(summary.seconds))
+    return summary
+
+
+def key_prefix(stage: Stage) -> str:
+    """How every task of this stage of this store is named on a scheduler."""
+    return f"{stage.group.replace('/', '.')}-{combine([stage.location.uri]):016x}"
+
+
+class _Runner:
+    """The coordinator's loop over one run."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        ledger: Ledger,
+        executor: Executor,
+        token: RunToken,
+        summary: Summary,
+        log: RunLog,
+        progress: Progress,
+    ) -> None:
+        self.stage, self.ledger, self.executor, self.token = stage, ledger, executor, token
+        self.summary, self.log, self.progress = summary, log, progress
+        self.attempt = 0
+
+    def window(self, blocks: Sequence[Block]) -> list[Block]:
+        """Run blocks through the window; returns those whose worker died under them."""
+        waiting, flying, suspects = deque(blocks), {}, []
+        while waiting or flying:
+            if waiting and len(flying) <= WINDOW // 2:
+                batch = [waiting.popleft() for _ in range(min(len(waiting), WINDOW - len(flying)))]
+                flying.update(self._submit(batch))
+            for end in self.executor.completed():
+                block = flying.pop(end.key)
+                if end.killed:
+                    suspects.append(block)
+                    self.log.write("suspect", block=block.index)
+                else:
+                    self._take(block, end)
+            self.ledger.flush_when_due()
+            self._still_ours()
+        return suspects
+
+    def suspect(self, block: Block) -> None:
+        """Run a suspect alone; if it kills again, find the FOV that does and leave it out."""
+        end = self._alone(block)
+        if end.killed:
+            guilty = {
+                row: KILLED
+                for row in block.rows
+                if row not in block.skip and self._alone(block.only(row), write=False).killed
+            }
+            if guilty:
+                self.log.write("guilty", rows=sorted(guilty))
+                block = replace(block, skip={**block.skip, **guilty})
+                end = self._alone(block)
+        self._take(block, end)
+        self.ledger.flush_when_due()
+
+    def _submit(self, blocks: Sequence[Block], write: bool = True) -> dict[str, Block]:
+        self.attempt += 1
+        prefix = f"{key_prefix(self.stage)}-{self.token.run}-{self.attempt}"
+        calls = {f"{prefix}-{block.index}": block for block in blocks}
+        self.executor.submit(
+            [(key, (self.stage, block, self.token, write)) for key, block in calls.items()], run_block
+        )
+        return calls
+
+    def _alone(self, block: Block, write: bool = True) -> Done:
+        self._submit([block], write)
+        (end,) = self.executor.completed()
+        return end
+
+    def _take(self, block: Block, end: Done) -> None:
+        if isinstance(end.error, StaleRun):
+            raise LockedError(f"{end.error}; this run stops, the other one goes on") from end.error
+        if end.killed or end.error is not None:
+            reason = str(end.error) if end.error and not end.killed else (
+                f"{self.stage.group} block {block.index} kills its worker though each of its FOVs "
+                "alone does not: give workers more memory (--memory-limit, fewer --workers)"
+            )
+            self.summary.failures.append(reason.splitlines()[0])
+            detail = "".join(traceback.format_exception(end.error)) if end.error else reason
+            self.log.write("failure", block=block.index, reason=detail)
+            if len(self.summary.failures) >= GIVE_UP and not self.summary.blocks_run:
+                raise RuntimeError(
+                    f"the first {GIVE_UP} blocks all failed; the first: {self.summary.failures[0]}"
+                )
+            return
+        receipt: Receipt = end.value
+        self.ledger.record(receipt)
+        self.log.block(receipt)
+        self.summary.blocks_run += 1
+        self.summary.rows_run += len(block)
+        self.summary.bytes_read += receipt.bytes_read
+        self.summary.seconds.update(receipt.seconds)
+        errors = int(self.ledger.errors()[block.start : block.stop].sum())
+        self.progress.advance(len(block), errors)
+
+    def _still_ours(self) -> None:
+        if time.monotonic() - getattr(self, "_checked", 0.0) > 1.0:
+            self._checked = time.monotonic()
+            try:
+                self.token.check()
+            except StaleRun as error:
+                raise LockedError(f"{error}; this run stops") from error
+
+
+@contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """Let a batch system's SIGTERM stop a run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before: Callable[..., Any] | int | None = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,113 @@
+"""Where a store lives: a local directory or an object-store prefix, and what lies beside it."""
+
+import json
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
+
+from zarrloc.errors import StoreError
+
+if TYPE_CHECKING:
+    import obstore.store
+
+
+@dataclass(frozen=True)
+class Location:
+    """A store's address, cheap to send to a worker. Open handles are made where they are used."""
+
+    uri: str
+
+    @classmethod
+    def of(cls, where: "str | Path | Location") -> "Location":
+        """A local path (made absolute) or a URL such as `s3://bucket/name.zarr`."""
+        if isinstance(where, Location):
+            return where
+        text = str(where)
+        if "://" in text:
+            return cls(text.rstrip("/"))
+        return cls(str(Path(text).expanduser().resolve()))
+
+    @property
+    def path(self) -> Path | None:
+        """The local directory, or None for an object store."""
+        return None if "://" in self.uri else Path(self.uri)
+
+    @property
+    def name(self) -> str:
+        """The store's own name, such as `oc.zarr`."""
+        return self.uri.rsplit("/", 1)[-1]
+
+    @property
+    def beside(self) -> "Location":
+        """Where locks and run logs go: beside the store, never into it."""
+        return Location(f"{self.uri}.runs")
+
+    def store(self, *, read_only: bool = False) -> Store:
+        """A zarr store object for this address."""
+        if self.path is not None:
+            return LocalStore(self.path, read_only=read_only)
+        return ObjectStore(object_store(self.uri), read_only=read_only)
+
+    def group(self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None) -> zarr.Group:
+        """One group, unconsolidated: the engine must see arrays as they are, not as committed.
+
+        Raises `StoreError` where it is absent.
+        """
+        store = self.store(read_only=mode == "r")
+        if clock is not None:
+            store = MeasuredStore(store, clock)
+        try:
+            return zarr.open_group(store, path=path, mode=mode, use_consolidated=False)  # type: ignore[arg-type]
+        except (FileNotFoundError, KeyError) as error:
+            raise StoreError(
+                f"no group '{path}' in {self.uri}; `zarrloc info` lists what is there"
+            ) from error
+
+    def read_json(self, key: str) -> dict[str, Any]:
+        """A JSON object of the store, such as a group's metadata."""
+        if self.path is not None:
+            return dict(json.loads((self.path / key).read_bytes()))
+        return dict(json.loads(bytes(object_store(self.uri).get(key).bytes())))
+
+
+@cache
+def object_store(uri: str) -> "obstore.store.ObjectStore":
+    """The obstore client of a URL; credentials come from the environment as each provider has it.
+
+    `memory://NAME` lives in this process alone.
+    """
+    from obstore.store import MemoryStore, from_url
+
+    if uri.startswith("memory://"):
+        return MemoryStore()
+    return from_url(uri)
+
+
+@dataclass
+class StoreClock:
+    """Seconds and bytes spent fetching stored objects, as apart from decoding them."""
+
+    seconds: float = 0.0
+    bytes: int = 0
+
+
+class MeasuredStore(WrapperStore[Any]):
+    """Passes everything on and notes what fetching cost."""
+
+    def __init__(self, store: Store, clock: StoreClock) -> None:
+        super().__init__(store)
+        self.clock = clock
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        """The object's bytes, timed."""
+        start = time.perf_counter()
+        found = await super().get(key, prototype, byte_range)
+        self.clock.seconds += time.perf_counter() - start
+        self.clock.bytes += 0 if found is None else len(found)
+        return found
