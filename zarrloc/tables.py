@@ -14,6 +14,11 @@ RESERVED = {
 }
 """Names the store gives to its own arrays and dimensions: no column can become one of these."""
 
+LABEL_COLUMNS = {"label": 3} | {
+    f"{prefix}grade_{grade}": grade for grade in (3, 2, 1) for prefix in ("", "annotations_")
+}
+"""Columns that say which labels a field has, with the grade of theirs. A manifest may hold them."""
+
 
 @dataclass(frozen=True)
 class Row:
