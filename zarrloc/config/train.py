@@ -1,0 +1,39 @@
+"""Settings of `zarrloc train`: the paper's section 2.6.1 where it says a number."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from zarrloc.config.base import Config
+
+Weak = Literal["ignore", "positive", "negative"]
+
+
+class HeadConfig(Config):
+    """One classification head and how it is optimised; every fold gets the same."""
+
+    hidden: tuple[int, ...] = Field((512, 256), description="widths of the hidden layers")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout after each hidden layer")
+    lr: float = Field(1e-4, gt=0, description="initial learning rate, cosine to 0")
+    weight_decay: float = Field(0.04, ge=0, description="AdamW's decoupled weight decay")
+    epochs: int = Field(300, ge=1, description="epochs")
+    batch: int = Field(512, ge=1, description="largest batch; an epoch is cut into equal ones")
+    resample: Literal["epoch", "once"] = Field(
+        "epoch",
+        description="draw the balanced sample anew each epoch, or once before the first "
+        "(as Dino4Cells does)",
+    )
+    seed: int = Field(0, ge=0, description="seed of weights, samples and dropout")
+
+
+class TrainConfig(HeadConfig):
+    """A head on a stored embedding, trained on every fold of a stored split."""
+
+    embedding: str = Field(description="name of the embedding to train on")
+    split: str = Field("grouped", description="name of the split")
+    name: str = Field("head", description="name of the head in the store")
+    weak: Weak = Field(
+        "ignore",
+        description="what grades 1 and 2 are: left out of loss and scores, positive, or negative",
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
