@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from zarrloc.simulate.fields import Map
+from zarrloc.simulate.fields import Map, glow
 
 SLICES = 8
 _SKEW = 1.3  # of one slice's noise: an electron-multiplying camera's register
@@ -23,16 +23,17 @@ def expose(
 ) -> npt.NDArray[np.uint16]:
     """Counts of a maximum projection, `(y, x)` uint16.
 
-    `density` is the signal in counts when in focus, `depth` its height from 0 to 1. Every slice
-    gets its own shot noise (variance `gain` times the signal) and read noise before the maximum.
+    `density` is the signal in counts when in focus, `depth` its height from 0 to 1; `haze` is the
+    share of it that is seen blurred in every slice. Each slice gets its own shot noise (variance
+    `gain` times the signal) and read noise before the maximum is taken.
     """
-    sharp = gaussian_filter(density, focus_px)
-    glow = np.float32(haze) * gaussian_filter(density, 14.0, truncate=2.5)
-    projection = np.zeros(density.shape, np.float32)
+    sharp = np.asarray(gaussian_filter(density, focus_px, truncate=3.0), np.float32)
+    blurred = np.float32(haze) * glow(density, 25)
     height = depth * np.float32(SLICES - 1)
+    projection = np.zeros(density.shape, np.float32)
     for number in range(SLICES):
-        in_focus = np.clip(1.35 - np.abs(height - np.float32(number)) * 0.35, 0.0, 1.0)
-        signal = sharp * in_focus + glow
+        in_focus = np.float32(1.35) - np.float32(0.35) * np.abs(height - np.float32(number))
+        signal = sharp * np.clip(in_focus, np.float32(0), np.float32(1)) + blurred
         normal = rng.standard_normal(density.shape, dtype=np.float32)
         noise = normal + np.float32(_SKEW / 6) * (normal * normal - 1)
         noise *= np.sqrt(np.float32(read_noise**2) + np.float32(gain) * signal)

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter
 
 from zarrloc.errors import ConfigError
 from zarrloc.simulate.camera import expose
-from zarrloc.simulate.cells import Labels, PerCell, Scene, make_scene
-from zarrloc.simulate.fields import Map, smooth_noise, sprinkle, stamp
+from zarrloc.simulate.cells import make_scene
+from zarrloc.simulate.fields import Map, bell, ramp, smooth_noise, sprinkle, stamp
 from zarrloc.simulate.patterns import draw_protein
 from zarrloc.simulate.proteins import LABELS, Protein
+from zarrloc.simulate.scene import Labels, PerCell, Scene
 
 ASTRAY = 0.10  # share of cells that show another pattern than their protein's labels
 
@@ -59,13 +59,12 @@ def simulate_fov(
     shown = _shown(marks, scene, dict(grades))
     hoechst = _hoechst(shapes, scene, protein)
     tagged = _tagged(marks, scene, protein, shown)
-    depth = np.clip(0.25 + 0.4 * gaussian_filter(scene.height, 8.0), 0, 1)
     haze = float(shapes.uniform(0.02, 0.07))
     nucleus, signal = (
         expose(
             eye,
             density,
-            depth,
+            scene.depth,
             focus_px=focus_px,
             haze=haze,
             offset=protein.offset[channel] - 90,
@@ -118,10 +117,10 @@ def _hoechst(rng: np.random.Generator, scene: Scene, protein: Protein) -> Map:
     """Counts of DNA stain above background; a mitotic plate is several times brighter."""
     level = np.float32(protein.stain * rng.lognormal(0, 0.1)) * _levels(rng, scene.count, 0.18)
     level *= np.where(scene.mitotic, np.float32(2.6), np.float32(1))
-    rimmed = scene.nucleus_soft * (0.85 + 0.25 * np.exp(-(((scene.rim + 2) / 2.5) ** 2)))
-    mottle = np.clip(smooth_noise(rng, scene.shape, 4.0) - 1.2, 0, 2)
-    mottle *= np.clip(smooth_noise(rng, scene.shape, 30.0) - 0.8, 0, 1)
-    veil = np.float32(0.012 * protein.stain) * (scene.cell > 0) * (1 + 4 * mottle)
+    rimmed = scene.nucleus_soft * (0.85 + 0.25 * bell(scene.rim + 2, 1.8))
+    mottle = ramp(smooth_noise(rng, scene.shape, 4.0) - 1.2)
+    mottle *= ramp(smooth_noise(rng, scene.shape, 30.0) - 0.8)
+    veil = np.float32(0.012 * protein.stain) * (scene.cell > 0) * (1 + 6 * mottle)
     dna = rimmed * scene.chromatin * level[scene.cell]
     return dna + veil + _debris(rng, scene.shape, 2.0, 0.4 * protein.stain)
 

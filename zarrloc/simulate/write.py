@@ -131,7 +131,8 @@ def _write_fovs(
     """Write every field; yields the rows of `cells.csv` in the order of targets and fields."""
     jobs: list[tuple[Path, Target, int, int, int, SimulateConfig]] = []
     for number, target in enumerate(targets):
-        jobs.extend((out, target, number, k, len(jobs) + k + 1, config) for k in range(target.fovs))
+        first = len(jobs) + 1
+        jobs += [(out, target, number, k, first + k, config) for k in range(target.fovs)]
     workers = min(config.workers or len(os.sched_getaffinity(0)), len(jobs))
     if workers == 1 or len(jobs) < _POOL_FROM:
         for job in jobs:
