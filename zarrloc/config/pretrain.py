@@ -1,0 +1,112 @@
+"""Settings of self-supervised training; the defaults are the paper's, or Doron et al.'s (2023)."""
+
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from zarrloc.config.base import Config
+
+
+class PretrainConfig(Config):
+    """DINO on a store's fields or cells (paper 2.3 to 2.5; facts.md section 3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    RUN_ONLY: ClassVar[tuple[str, ...]] = (
+        *("weights", "cache", "device", "processes", "accumulate"),
+        *("checkpoint_steps", "keep", "log_steps", "tensorboard"),
+    )
+    """How a run is carried out: may differ when it is resumed."""
+
+    arch: str | None = Field(
+        None, description="timm ViT such as vit_small_patch8; the backbone's own when fine-tuning."
+    )
+    start: str = Field(
+        "scratch", alias="from", description="`scratch`, a backbone's name, or its directory."
+    )
+    weights: str | None = Field(
+        None, description="File of the backbone's weights, or random:SEED; else the published ones."
+    )
+    arch_options: tuple[str, ...] = Field(
+        (), description="timm arguments for --from scratch, as depth=4,patch_size=8."
+    )
+    level: Literal["fov", "cell"] = Field("fov", description="Train on whole fields or on cells.")
+    cells: str = Field("cells", description="Name of the cells group, for --level cell.")
+    crop_um: float | None = Field(None, gt=0, description="Side of a cell's window in um.")
+    channels: str | None = Field(
+        None, description="natural, replicate, or ROLE=INPUT,...; the backbone's own if not given."
+    )
+    split: str | None = Field(None, description="Read only the training part of this split.")
+    fraction: float = Field(
+        1.0, gt=0, le=1, description="Share of the training fields; smaller ones nest in larger."
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order and views.")
+
+    epochs: int = Field(100, ge=1, description="Passes over the data.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of --epochs.")
+    batch: int = Field(64, ge=1, description="Samples a step, over all processes together.")
+    learning_rate: float | None = Field(
+        None, gt=0, description="For 256 samples a step; 5e-4 from scratch, a tenth to fine-tune."
+    )
+    final_learning_rate: float = Field(1e-6, ge=0, description="At the end of the cosine.")
+    warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising rate.")
+    weight_decay: float = Field(0.04, ge=0, description="At the start; on matrices only.")
+    final_weight_decay: float = Field(0.4, ge=0, description="At the end of its cosine.")
+    clip: float = Field(3.0, gt=0, description="Largest gradient norm of a parameter.")
+    momentum: float = Field(0.996, ge=0, le=1, description="Teacher's EMA momentum, cosine to 1.")
+    freeze_last: float = Field(
+        0.01, ge=0, le=1, description="Share of the steps with the head's last layer frozen."
+    )
+    drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the student.")
+
+    prototypes: int = Field(65536, ge=2, description="Outputs of the DINO head.")
+    head_hidden: int = Field(2048, ge=1, description="Hidden width of the DINO head.")
+    bottleneck: int = Field(256, ge=1, description="Width before the prototypes.")
+    student_temperature: float = Field(0.1, gt=0, description="Softness of the student's output.")
+    teacher_temperature: float = Field(0.04, gt=0, description="Sharpening of the teacher's.")
+    center_momentum: float = Field(0.9, ge=0, le=1, description="Momentum of the centre.")
+
+    size: int = Field(224, ge=1, description="Side of a global view, px; the embedding's size too.")
+    local_size: int = Field(96, ge=1, description="Side of a local view, px.")
+    local_views: int = Field(8, ge=0, description="Local views a sample.")
+    global_scale: tuple[float, float] = Field((0.4, 1.0), description="Area of a global view.")
+    local_scale: tuple[float, float] = Field((0.05, 0.4), description="Area of a local view.")
+    warp: float = Field(0.25, ge=0, lt=0.5, description="Furthest inward move of one corner.")
+    flip: float = Field(0.5, ge=0, le=1, description="Probability of a flip on each axis.")
+    jitter: float = Field(0.5, ge=0, description="sd of brightness and contrast, per channel.")
+    remove_channel: float = Field(0.2, ge=0, le=1, description="Probability; never the protein.")
+    rescale_protein: float = Field(0.2, ge=0, le=1, description="Probability.")
+
+    guard_epochs: int = Field(5, ge=0, description="Check for collapse every N epochs; 0 never.")
+    guard_samples: int = Field(2000, ge=2, description="Training samples the guard embeds.")
+
+    cache: Literal["none", "ram", "device"] = Field(
+        "none", description="Keep pixels decoded: a memory-mapped file a node, or on the device."
+    )
+    pool_shards: int = Field(4, ge=1, description="Shards that samples are drawn from at once.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 on CUDA, float32 elsewhere."
+    )
+    processes: int = Field(
+        0, ge=0, description="Processes to start; 0: one a GPU, or as torchrun or srun started."
+    )
+    accumulate: int = Field(1, ge=1, description="Parts a process's share of a step is cut into.")
+    checkpoint_steps: int = Field(500, ge=1, description="Steps between checkpoints.")
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    log_steps: int = Field(10, ge=1, description="Steps between progress lines.")
+    tensorboard: bool = Field(False, description="Log for TensorBoard too, if it is installed.")
+
+    @model_validator(mode="after")
+    def _scales(self) -> "PretrainConfig":
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} is {low},{high}; give two shares, 0 < low <= high <= 1")
+        if self.start == "scratch" and self.arch is None:
+            raise ValueError("--from scratch needs --arch, such as vit_small_patch8")
+        return self
+
+    def result(self) -> dict[str, object]:
+        """The settings that the trained weights depend on."""
+        return self.model_dump(mode="json", exclude=set(self.RUN_ONLY))

@@ -1,0 +1,210 @@
+"""What the loop reads: order, shuffle pool, caches, and batches ready for the device.
+
+Shards come in shuffled order and samples mix over a window of a few shards, so a shard is decoded
+once an epoch and memory stays bounded. The order is a pure function of seed and epoch: nothing
+about the sampler needs saving. A process decodes only its own samples.
+"""
+
+import contextlib
+import itertools
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zarrloc.errors import ConfigError
+
+Rows = npt.NDArray[np.int64]
+Image = npt.NDArray[Any]
+Item = TypeVar("Item")
+
+
+class Source(Protocol):
+    """Samples `(channel, y, x)` of one shape, in shards that are read as a whole."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The channels' roles."""
+
+    @property
+    def shard(self) -> Rows:
+        """The shard of each sample, `(sample,)`."""
+
+    @property
+    def extents(self) -> Rows:
+        """Real rows and columns of each sample, `(sample, 2)`; the rest is padding."""
+
+    @property
+    def decodes(self) -> int:
+        """Fields decoded so far."""
+
+    def load(self, rows: Rows) -> Image:
+        """Samples `rows`, ascending and all of one shard, as `(n, channel, y, x)`."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A batch: stored values `(n, c, y, x)` and, `(n, c)`, what becomes 0 and 1."""
+
+    images: Tensor
+    low: Tensor
+    high: Tensor
+    extents: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: "slice | Tensor") -> "Pixels":
+        return Pixels(self.images[rows], self.low[rows], self.high[rows], self.extents[rows])
+
+    def channel(self, which: Tensor) -> "Pixels":
+        """One channel of each sample: `which` `(n,)`."""
+        each = torch.arange(len(which), device=which.device)
+        images, low, high = (
+            part[each, which][:, None] for part in (self.images, self.low, self.high)
+        )
+        return Pixels(images, low, high, self.extents)
+
+    def to(self, device: torch.device) -> "Pixels":
+        """The same on a device; from pinned memory, so that the copy runs beside the compute."""
+        parts = (self.images, self.low, self.high, self.extents)
+        if device.type == "cuda":
+            parts = tuple(part.pin_memory() for part in parts)  # type: ignore[assignment]
+        return Pixels(*(part.to(device, non_blocking=True) for part in parts))
+
+    def unit(self) -> Tensor:
+        """Intensities in [0, 1] per image and channel, float32; a flat channel is 0."""
+        values = self.images
+        if values.dtype == torch.int16:  # uint16 in disguise, see `pixels`
+            values = values.int() & 0xFFFF
+        low, high = self.low[..., None, None], self.high[..., None, None]
+        return ((values.float() - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+
+
+def pixels(images: Image, extents: Rows) -> Pixels:
+    """A batch of decoded samples; minimum and maximum are those of each image's real part."""
+    real = [image[:, :h, :w] for image, (h, w) in zip(images, extents, strict=True)]
+    low = np.array([image.min((1, 2)) for image in real], np.float32)
+    high = np.array([image.max((1, 2)) for image in real], np.float32)
+    # torch indexes no uint16 on a GPU: such pixels travel as int16 with the same bits.
+    stored = images.view(np.int16) if images.dtype == np.uint16 else images
+    return Pixels(*map(torch.from_numpy, (stored, low, high, extents)))
+
+
+@dataclass
+class Arrays:
+    """Samples that lie in memory (or in a memory-mapped file)."""
+
+    images: Image
+    roles: tuple[str, ...]
+    shard: Rows
+    extents: Rows
+    decodes: int = 0
+
+    def load(self, rows: Rows) -> Image:
+        """Samples `rows` as `(n, channel, y, x)`."""
+        return np.asarray(self.images[rows])
+
+
+def nested_subset(n: int, fraction: float, seed: int) -> Rows:
+    """`fraction` of `n` rows, ascending; with one seed a smaller fraction lies in every larger.
+
+    Raises `ConfigError` where nothing is left.
+    """
+    count = round(fraction * n)
+    if count == 0:
+        raise ConfigError(f"--fraction {fraction} of {n} training fields leaves none; raise it")
+    return np.sort(np.random.default_rng(seed).permutation(n)[:count])
+
+
+def epoch_order(shard: Rows, pool: int, seed: int, epoch: int) -> Rows:
+    """A permutation of the samples that needs at most `pool + 1` shards at any time.
+
+    Shards stand in random order, and each sample falls up to `pool` places behind its own.
+    """
+    random = np.random.default_rng((seed, epoch))
+    names, index = np.unique(shard, return_inverse=True)
+    place = random.permutation(len(names))[index] + pool * random.random(len(shard))
+    return np.argsort(place, kind="stable")
+
+
+def epochs(shard: Rows, pool: int, seed: int, batch: int, steps: range) -> Iterator[list[Rows]]:
+    """For each epoch that `steps` touches: the samples of each of its batches.
+
+    What an epoch leaves over after its last full batch is left out.
+    """
+    per_epoch = len(shard) // batch
+    for epoch, group in itertools.groupby(steps, key=lambda step: step // per_epoch):
+        order = epoch_order(shard, pool, seed, epoch)
+        yield [order[step % per_epoch * batch :][:batch] for step in group]
+
+
+def pooled(source: Source, batches: list[Rows]) -> Iterator[Pixels]:
+    """Batches of one epoch: a shard's samples are decoded together, when the first is wanted."""
+    wanted = np.sort(np.concatenate(batches))
+    waiting: dict[int, Image] = {}
+    loaded: set[int] = set()
+    for rows in batches:
+        for shard in sorted(set(source.shard[rows].tolist()) - loaded):
+            mine = wanted[source.shard[wanted] == shard]
+            waiting.update(zip(mine.tolist(), source.load(mine), strict=True))
+            loaded.add(shard)
+        yield pixels(np.stack([waiting.pop(row) for row in rows.tolist()]), source.extents[rows])
+
+
+def decode_all(source: Source, path: Path | None = None) -> Arrays:
+    """All samples, each shard decoded once: in memory, or in a file that processes can map."""
+    images: Image | None = None
+    for shard in np.unique(source.shard):
+        rows = np.flatnonzero(source.shard == shard)
+        part = source.load(rows)
+        if images is None:
+            shape = (len(source.shard), *part.shape[1:])
+            if path is None:
+                images = np.empty(shape, part.dtype)
+            else:
+                images = np.lib.format.open_memmap(path, "w+", part.dtype, shape)
+        images[rows] = part
+    assert images is not None
+    return Arrays(images, source.roles, source.shard, source.extents)
+
+
+def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
+    """The same items, made on a thread while the consumer works on the last ones."""
+    ready: queue.Queue[Any] = queue.Queue(depth)
+    stop = threading.Event()
+    end = object()
+
+    def put(item: Any) -> bool:
+        while not stop.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return True
+        return False
+
+    def fill() -> None:
+        try:
+            for item in items:
+                if not put(item):
+                    return
+            put(end)
+        except BaseException as error:
+            put(error)
+
+    thread = threading.Thread(target=fill, daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not end:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stop.set()
+        thread.join()
