@@ -1,0 +1,178 @@
+"""From images as stored to what goes into a backbone: resize, normalise, map channels, pad.
+
+In that order, on whatever device the images are on. Statistics are those of the pixels that go
+into the network: of the field's real pixels, at the network's resolution, before the padding.
+So did Dino4Cells, whose images lay resized on disk. It makes the input's mean 0 and sd 1 at any
+size, where a z-score taken before the resize loses contrast with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+from zarrloc.backbones import RGB
+from zarrloc.channels import ChannelMap
+from zarrloc.errors import ConfigError
+
+Norm = Literal["zscore", "imagenet", "none"]
+
+ZSCORE_EPS = 1e-7  # added to the sd, as Dino4Cells does
+PERCENTILES = (0.1, 99.9)
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_SD = (0.229, 0.224, 0.225)
+
+
+class Plan(NamedTuple):
+    """What a field becomes: pixels before the padding, and how much one stands for."""
+
+    height: int
+    width: int
+    um_per_px: float | None
+    um_per_token: float | None
+
+
+@dataclass(frozen=True)
+class Size:
+    """`native`, the longer side in pixels (`224`), or a physical pixel size (`um:0.32`)."""
+
+    kind: Literal["native", "pixels", "um"]
+    value: float = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `native`, `N` or `um:X`; raises `ConfigError` for anything else."""
+        if text == "native":
+            return cls("native")
+        if text.isdecimal() and int(text) > 0:
+            return cls("pixels", int(text))
+        try:
+            if text.startswith("um:") and 0 < (value := float(text[3:])) < float("inf"):
+                return cls("um", value)
+        except ValueError:
+            pass
+        raise ConfigError(
+            f"size {text!r}: expected native, the longer side in pixels such as 224, "
+            "or a pixel size in micrometres such as um:0.32"
+        )
+
+    def __str__(self) -> str:
+        """The text `parse` reads."""
+        return {"native": "native", "pixels": f"{self.value:g}", "um": f"um:{self.value:g}"}[
+            self.kind
+        ]
+
+    def plan(self, height: int, width: int, patch: int, pixel_size_um: float | None) -> Plan:
+        """The size a field of `height` x `width` px gets, aspect kept, and its um a pixel.
+
+        Raises `ConfigError` for `um:` where the store does not say its pixel size.
+        """
+        if self.kind == "um" and pixel_size_um is None:
+            raise ConfigError(
+                f"size {self} needs the pixel size, which the store does not have; "
+                "ingest with one, or pass --size native or a number of pixels"
+            )
+        scale = 1.0
+        if self.kind == "pixels":
+            scale = self.value / max(height, width)
+        elif self.kind == "um" and pixel_size_um is not None:
+            scale = pixel_size_um / self.value
+        um = None if pixel_size_um is None else pixel_size_um / scale
+        out = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return Plan(*out, um, None if um is None else um * patch)
+
+
+def prepare(
+    images: Tensor,
+    channel_map: ChannelMap,
+    size: Size,
+    norm: Norm,
+    patch: int,
+    pixel_size_um: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Make `images` (n, channel, y, x) of any dtype a backbone's input.
+
+    Returns (passes, n, inputs, Y, X) float32, Y and X multiples of `patch`, and the largest
+    absolute value in it, a scalar on the images' device. Unused inputs and padding are 0.
+
+    Raises `ConfigError` for `imagenet` on inputs other than R, G, B, and as `Size.plan` does.
+    """
+    inputs = channel_map.input_roles
+    if norm == "imagenet" and inputs != RGB:
+        raise ConfigError(
+            f"norm imagenet has statistics for R, G, B; this backbone's inputs are {list(inputs)}; "
+            "use --norm zscore"
+        )
+    plan = size.plan(images.shape[2], images.shape[3], patch, pixel_size_um)
+    mapped = channel_map.apply(normalise(resize(images, plan.height, plan.width), norm))
+    if norm == "imagenet":
+        mapped = _imagenet(mapped, channel_map)
+    return pad_to_patch(mapped, patch), mapped.abs().amax()
+
+
+def resize(images: Tensor, height: int, width: int) -> Tensor:
+    """`images` (n, channel, y, x) of any dtype as float32 (n, channel, height, width).
+
+    Bicubic with antialiasing, as facebookresearch's evaluation. Exact where nothing changes.
+    """
+    images = images.float()
+    if images.shape[2:] == (height, width):
+        return images
+    # Rounding in the weights would turn a blank channel at 500 into noise that a z-score blows
+    # up: the lowest value is taken off first, so that blank is 0 and stays exactly that.
+    lowest = images.amin((2, 3), keepdim=True)
+    resized = interpolate(images - lowest, (height, width), mode="bicubic", antialias=True)
+    return resized + lowest
+
+
+def normalise(images: Tensor, norm: Norm) -> Tensor:
+    """`images` (n, channel, y, x) of any dtype as float32, each image and channel by itself.
+
+    `zscore`: minus the mean, over the population sd + 1e-7; a blank channel is 0.
+    `imagenet`: the range from percentile 0.1 to 99.9 becomes 0 to 1 (`prepare` then applies
+    ImageNet's mean and sd, which belong to inputs); a blank channel is 0. `none`: as stored.
+    """
+    if norm not in get_args(Norm):
+        raise ConfigError(f"norm {norm!r}: expected one of {', '.join(get_args(Norm))}")
+    images = images.float()
+    if norm == "none":
+        return images
+    if norm == "imagenet":
+        return _percentile_range(images)
+    # Sums in float64: 360,000 values of 16 bits lose digits in float32.
+    centred = images - images.mean((2, 3), keepdim=True, dtype=torch.float64).float()
+    variance = centred.square().mean((2, 3), keepdim=True, dtype=torch.float64)
+    return centred / (variance.sqrt() + ZSCORE_EPS).float()
+
+
+def _percentile_range(images: Tensor) -> Tensor:
+    values = images.flatten(2).sort(-1).values  # torch.quantile refuses 16 million values
+    low, high = (_percentile(values, q)[..., None, None] for q in PERCENTILES)
+    scaled = ((images - low) / (high - low)).clamp(0, 1)
+    return scaled.where(high > low, 0)
+
+
+def _percentile(values: Tensor, q: float) -> Tensor:
+    """The q-th percentile of sorted `values` along the last axis, linear between neighbours."""
+    place = q / 100 * (values.shape[-1] - 1)
+    below = int(place)
+    above = min(below + 1, values.shape[-1] - 1)
+    return torch.lerp(values[..., below], values[..., above], place - below)
+
+
+def _imagenet(mapped: Tensor, channel_map: ChannelMap) -> Tensor:
+    """ImageNet's statistics on the used inputs of (passes, n, 3, y, x); the unused stay 0."""
+    mean, sd = (mapped.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_SD))
+    used = [[channel is not None for channel in inputs] for inputs in channel_map.passes]
+    mask = torch.tensor(used, device=mapped.device)[:, None, :, None, None]
+    return ((mapped - mean) / sd).where(mask, 0)
+
+
+def pad_to_patch(images: Tensor, patch: int) -> Tensor:
+    """Append zeros below and to the right until y and x are multiples of `patch`."""
+    height, width = images.shape[-2:]
+    return pad(images, (0, -width % patch, 0, -height % patch))

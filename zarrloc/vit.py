@@ -1,0 +1,137 @@
+"""The backbone as a torch module: images of any size in, one feature vector an image out."""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from zarrloc import _torchvision  # noqa: F401  (before timm)
+from zarrloc.backbones import RGB, BackboneSpec
+from zarrloc.errors import ConfigError
+
+
+class Backbone(nn.Module):
+    """A timm network with the numbers of its original implementation at every image size.
+
+    `vit` is the timm module; its state dict is what `zarrloc.weights` reads, hashes and writes.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.vit = _build(spec)
+        self.weights_hash = ""
+        self.weights_source = ""
+        self._frozen = False
+        self._positions: dict[tuple[int, int, torch.device], Tensor] = {}
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each input."""
+        return self.spec.roles
+
+    @property
+    def features(self) -> int:
+        """Width of the feature vector."""
+        return self.spec.features
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return self.spec.patch
+
+    def freeze(self, source: str) -> Self:
+        """Ready for inference: no gradients, evaluation mode, positions cached by size.
+
+        Records `source` and the hash of the weights as they now are.
+        """
+        from zarrloc.weights import hash_state
+
+        self.eval().requires_grad_(False)
+        self._frozen = True
+        self.weights_source = source
+        self.weights_hash = hash_state(self.vit.state_dict())
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.
+
+        y and x are multiples of the patch. The feature is the class token after the final norm,
+        or what the timm model pools where it has no class token.
+        """
+        _, inputs, height, width = images.shape
+        if inputs != len(self.roles) or height % self.patch or width % self.patch:
+            raise ConfigError(
+                f"{self.spec.name}: got images of {(inputs, height, width)}; expected "
+                f"{len(self.roles)} inputs, y and x multiples of {self.patch}; "
+                "zarrloc.preprocess.prepare makes them so"
+            )
+        if self.spec.position == "timm":
+            features: Tensor = self.vit(images)
+            return features.float()
+        tokens = self.vit.patch_embed(images)  # (n, rows, columns, width)
+        n, rows, columns, _ = tokens.shape
+        tokens = torch.cat((self.vit.cls_token.expand(n, -1, -1), tokens.flatten(1, 2)), dim=1)
+        tokens = self.vit.blocks(tokens + self._position(rows, columns))
+        class_token: Tensor = self.vit.norm(tokens[:, 0])
+        return class_token.float()
+
+    def _position(self, rows: int, columns: int) -> Tensor:
+        embedding: Tensor = self.vit.pos_embed
+        if not self._frozen:  # training changes it under any cache
+            return resample_position(embedding, rows, columns)
+        key = (rows, columns, embedding.device)
+        if key not in self._positions:
+            self._positions[key] = resample_position(embedding, rows, columns)
+        return self._positions[key]
+
+
+def resample_position(embedding: Tensor, rows: int, columns: int) -> Tensor:
+    """Bring a position embedding (1, 1 + side**2, width) to (1, 1 + rows * columns, width).
+
+    As `interpolate_pos_encoding` of facebookresearch's DINO and DINOv2 (and of Dino4Cells):
+    bicubic, by the scale factor (rows + 0.1) / side, without antialiasing. The 0.1 shifts the
+    sampling points a little, so timm's resampling by size gives other numbers (up to 4e-2 in the
+    feature). The trained grid itself is returned as it is.
+    """
+    side = math.isqrt(embedding.shape[1] - 1)
+    if rows == columns == side:
+        return embedding
+    grid = embedding[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = ((rows + 0.1) / side, (columns + 0.1) / side)
+    grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+    return torch.cat((embedding[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
+
+
+def timm_spec(name: str) -> BackboneSpec:
+    """The spec of `timm:<model>`: three inputs, timm's own pooling and position resampling.
+
+    Raises `ConfigError` where timm has no such model or it takes one image size only.
+    """
+    model = name.removeprefix("timm:")
+    unknown = BackboneSpec(name, model, RGB, 1, 0, "timm", "see timm", position="timm")
+    with torch.device("meta"):
+        vit = _build(unknown)
+    embed: Any = getattr(vit, "patch_embed", None)
+    if vit.pretrained_cfg["fixed_input_size"] and getattr(embed, "strict_img_size", True):
+        raise ConfigError(f"{name} takes one image size only; choose a plain ViT or a ConvNet")
+    patch = max(embed.patch_size) if hasattr(embed, "patch_size") else 1
+    features = getattr(vit, "head_hidden_size", None) or vit.num_features
+    return BackboneSpec(name, model, RGB, patch, features, "timm", "see timm", position="timm")
+
+
+def _build(spec: BackboneSpec) -> Any:
+    """The timm module of a spec; its fresh weights do not touch torch's global generator."""
+    import timm
+
+    if not timm.is_model(spec.timm_model.split(".")[0]):
+        raise ConfigError(
+            f"timm has no model {spec.timm_model!r}; timm.list_models() names what it has"
+        )
+    settings = {"num_classes": 0, "in_chans": len(spec.roles), **spec.options}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return timm.create_model(spec.timm_model, dynamic_img_size=True, **settings)
+        except TypeError:  # not a ViT: convolutions take any size without being told
+            return timm.create_model(spec.timm_model, **settings)
