@@ -117,33 +117,45 @@ def versions() -> dict[str, str]:
 # --- allocate, resize, commit -------------------------------------------------------------------
 
 
-def ensure_root(location: Location) -> None:
-    """Make the root group, or check that this zarrloc can read the one that is there."""
-    store = location.store()
+def check_target(location: Location) -> None:
+    """Refuse, before anything is written, what cannot become or is not a store of this format."""
+    path = location.path
+    if path is not None and path.exists():
+        if not path.is_dir():
+            raise StoreError(f"{path} is a file; name a store that is new, or a zarrloc one")
+        if any(path.iterdir()) and not (path / "zarr.json").exists():
+            raise StoreError(f"{path} is a folder but not a Zarr store; name a store that is new")
     try:
-        root = zarr.open_group(store, mode="r+", use_consolidated=False)
+        check_format(location, root_attrs(location))
     except FileNotFoundError:
-        if location.path is not None and location.path.exists():
-            _refuse_foreign(location.path)
-        _make_root(location)
         return
-    check_format(location, root.attrs)
 
 
-def _refuse_foreign(path: Path) -> None:
-    if not path.is_dir():
-        raise StoreError(f"{path} is a file; name a store that does not exist yet, or a zarrloc one")
-    if any(path.iterdir()):
-        raise StoreError(
-            f"{path} is a folder that is not a Zarr store; name one that does not exist yet"
-        )
-
-
-def _make_root(location: Location) -> None:
+def ensure_root(location: Location) -> None:
+    """Make the root group where there is none."""
     try:
-        zarr.create_group(location.store(), attributes={"format": FORMAT}, zarr_format=3)
-    except OSError as error:
-        raise StoreError(f"cannot write {location.uri}: {error.strerror or error}") from error
+        root_attrs(location)
+    except FileNotFoundError:
+        try:
+            zarr.create_group(location.store(), attributes={"format": FORMAT}, zarr_format=3)
+        except OSError as error:
+            raise StoreError(f"cannot write {location.uri}: {error.strerror or error}") from error
+
+
+def root_attrs(location: Location) -> dict[str, Any]:
+    """The root's attributes. FileNotFoundError where there is no store."""
+    store = location.store(read_only=True)
+    return dict(zarr.open_group(store, mode="r", use_consolidated=False).attrs)
+
+
+def check_store(location: Location) -> None:
+    """Refuse an address without a zarrloc store that this version can read."""
+    try:
+        check_format(location, root_attrs(location))
+    except FileNotFoundError as error:
+        raise StoreError(
+            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.name}` makes one"
+        ) from error
 
 
 def check_format(location: Location, attrs: Mapping[str, Any]) -> None:
@@ -238,8 +250,12 @@ def publish(location: Location) -> None:
 def _indexed_root(location: Location) -> dict[str, Any]:
     index: dict[str, Any] = {}
     for path in groups(location):
-        for part in [*_parents(path), path]:
-            index[part] = location.read_json(f"{part}/zarr.json")
+        for parent in _parents(path):
+            index[parent] = location.read_json(f"{parent}/zarr.json")
+        leaf = location.read_json(f"{path}/zarr.json")
+        arrays = leaf.pop("consolidated_metadata")["metadata"]
+        index[path] = leaf
+        index.update({f"{path}/{name}": array for name, array in arrays.items()})
     root = location.read_json("zarr.json")
     consolidated = {"kind": "inline", "must_understand": False, "metadata": index}
     return {**root, "consolidated_metadata": consolidated}
@@ -262,8 +278,7 @@ def committed(location: Location, path: str) -> zarr.Group | None:
 
 def need(location: Location, path: str, made_by: str) -> zarr.Group:
     """The committed group, or a `StoreError` that says which command makes it."""
-    root = _root_attrs(location)
-    check_format(location, root)
+    check_store(location)
     group = committed(location, path)
     if group is None:
         kind = path.split("/")[0]
@@ -271,17 +286,6 @@ def need(location: Location, path: str, made_by: str) -> zarr.Group:
         has = f"; the store has {', '.join(there)}" if there else ""
         raise StoreError(f"no '{path}' in {location.uri}{has}; make it with `zarrloc {made_by}`")
     return group
-
-
-def _root_attrs(location: Location) -> Mapping[str, Any]:
-    try:
-        return dict(
-            zarr.open_group(location.store(read_only=True), mode="r", use_consolidated=False).attrs
-        )
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.name}` makes one"
-        ) from error
 
 
 def remove(location: Location, path: str) -> None:
@@ -305,12 +309,12 @@ def stage_attrs(group: zarr.Group) -> StageAttrs:
     return StageAttrs.model_validate(group.attrs["zarrloc"])
 
 
-def update_stage_attrs(location: Location, path: str, attrs: StageAttrs) -> None:
-    """Rewrite a committed group's `zarrloc` attributes in one atomic write."""
+def update_attrs(location: Location, path: str, **attrs: Any) -> None:
+    """Rewrite attributes of a committed group in one atomic write."""
     # Opened consolidated: an unconsolidated handle would write the attributes without the
     # consolidated metadata, and so take the commit back.
     group = zarr.open_group(location.store(), path=path, mode="r+", use_consolidated=True)
-    group.attrs["zarrloc"] = attrs.model_dump()
+    group.attrs.update(attrs)
 
 
 def claim(location: Location, path: str, wanted: StageAttrs, *, overwrite: bool) -> StageAttrs | None:
@@ -402,7 +406,7 @@ def open_store(where: "str | Path | Location") -> Any:
     import xarray as xr
 
     location = Location.of(where)
-    check_format(location, _root_attrs(location))
+    check_store(location)
     return xr.DataTree.from_dict(
         {path: xr.open_zarr(location.store(read_only=True), group=path) for path in groups(location)}
     )

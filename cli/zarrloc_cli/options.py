@@ -69,3 +69,21 @@ class CommaSeparated(click.ParamType):
         if isinstance(value, tuple):
             return value
         return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def split(options: dict[str, Any], *configs: type[Config]) -> tuple[Any, ...]:
+    """Validated configs from a command's options, and what belongs to none of them."""
+    made = [
+        config.of({name: value for name, value in options.items() if name in config.model_fields})
+        for config in configs
+    ]
+    known = {name for config in configs for name in config.model_fields}
+    return *made, {name: value for name, value in options.items() if name not in known}
+
+
+def report(summary: Any) -> int:
+    """Print how a run ended; its exit code."""
+    for line in summary.lines():
+        click.echo(line)
+    code: int = summary.exit_code
+    return code

@@ -34,6 +34,8 @@ class Block:
     expect: Mapping[str, int] = field(default_factory=dict)
     """Input group -> `block_output` that what is read must have."""
     skip: Mapping[int, str] = field(default_factory=dict)
+    payload: Any = None
+    """What only this block needs, such as its files."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -55,6 +57,8 @@ class Output:
 
     array: npt.NDArray[Any] | None
     columns: Columns
+    aside: Columns = field(default_factory=dict)
+    """Columns that no later stage reads, left out of the block's digest."""
 
 
 class Stage(Protocol):
@@ -134,7 +138,7 @@ def run_block(stage: Stage, block: Block, token: RunToken | None = None, write: 
         input=block.input,
         output=output_digest(stage.array, output.array, output.columns),
         nbytes=nbytes,
-        columns=output.columns,
+        columns={**output.columns, **output.aside},
         seconds=seconds,
         bytes_read=clock.bytes,
     )

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, Self
 
 from zarrloc.config.run import RunConfig
@@ -12,7 +12,7 @@ from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import run, todo
 from zarrloc.engine.telemetry import Summary
 from zarrloc.lock import RunToken
-from zarrloc.store import commit, committed, stage_attrs, update_stage_attrs
+from zarrloc.store import commit, committed, stage_attrs, update_attrs
 
 PREFETCH = 2
 """Blocks in flight a worker: one reads and decodes while the other computes."""
@@ -35,15 +35,18 @@ def drive(
     config: RunConfig,
     token: RunToken,
     *,
+    expect: Mapping[str, Sequence[int]] | None = None,
+    payloads: Sequence[Any] | None = None,
     unit: str = "FOV",
     quiet: bool = False,
-    **expect: Sequence[int],
 ) -> Summary:
     """Run the blocks of `stage` whose input changed, then commit its group.
 
-    `inputs` holds one digest a block; `expect` is as in `todo`.
+    `inputs`, `expect` and `payloads` are as in `todo`.
     """
-    blocks = todo(ledger, inputs, retry_failed=config.retry_failed, **expect)
+    blocks = todo(
+        ledger, inputs, expect=expect, payloads=payloads, retry_failed=config.retry_failed
+    )
     if not blocks:
         summary = Summary(stage.group, ledger.rows, ledger.blocks)
         summary.rows_failed = int(ledger.errors().sum())
@@ -63,7 +66,7 @@ def drive(
             execution = attrs.execution or {**_call(pool, stage), "threads": threads}
             if not attrs.execution:
                 attrs = attrs.model_copy(update={"execution": execution})
-                update_stage_attrs(stage.location, stage.group, attrs)
+                update_attrs(stage.location, stage.group, zarrloc=attrs.model_dump())
             stage = stage.settled(execution)
         started = time.perf_counter() - began
         try:

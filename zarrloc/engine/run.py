@@ -6,7 +6,7 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -34,12 +34,17 @@ def new_run_id() -> str:
 
 
 def todo(
-    ledger: Ledger, inputs: Sequence[int], *, retry_failed: bool = False, **expect: Sequence[int]
+    ledger: Ledger,
+    inputs: Sequence[int],
+    *,
+    expect: Mapping[str, Sequence[int]] | None = None,
+    payloads: Sequence[Any] | None = None,
+    retry_failed: bool = False,
 ) -> list[Block]:
     """Blocks whose receipt is missing or speaks of other input.
 
-    `inputs` holds one digest a block; `expect` maps an input group (`/` written `__`) to the
-    `block_output` that its blocks must have when they are read.
+    `inputs` holds one digest a block; `expect` maps an input group to the `block_output` that
+    its blocks must have when they are read.
     """
     failed = ledger.errors() if retry_failed else None
     blocks = []
@@ -49,8 +54,16 @@ def todo(
         done = int(ledger.output[index]) != 0 and int(ledger.receipts["block_input"][index]) == digest
         if done and not (failed is not None and failed[start:stop].any()):
             continue
-        wanted = {group.replace("__", "/"): int(values[index]) for group, values in expect.items()}
-        blocks.append(Block(index, start, stop, int(digest), wanted))
+        blocks.append(
+            Block(
+                index,
+                start,
+                stop,
+                int(digest),
+                {group: int(values[index]) for group, values in (expect or {}).items()},
+                payload=None if payloads is None else payloads[index],
+            )
+        )
     return blocks
 
 

@@ -1,0 +1,36 @@
+"""`zarrloc ingest`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.run import RunConfig
+from zarrloc_cli.options import config_options, report, split
+
+
+@click.command()
+@click.argument("source", required=False)
+@click.argument("store")
+@click.option("--manifest", type=click.Path(path_type=Path), help="CSV of files: path, channel, fov and columns to keep; instead of SOURCE.")
+@click.option("--labels", "labels_csv", type=click.Path(path_type=Path), help="CSV of labels: OpenCell's annotations, or path/fov and label.")
+@click.option("--cell-lines", "cell_lines_csv", type=click.Path(path_type=Path), help="OpenCell's all-public-targets.csv, which joins labels to files.")
+@click.option("--overwrite", is_flag=True, help="Make the fields anew, whatever the store holds.")
+@click.option("--rehash", is_flag=True, help="Compare files by content, not by size and time.")
+@click.option("--unsigned", is_flag=True, help="Read a public object store without credentials.")
+@config_options(IngestConfig)
+@config_options(RunConfig)
+def command(source: str | None, store: str, **options: Any) -> int:
+    """Read images of SOURCE (folder, glob, object store) into STORE.
+
+    \b
+    zarrloc ingest images/ oc.zarr --channels nucleus,protein --labels labels.csv
+    """
+    from zarrloc.ingest import failures, ingest
+
+    config, run, rest = split(options, IngestConfig, RunConfig)
+    summary = ingest(source, store, config, run=run, **rest)
+    if summary.rows_failed:
+        click.echo(failures(store))
+    return report(summary)

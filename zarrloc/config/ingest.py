@@ -1,0 +1,44 @@
+"""Settings of `zarrloc ingest` that decide what the store holds."""
+
+import re
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from zarrloc.config.base import Config
+
+
+class IngestConfig(Config):
+    """How image files become fields of view. What is not given is taken from the files."""
+
+    channels: tuple[str, ...] = Field(
+        default=(),
+        description="Channel roles in file order, such as nucleus,protein. Known for OpenCell; "
+        "taken from the files' metadata where it names them.",
+    )
+    axes: str | None = Field(
+        default=None, description="Axes of plain TIFFs, such as CYX, YXC or ZCYX."
+    )
+    project: Literal["max"] | None = Field(
+        default=None, description="How a z-stack becomes one plane."
+    )
+    pixel_size_um: float | None = Field(
+        default=None, gt=0, description="Pixel size in micrometres, over what the files say."
+    )
+    field_size: str | None = Field(
+        default=None,
+        description="Common size of the fields, HEIGHTxWIDTH in pixels; default: the commonest. "
+        "Smaller fields are padded, larger ones get an error.",
+    )
+    shard_fovs: int | None = Field(
+        default=None,
+        ge=1,
+        description="FOVs in one shard; default: as many as fit 128 MiB, at most 64.",
+    )
+
+    @field_validator("field_size")
+    @classmethod
+    def _is_size(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", value):
+            raise ValueError("expected HEIGHTxWIDTH, such as 600x600")
+        return value
