@@ -98,7 +98,8 @@ def test_resize_equals_pillows_antialiased_bicubic(target: tuple[int, int]) -> N
     for channel in (0, 1):
         plane = Image.fromarray(images[0, channel].astype(np.float32))
         expected = np.asarray(plane.resize(target[::-1], Image.Resampling.BICUBIC))
-        np.testing.assert_allclose(got[0, channel], expected, rtol=0, atol=5e-6 * 40_000)
+        # torch takes its coordinates in float32: 3e-5 of the contrast
+        np.testing.assert_allclose(got[0, channel], expected, rtol=0, atol=3e-5 * 40_000)
 
 
 def test_resize_to_the_same_size_changes_nothing() -> None:

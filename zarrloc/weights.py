@@ -63,11 +63,11 @@ def read_state(path: Path) -> dict[str, Tensor]:
         path = path / WEIGHTS_FILE
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; pass --weights PATH or --weights random:SEED")
-    loaded = _read(path)
-    loaded = loaded if isinstance(loaded, dict) else {type(loaded).__name__: loaded}
-    state = loaded.get("teacher", loaded)
-    if not all(isinstance(value, Tensor) for value in state.values()):
-        found = ", ".join(map(str, state))
+    state = _read(path)
+    if isinstance(state, dict):
+        state = state.get("teacher", state)
+    if not _is_state(state):
+        found = _some([*map(str, state)]) if isinstance(state, dict) else type(state).__name__
         raise WeightsError(
             f"{path.name} holds no backbone: got {found}; "
             "expected a state dict of tensors, or a checkpoint with one under 'teacher'"
@@ -78,6 +78,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
         for key, name in names.items()
         if not name.startswith("head.") and name != "mask_token"
     }
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items()
+    )
 
 
 def _read(path: Path) -> Any:
