@@ -1,17 +1,20 @@
-"""Files on a disk or in an object store (`s3://bucket/prefix`), listed and read the same way."""
+"""Files on a disk or in an object store (`s3://bucket/prefix`), listed and read the same way.
+
+Region, endpoint and credentials of an object store come from the environment, as `AWS_REGION`.
+"""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from zarrloc.errors import SourceError
+from zarrloc.location import object_store
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
         if is_remote(uri):
             store, key = _located(uri, unsigned)
             return _remote_file(uri, store.head(key))
+        if any("\ud800" <= letter <= "\udfff" for letter in uri):  # no string of a store holds it
+            return File(ascii(uri)[1:-1], problem="has a name that is not UTF-8; rename it")
         found = os.stat(uri)
         return File(uri, found.st_size, str(found.st_mtime_ns))
     except (OSError, BaseError) as error:
@@ -51,12 +56,12 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
     try:
         if is_remote(folder):
             store, prefix = _located(folder, unsigned)
-            root = folder.removesuffix(prefix)
+            root, _ = _split(folder)
             for batch in store.list(prefix):
                 for meta in batch:
                     below = meta["path"].removeprefix(prefix)
                     if not any(part.startswith(".") for part in below.split("/")):
-                        yield _remote_file(root + meta["path"], meta)
+                        yield _remote_file(f"{root}/{meta['path']}", meta)
             return
         for parent, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = [name for name in folders if not name.startswith(".")]
@@ -79,14 +84,20 @@ def content(uri: str, *, unsigned: bool = False) -> bytes | Path:
 
 
 def _located(uri: str, unsigned: bool) -> tuple[Any, str]:
-    parts = urlsplit(uri)
-    return _store(f"{parts.scheme}://{parts.netloc}", unsigned), parts.path.lstrip("/")
+    # Not urlsplit: a key may hold `#` and `?`.
+    root, key = _split(uri)
+    return (_unsigned_store(root) if unsigned else object_store(root)), key
 
 
-@lru_cache
-def _store(root: str, unsigned: bool) -> Any:
-    # Region, endpoint and credentials come from the environment, as AWS_REGION.
-    config: Any = {"skip_signature": True} if unsigned else None
+def _split(uri: str) -> tuple[str, str]:
+    scheme, rest = uri.split("://", 1)
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
+
+
+@cache
+def _unsigned_store(root: str) -> Any:
+    config: Any = {"skip_signature": True}
     return from_url(root, config=config)
 
 

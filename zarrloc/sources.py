@@ -12,6 +12,7 @@ from typing import Literal
 from xxhash import xxh3_64
 
 from zarrloc import files, opencell, tables
+from zarrloc.digest import combine
 from zarrloc.errors import SourceError
 from zarrloc.files import File
 from zarrloc.roles import map_channels, role_of
@@ -140,6 +141,8 @@ def _from_manifest(
     coords = table.coords({"path", "channel", "fov", *tables.LABEL_COLUMNS})
     whole, parts = [], []
     for row in table.rows:
+        if not row.cells["path"]:
+            raise SourceError(f"{manifest}: line {row.line} has no path")
         file = files.stat(_resolved(row.cells["path"], manifest.parent, base), unsigned=unsigned)
         values = {name: row.cells[name] for name in coords}
         fov, channel = row.cells.get("fov", ""), row.cells.get("channel", "")
@@ -248,9 +251,8 @@ def _flag_duplicates(found: Iterable[FovSource]) -> list[FovSource]:
     return flagged
 
 
-def _identity(parts: Sequence[File]) -> int:
-    text = "\0".join(f"{part.name}\0{part.size}\0{part.stamp}" for part in parts)
-    return xxh3_64(text.encode(errors="surrogateescape")).intdigest() or 1
+def _identity(parts: Iterable[File]) -> int:
+    return combine(text for part in parts for text in (part.name, part.size, part.stamp))
 
 
 def _name(uri: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from zarrloc.errors import SourceError
 
 RESERVED = {
-    *("background", "block", "channel", "color", "error", "excitation_nm", "fold", "fov"),
-    *("fov_index", "grade", "height", "image", "label", "source", "stain", "width", "x", "y"),
+    *("background", "block", "block_bytes", "block_input", "block_output", "channel", "color"),
+    *("error", "excitation_nm", "fold", "fov", "fov_index", "grade", "height", "image", "label"),
+    *("source", "stain", "width", "x", "y"),
 }
 """Names the store gives to its own arrays and dimensions: no column can become one of these."""
 

@@ -148,7 +148,7 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"cannot be decoded, damaged or truncated: {error}") from error
+        raise SourceError(f"is truncated or damaged: {error or type(error).__name__}") from error
     finally:
         _complaints.reset(token)
 
@@ -308,10 +308,10 @@ class _Collect(logging.Filter):
         complaints = _complaints.get()
         if complaints is None:
             return True
-        message = _OBJECT.sub("", record.getMessage())
-        # An unreadable tag is harmless unless its value lies beyond the file's end.
-        if not message.startswith("raised TiffFileError") or "offset" in message:
-            complaints.append(message)
+        message = record.getMessage()
+        # An odd tag is harmless unless its value lies beyond the file's end.
+        if "TiffTag" not in message or "offset" in message:
+            complaints.append(_OBJECT.sub("", message))
         return False
 
 
