@@ -37,22 +37,26 @@ def _kernel(length: int, scale_px: float) -> csr_array:
 
 def bell(distance: Map, width: float) -> Map:
     """`exp(-d²/2w²)`."""
-    return np.exp(distance * distance * np.float32(-0.5 / width**2), dtype=np.float32)  # type: ignore[no-any-return]
+    return _exp(distance * distance * np.float32(-0.5 / width**2))
 
 
 def decay(distance: Map, length: float) -> Map:
     """`exp(-d/l)`, 1 where the distance is negative."""
-    return np.exp(np.maximum(distance, 0) * np.float32(-1 / length), dtype=np.float32)  # type: ignore[no-any-return]
+    return _exp(np.maximum(distance, np.float32(0)) * np.float32(-1 / length))
 
 
 def rough(rng: np.random.Generator, shape: tuple[int, int], amount: float, scale_px: float) -> Map:
     """A factor about 1 whose logarithm is smooth noise of sd `amount`."""
-    return np.exp(np.float32(amount) * smooth_noise(rng, shape, scale_px))  # type: ignore[no-any-return]
+    return _exp(np.float32(amount) * smooth_noise(rng, shape, scale_px))
 
 
-def ramp(value: Map) -> Map:
+def _exp(value: Map) -> Map:
+    return np.asarray(np.exp(value), np.float32)
+
+
+def ramp(value: npt.NDArray[np.floating]) -> Map:
     """Clipped to 0..1."""
-    return np.clip(value, np.float32(0), np.float32(1))
+    return np.asarray(np.clip(value, 0, 1), np.float32)
 
 
 def glow(value: Map, reach_px: int) -> Map:

@@ -6,6 +6,7 @@ Every pattern is a function `(scene, protein, rng) -> (y, x)` float32, non-negat
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from zarrloc.simulate.fields import (
     Map,
@@ -34,15 +35,14 @@ def big_aggregates(scene: Scene, protein: Protein, rng: Rng) -> Map:
     sizes = rng.lognormal(0, 0.35, len(points[0]))
     lump = stamp(scene.shape, points, sizes, 5.0 * protein.size) * rough(rng, scene.shape, 0.35, 2)
     solid = ramp(1.6 * lump - 0.4)
-    return solid * (scene.cell > 0) * (1 - 0.8 * scene.nucleus_soft) + 0.03 * scene.height
+    return solid * scene.inside * (1 - 0.8 * scene.nucleus_soft) + scene.veil(0.03)
 
 
 def cell_contact(scene: Scene, protein: Protein, rng: Rng) -> Map:
     """Beaded lines only where two cells touch."""
-    line = bell(scene.contact_edge, 1.4 * protein.size) * (scene.cell > 0)
-    return (
-        line * rough(rng, scene.shape, 0.5, 2.2) * rough(rng, scene.shape, 0.4, 9)
-        + 0.04 * scene.height
+    line = bell(scene.contact_edge, 1.4 * protein.size) * scene.inside
+    return line * rough(rng, scene.shape, 0.5, 2.2) * rough(rng, scene.shape, 0.4, 9) + scene.veil(
+        0.04
     )
 
 
@@ -60,12 +60,12 @@ def centrosome(scene: Scene, protein: Protein, rng: Rng) -> Map:
     points = stamp(scene.shape, pair, rng.lognormal(0, 0.25, len(pair[0])), 1.35 * protein.size)
     cloud = stamp(scene.shape, pair, 1.0, 7.0)
     satellites = _spots(scene, rng, cloud, 5 * protein.number, (1.0,), 0.4)
-    return (points + 0.05 * cloud + 0.12 * satellites) * (scene.cell > 0) + 0.03 * scene.height
+    return scene.veil(0.03) + scene.inside * (points + 0.05 * cloud + 0.12 * satellites)
 
 
 def chromatin(scene: Scene, protein: Protein, rng: Rng) -> Map:
     """Follows the DNA's own texture, also on a mitotic plate."""
-    return scene.nucleoplasm * scene.chromatin**2
+    return scene.nucleoplasm * scene.chromatin * scene.chromatin
 
 
 def cytoplasmic(scene: Scene, protein: Protein, rng: Rng) -> Map:
@@ -85,8 +85,8 @@ def cytoskeleton(scene: Scene, protein: Protein, rng: Rng) -> Map:
     heading = np.where(protein.spread > 0.5, axis, scene.bearing[here])
     heading += rng.normal(0, 0.22, len(heading)) + np.pi * rng.integers(0, 2, len(heading))
     fibres = _walks(scene, rng, starts, heading, 75, 0.035, inside, 0.9 * protein.size)
-    cortex = decay(scene.edge, 1.5) * (scene.cell > 0) * rough(rng, scene.shape, 0.6, 8)
-    return fibres + 0.5 * cortex + 0.12 * scene.height
+    cortex = decay(scene.edge, 1.5) * scene.inside * rough(rng, scene.shape, 0.6, 8)
+    return fibres + 0.5 * cortex + scene.veil(0.12)
 
 
 def er(scene: Scene, protein: Protein, rng: Rng) -> Map:
@@ -96,7 +96,7 @@ def er(scene: Scene, protein: Protein, rng: Rng) -> Map:
         bell(smooth_noise(rng, scene.shape, 3.6 * protein.size), 0.17),
     )
     near = decay(scene.rim, 14 + 22 * protein.spread)
-    envelope = bell(scene.rim, 1.5) * (scene.cell > 0)
+    envelope = bell(scene.rim, 1.5) * scene.inside
     return scene.cytoplasm * (0.12 + near) * (0.3 + 0.9 * net) + 0.8 * envelope
 
 
@@ -108,7 +108,7 @@ def focal_adhesions(scene: Scene, protein: Protein, rng: Rng) -> Map:
     heading = scene.bearing[scene.at(starts)] + rng.normal(0, 0.25, len(starts[0]))
     inside = (scene.edge > 0.5).astype(np.float32)
     length = int(10 * protein.size)
-    return _walks(scene, rng, starts, heading, length, 0.03, inside, 1.3) + 0.06 * scene.height
+    return _walks(scene, rng, starts, heading, length, 0.03, inside, 1.3) + scene.veil(0.06)
 
 
 def golgi(scene: Scene, protein: Protein, rng: Rng) -> Map:
@@ -124,7 +124,7 @@ def golgi(scene: Scene, protein: Protein, rng: Rng) -> Map:
 
 def membrane(scene: Scene, protein: Protein, rng: Rng) -> Map:
     """The border of every cell, brighter where two meet, and ruffles on the sheet above."""
-    line = bell(scene.edge, 1.5 * protein.size) * (scene.cell > 0)
+    line = bell(scene.edge, 1.5 * protein.size) * scene.inside
     meeting = 1 + bell(scene.contact_edge, 1.8)
     uneven = rough(rng, scene.shape, 0.35, 4) * rough(rng, scene.shape, 0.3, 14)
     ruffles = ramp(smooth_noise(rng, scene.shape, 1.6) - 1.6) * decay(scene.free_edge, 30)
@@ -144,10 +144,11 @@ def mitochondria(scene: Scene, protein: Protein, rng: Rng) -> Map:
 
 def nuclear_membrane(scene: Scene, protein: Protein, rng: Rng) -> Map:
     """A thin ring at the nuclear edge, a wrinkle or two, and a faint veil over the nucleus."""
-    ring = bell(scene.rim + 1, 1.5 * protein.size) * (scene.cell > 0)
+    ring = bell(scene.rim + 1, 1.5 * protein.size) * scene.inside
     wrinkle = bell(smooth_noise(rng, scene.shape, 9.0), 0.06)
-    inside = scene.nucleus_soft * (0.16 + 0.2 * wrinkle)
-    return np.maximum(ring, inside) * rough(rng, scene.shape, 0.25, 2.5)
+    beads = rough(rng, scene.shape, 0.25, 2.5)
+    shell: Map = np.maximum(ring, scene.nucleus_soft * (0.16 + 0.2 * wrinkle))
+    return shell * beads
 
 
 def nuclear_punctae(scene: Scene, protein: Protein, rng: Rng) -> Map:
@@ -162,7 +163,7 @@ def nucleolus_fc_dfc(scene: Scene, protein: Protein, rng: Rng) -> Map:
     where = (scene.nucleolus > 0.6).astype(np.float32)
     points = sprinkle(rng, where * np.float32(min(0.2, 0.05 * protein.number)))
     fine = stamp(scene.shape, points, rng.lognormal(0, 0.3, len(points[0])), 1.2 * protein.size)
-    return fine + 0.12 * scene.nucleolus + 0.03 * scene.nucleoplasm
+    return fine + (0.12 * scene.nucleolus + 0.03 * scene.nucleoplasm)
 
 
 def nucleolus_gc(scene: Scene, protein: Protein, rng: Rng) -> Map:
@@ -218,8 +219,8 @@ def draw_protein(grades: Mapping[str, int], scene: Scene, protein: Protein, rng:
 def _draw_label(label: str, scene: Scene, protein: Protein, rng: Rng) -> Map:
     """One pattern, 1 at the 99.5th percentile of the cells; dispersed in mitosis but on DNA."""
     density = PATTERNS[label](scene, protein, rng)
-    inside = density[scene.cell > 0]
-    density /= np.float32(max(np.percentile(inside[::5], 99.5), 1e-6)) if inside.size else 1
+    inside = density[scene.cell > 0][::5]
+    density /= max(float(np.percentile(inside, 99.5)), 1e-6) if inside.size else 1.0
     if label != "chromatin" and scene.mitotic.any():
         density = np.where(scene.mitotic[scene.cell], np.float32(0.25) * scene.height, density)
     return density
@@ -254,7 +255,7 @@ def _walks(
     scene: Scene,
     rng: Rng,
     starts: Points,
-    heading: np.typing.NDArray[np.float64],
+    heading: npt.NDArray[np.float64],
     length_px: int,
     bend: float,
     allowed: Map,

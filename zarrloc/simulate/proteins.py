@@ -41,15 +41,15 @@ class Protein:
     grain_px: float = 3.0
     variety: float = 0.3  # log sd of expression between cells
     crowding: float = 0.6
-    stain: float = 4000.0  # Hoechst counts above background in a nucleus
-    offset: tuple[float, float] = (700.0, 850.0)  # background of (nucleus, protein)
-    gain: tuple[float, float] = (40.0, 40.0)  # counts of variance a count of signal
+    stain: float = 3200.0  # Hoechst counts above background in a nucleus
+    background: tuple[float, float] = (700.0, 850.0)  # counts without cells, (nucleus, protein)
+    gain: tuple[float, float] = (30.0, 35.0)  # counts of variance a count of signal
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Self:
         """A protein at random."""
         return cls(
-            peak=float(np.clip(rng.lognormal(np.log(7000), 0.8), 1300, 28000)),
+            peak=float(np.clip(rng.lognormal(np.log(6500), 0.95), 800, 30000)),
             size=float(rng.lognormal(0, 0.16)),
             number=float(rng.lognormal(0, 0.35)),
             spread=float(rng.uniform(0.1, 0.9)),
@@ -59,9 +59,9 @@ class Protein:
             grain_px=float(rng.uniform(1.5, 6)),
             variety=float(rng.uniform(0.1, 0.45)),
             crowding=float(rng.beta(2, 1.6)),
-            stain=float(np.clip(rng.lognormal(np.log(4000), 0.2), 2500, 6500)),
-            offset=(float(rng.uniform(540, 850)), float(rng.uniform(540, 1200))),
-            gain=(float(rng.uniform(25, 70)), float(rng.uniform(25, 80))),
+            stain=float(np.clip(rng.lognormal(np.log(3200), 0.22), 1900, 5000)),
+            background=(float(rng.uniform(540, 860)), float(rng.uniform(540, 1260))),
+            gain=(float(rng.uniform(10, 50)), float(rng.uniform(15, 65))),
         )
 
 

@@ -39,6 +39,11 @@ class Scene:
         return len(self.radius)
 
     @cached_property
+    def inside(self) -> Map:
+        """1 in cells, 0 outside."""
+        return (self.cell > 0).astype(np.float32)
+
+    @cached_property
     def borders(self) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Pixels on a border between two cells, and on one between a cell and nothing."""
         contact = np.zeros(self.shape, bool)
@@ -66,12 +71,12 @@ class Scene:
     @cached_property
     def edge(self) -> Map:
         """px to the cell's own border, 0 outside cells."""
-        return np.minimum(self.contact_edge, self.free_edge) * (self.cell > 0)
+        return np.minimum(self.contact_edge, self.free_edge) * self.inside
 
     @cached_property
     def height(self) -> Map:
         """Thickness of the cell, 0 outside, thin at free edges, about 1 in its middle."""
-        return (self.cell > 0) * (1 - np.float32(0.7) * decay(self.free_edge, 9))
+        return self.inside * (1 - np.float32(0.7) * decay(self.free_edge, 9))
 
     @cached_property
     def depth(self) -> Map:
@@ -92,6 +97,10 @@ class Scene:
     def cytoplasm(self) -> Map:
         """Thickness outside the nucleus; a little lies above and below it."""
         return self.height * (1 - np.float32(0.85) * self.nucleus_soft)
+
+    def veil(self, share: float) -> Map:
+        """The whole cell, dimly."""
+        return self.height * np.float32(share)
 
     def inner_cytoplasm(self, margin_px: float) -> Map:
         """1 where the nucleus and the cell's border are further away than `margin_px`."""

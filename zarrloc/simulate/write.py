@@ -10,30 +10,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tifffile
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.errors import ConfigError
-from zarrloc.simulate.fov import Fov, simulate_fov
-from zarrloc.simulate.proteins import LABELS, Protein, draw_grades
+from zarrloc.simulate.fov import Fov
+from zarrloc.simulate.plan import Target, plan, planned_fov
 
-_DEFAULT_FOVS = 20
 _POOL_FROM = 8  # fewer fields are done before a pool of processes has started
-_LABEL_SEED, _PROTEIN_SEED, _FOV_SEED = range(3)
-
-
-@dataclass(frozen=True)
-class Target:
-    """One protein of the dataset; `file_gene` and `file_ensg` are what file names say of it."""
-
-    name: str
-    ensg: str
-    file_gene: str
-    file_ensg: str
-    cell_line: int
-    grades: dict[str, int]
-    fovs: int
 
 
 @dataclass(frozen=True)
@@ -73,66 +57,15 @@ def simulate(out: str | os.PathLike[str], config: SimulateConfig | None = None) 
     return Summary(str(target_path), sum(t.fovs for t in targets), len(targets), len(rows))
 
 
-def plan(config: SimulateConfig) -> list[Target]:
-    """The proteins of a dataset: names, labels and how many fields each has."""
-    rng = _rng(config.seed, _LABEL_SEED)
-    counts = _fov_counts(rng, config)
-    lines = rng.permutation(np.arange(1, len(counts) + 1))
-    targets = []
-    for number, (count, main) in enumerate(
-        zip(counts, _mains(rng, len(counts), config), strict=True)
-    ):
-        # One name in seven has a dash, as HLA-A has; the file pattern must not split on it.
-        name = f"SIM{number:04d}" if number % 7 else f"SIM-D{number:04d}"
-        ensg = f"ENSG{90000000000 + number:011d}"
-        targets.append(
-            Target(
-                name=name,
-                ensg=ensg,
-                file_gene=name.title() if number % 11 == 3 else name,
-                file_ensg=f"ENSG{91000000000 + number:011d}" if number % 9 == 2 else ensg,
-                cell_line=int(lines[number]),
-                grades=draw_grades(rng, main),
-                fovs=count,
-            )
-        )
-    return targets
-
-
-def _fov_counts(rng: np.random.Generator, config: SimulateConfig) -> list[int]:
-    if config.proteins is not None:
-        if config.fovs_per_protein is not None:
-            return [config.fovs_per_protein] * config.proteins
-        return [int(count) for count in rng.integers(4, 7, config.proteins)]
-    left = _DEFAULT_FOVS if config.fovs is None else config.fovs
-    counts = []
-    while left > 0:
-        counts.append(min(left, int(rng.integers(4, 7))))
-        left -= counts[-1]
-    return counts
-
-
-def _mains(rng: np.random.Generator, count: int, config: SimulateConfig) -> list[str]:
-    names = np.array(list(LABELS))
-    if config.labels == "opencell":
-        weight = np.array(list(LABELS.values()), float)
-        return [str(name) for name in rng.choice(names, count, p=weight / weight.sum())]
-    rounds = [rng.permutation(names) for _ in range(-(-count // len(names)))]
-    return [str(name) for name in np.concatenate(rounds)[:count]]
-
-
-def _rng(seed: int, *key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+Job = tuple[Path, Target, int, int, SimulateConfig]
 
 
 def _write_fovs(
     out: Path, targets: list[Target], config: SimulateConfig
 ) -> Iterator[dict[str, Any]]:
     """Write every field; yields the rows of `cells.csv` in the order of targets and fields."""
-    jobs: list[tuple[Path, Target, int, int, int, SimulateConfig]] = []
-    for number, target in enumerate(targets):
-        first = len(jobs) + 1
-        jobs += [(out, target, number, k, first + k, config) for k in range(target.fovs)]
+    pairs = [(target, field) for target in targets for field in range(target.fovs)]
+    jobs = [(out, target, field, fid, config) for fid, (target, field) in enumerate(pairs, 1)]
     workers = min(config.workers or len(os.sched_getaffinity(0)), len(jobs))
     if workers == 1 or len(jobs) < _POOL_FROM:
         for job in jobs:
@@ -143,22 +76,15 @@ def _write_fovs(
             yield from rows
 
 
-def _write_fov(
-    job: tuple[Path, Target, int, int, int, SimulateConfig],
-) -> list[dict[str, Any]]:
-    out, target, number, field, fid, config = job
-    fov = simulate_fov(
-        target.grades,
-        shape=(config.size, config.size),
-        protein=Protein.draw(_rng(config.seed, _PROTEIN_SEED, number)),
-        seed=np.random.SeedSequence(config.seed, spawn_key=(_FOV_SEED, number, field)),
-    )
+def _write_fov(job: Job) -> list[dict[str, Any]]:
+    out, target, field, fid, config = job
+    fov = planned_fov(target, field, config)
     stem = (
         f"OC-FOV_{target.file_gene}_{target.file_ensg}_CID{target.cell_line:06d}_FID{fid:08d}_proj"
     )
     _write_image(out / "raw" / f"{stem}.tif", fov)
-    tifffile.imwrite(out / "truth" / f"{stem}_cells.tif", fov.cells, compression="zlib")
-    tifffile.imwrite(out / "truth" / f"{stem}_nuclei.tif", fov.nuclei, compression="zlib")
+    for name, mask in (("cells", fov.cells), ("nuclei", fov.nuclei)):
+        tifffile.imwrite(out / "truth" / f"{stem}_{name}.tif", mask, compression="zlib")
     return [
         {
             "field": stem,
