@@ -6,6 +6,7 @@ and its reason in `error`. FOVs that stand in the store already are taken from i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from zarrloc import background, catalog, files, labels, opencell, sources, tiff
+from zarrloc import background, catalog, fields, files, labels, opencell, sources, tiff
 from zarrloc.catalog import Catalog
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
@@ -23,7 +24,8 @@ from zarrloc.engine.drive import drive
 from zarrloc.engine.ledger import Ledger, receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
-from zarrloc.errors import ConfigError, SourceError
+from zarrloc.errors import SourceError
+from zarrloc.fovs import DIGESTED, GROUP
 from zarrloc.location import Location, StoreClock
 from zarrloc.lock import hold
 from zarrloc.roles import map_channels, role_of
@@ -45,10 +47,9 @@ from zarrloc.store import (
     write_column,
 )
 
-GROUP = "fovs"
 SHARD_BYTES = 128 << 20
 MOST_SHARD_FOVS = 64
-COLUMNS = ("height", "width", "background", "error", "source_digest", "source_hash")
+COLUMNS = (*DIGESTED, "source_digest", "source_hash")
 REMOTE_HEADERS = 16
 """Of an object store's files so many are opened to learn their shape: each costs a download."""
 
@@ -119,28 +120,22 @@ class IngestStage:
             rows.error[at] = REMOVED
             return
         try:
-            if source.problem:
-                raise SourceError(source.problem)
-            rows.content[at] = sources.content_hash(source, unsigned=self.unsigned)
             rows.put(at, self.read_field(source))
+            rows.content[at] = sources.content_hash(source, unsigned=self.unsigned)
         except SourceError as error:
             rows.error[at] = str(error)
 
     def read_field(self, source: FovSource) -> npt.NDArray[Any]:
         """One field `(channel, y, x)` in the store's dtype and channel order. SourceError."""
-        if len(source.paths) > 1 or source.kind == "per-channel":
-            images = [self._image(uri, 1) for uri in source.paths]
-            planes = [
-                tiff.to_field(image, (role,), self.project)
-                for image, role in zip(images, self.roles, strict=True)
-            ]
-            if len({plane.shape for plane in planes}) > 1:
-                raise SourceError(f"its channels differ in shape: {[p.shape[1:] for p in planes]}")
-            pixels = np.concatenate(planes)
-        else:
-            image = self._image(source.paths[0], len(self.roles))
-            pixels = tiff.to_field(image, self.roles, self.project)
-            pixels = self._in_order(pixels, image.channel_names)
+        pixels = fields.read_field(
+            source,
+            self.roles,
+            channels_given=not self.named_by_files,
+            project=self.project,
+            reader=self.reader or partial(
+                fields.read_uri, axes=self.axes, channels=len(self.roles), unsigned=self.unsigned
+            ),
+        )
         if pixels.dtype.name != self.dtype:
             raise SourceError(f"has dtype {pixels.dtype.name}, the store holds {self.dtype}")
         height, width = pixels.shape[1:]
@@ -150,25 +145,6 @@ class IngestStage:
                 f"ingest anew with --field-size {max(height, self.height)}x{max(width, self.width)}"
             )
         return pixels
-
-    def _image(self, uri: str, channels: int) -> tiff.Image:
-        if self.reader is not None:
-            return self.reader(uri)
-        content = files.content(uri, unsigned=self.unsigned)
-        return tiff.read(content, axes=self.axes, channels=channels)
-
-    def _in_order(
-        self, pixels: npt.NDArray[Any], names: tuple[str, ...] | None
-    ) -> npt.NDArray[Any]:
-        if not self.named_by_files:
-            return pixels
-        found = tuple(map(role_of, names or ()))
-        if sorted(found) != sorted(self.roles):
-            raise SourceError(
-                f"names its channels {', '.join(names or ()) or '(nothing)'}, expected "
-                f"{', '.join(self.roles)}; pass --channels to go by order"
-            )
-        return pixels[[found.index(role) for role in self.roles]]
 
     def _stored(self, block: Block, clock: StoreClock) -> "_Rows":
         group = self.location.group(GROUP, mode="r", clock=clock)
@@ -350,9 +326,8 @@ def _shape_of(
             reasons.append(f"{Path(one.paths[0]).name} {error}")
     if not headers:
         raise SourceError(f"none of the {len(found)} images can be read; the first: {reasons[0]}")
-    per_channel = next((one.channels for one in whole if one.channels), ())
     names = catalog.commonest([h.channel_names or () for h in headers])
-    roles, how = map_channels(config.channels or per_channel, names or None, is_opencell)  # type: ignore[arg-type]
+    roles, how = map_channels(config.channels, names or None, is_opencell)  # type: ignore[arg-type]
     if config.field_size:
         height, width = map(int, config.field_size.split("x"))
     else:
@@ -361,22 +336,19 @@ def _shape_of(
     pixel = config.pixel_size_um or (
         opencell.PIXEL_SIZE_UM if is_opencell else (float(catalog.commonest(sizes)) if sizes else None)  # type: ignore[arg-type]
     )
-    named_by = "given" if config.channels or per_channel else "opencell" if is_opencell else "files"
+    named_by = "given" if config.channels else "opencell" if is_opencell else "files"
     return Shape(roles, named_by, str(catalog.commonest([h.dtype for h in headers])), height, width, pixel, how)
 
 
 def _header(
     source: FovSource, config: IngestConfig, unsigned: bool, reader: tiff.Reader | None
 ) -> tiff.Header:
-    uri = source.paths[0]
     if reader is not None:
-        image = reader(uri)
-        return tiff.Header(
-            image.pixels.shape, image.axes, image.pixels.dtype.name, image.channel_names,
-            image.pixel_size_um,
-        )  # fmt: skip
+        image = reader(source.paths[0])
+        shape, dtype = image.pixels.shape, image.pixels.dtype.name
+        return tiff.Header(shape, image.axes, dtype, image.channel_names, image.pixel_size_um)
     channels = None if source.channels else len(config.channels) or None
-    return tiff.header(files.content(uri, unsigned=unsigned), axes=config.axes, channels=channels)
+    return fields.describe(source, axes=config.axes, channels=channels, unsigned=unsigned)
 
 
 def _over(config: IngestConfig, before: zarr.Group | None) -> IngestConfig:
@@ -416,7 +388,9 @@ def _attrs(
         "background": background.METHOD,
         "shard_fovs": shard,
     }
-    return StageAttrs.of("ingest", settings, {}, block_rows=shard)
+    return StageAttrs.of(
+        "ingest", settings, {}, block_rows=shard, array="image", digested=list(DIGESTED)
+    )
 
 
 def _shard_fovs(shape: Shape) -> int:

@@ -10,6 +10,7 @@ own; zarrloc itself trusts the leaf groups alone.
 """
 
 import json
+import re
 import shutil
 import uuid
 import warnings
@@ -74,6 +75,10 @@ class StageAttrs(BaseModel):
     """Hash of stage, config and inputs; not of paths, FOV lists, labels or workers."""
     block_rows: int = 0
     """Rows of one block, 0 for groups that are written in one piece."""
+    array: str | None = None
+    """The one array that workers write, in whole shards; its blocks have receipts."""
+    digested: list[str] = []
+    """The columns that a block's digest covers beside that array."""
     execution: dict[str, Any] = {}
     """Batch size, threads, device kind and precision: settled once, reused on resume."""
     versions: dict[str, str] = {}
@@ -315,6 +320,15 @@ def update_attrs(location: Location, path: str, **attrs: Any) -> None:
     # consolidated metadata, and so take the commit back.
     group = zarr.open_group(location.store(), path=path, mode="r+", use_consolidated=True)
     group.attrs.update(attrs)
+
+
+def check_name(name: str) -> str:
+    """A name that can be a group: letters, digits, `.`, `_` and `-`, not hidden."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigError(
+            f"name {name!r} cannot name a group; use letters, digits, '.', '_' and '-'"
+        )
+    return name
 
 
 def claim(location: Location, path: str, wanted: StageAttrs, *, overwrite: bool) -> StageAttrs | None:

@@ -72,7 +72,9 @@ def run_toy(
     toy = Toy(location, **options)
     ensure_root(location)
     with hold(location, GROUP, new_run_id()) as token:
-        wanted = StageAttrs.of("toy", {}, {}, block_rows=block_rows)
+        wanted = StageAttrs.of(
+            "toy", {}, {}, block_rows=block_rows, array="value", digested=["error", "double"]
+        )
         if claim(location, GROUP, wanted, overwrite=overwrite) is None:
             variables = {
                 "value": Variable(("row", "feature"), "float32", (rows, 3), np.nan, block_rows),

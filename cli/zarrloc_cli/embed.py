@@ -1,0 +1,27 @@
+"""`zarrloc embed`."""
+
+from typing import Any
+
+import click
+
+from zarrloc.config.embed import EmbedConfig
+from zarrloc.config.run import RunConfig
+from zarrloc_cli.options import config_options, report, split
+
+
+@click.command()
+@click.argument("store")
+@click.option("--name", required=True, help="Name of the embedding in the store.")
+@click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")
+@config_options(EmbedConfig)
+@config_options(RunConfig)
+def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
+    """Embed the fields of STORE with a backbone.
+
+    \b
+    zarrloc embed oc.zarr --backbone dino-vits8 --name dino
+    """
+    config, run, _ = split(options, EmbedConfig, RunConfig)
+    from zarrloc.embed import embed
+
+    return report(embed(store, config, name, run=run, overwrite=overwrite))
