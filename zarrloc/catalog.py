@@ -57,7 +57,9 @@ def merge(old: Catalog, found: Sequence[FovSource]) -> Catalog:
         for old_path, one in zip(old.source, sources, strict=True)
     ]
     every = [*sources, *new]
-    names = list(dict.fromkeys([*IDENTITY_COORDS, *old.coords, *(c for one in found for c in one.coords)]))
+    names = list(
+        dict.fromkeys([*IDENTITY_COORDS, *old.coords, *(c for one in found for c in one.coords)])
+    )
     return Catalog(
         fov=(*old.fov, *(one.fov for one in new)),
         source=(*where, *("|".join(one.paths) for one in new)),

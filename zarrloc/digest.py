@@ -21,7 +21,7 @@ def digest(arrays: Mapping[str, npt.NDArray[Any]]) -> int:
             state.update("".join(text).encode())
         else:
             state.update(f"{name}|{values.dtype.str}|{values.shape}|".encode())
-            state.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8))
+            state.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return state.intdigest() or 1
 
 

@@ -67,8 +67,8 @@ class Model:
             backbone = backbones.load(self.name, self.weights)
             if backbone.weights_hash != self.weights_hash:
                 raise WeightsError(
-                    f"weights of {self.name} hash to {backbone.weights_hash} here and to "
-                    f"{self.weights_hash} where the run was started; give every worker the same file"
+                    f"weights of {self.name} hash to {backbone.weights_hash} here, to "
+                    f"{self.weights_hash} where the run began; give every worker the same file"
                 )
             _LOADED[key] = backbone.to(device)
         return _LOADED[key]
@@ -308,7 +308,9 @@ def embed(
             variables = embedding_variables("fov", fovs.rows, width, fovs.shard)
             variables.update({n: Variable(("fov",), "string", (fovs.rows,)) for n in fovs.coords})
             attrs = {"zarrloc": wanted.model_dump()}
-            opened = allocate(location, group, variables, attrs=attrs, coords=["error", *fovs.coords])
+            opened = allocate(
+                location, group, variables, attrs=attrs, coords=["error", *fovs.coords]
+            )
         else:
             Ledger.grow(location, group, "fov", fovs.rows, fovs.shard)
             opened = location.group(group)
@@ -323,7 +325,9 @@ def embed(
     return summary
 
 
-def embedding_variables(rows_dim: str, rows: int, width: int, block_rows: int) -> dict[str, Variable]:
+def embedding_variables(
+    rows_dim: str, rows: int, width: int, block_rows: int
+) -> dict[str, Variable]:
     """What every embedding group holds."""
     return {
         "embedding": Variable(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from zarrloc.engine.blocks import Block, BlockFailure, output_digest
 from zarrloc.errors import StoreError
 from zarrloc.location import Location, StoreClock
-from zarrloc.store import need, read_column, stage_attrs
+from zarrloc.store import array_of, need, read_column, stage_attrs
 
 GROUP = "fovs"
 DIGESTED = ("height", "width", "error", "background")
@@ -45,7 +45,7 @@ class Fovs:
             )
         names = ("fov", "protein", "ensg", "cell_line")
         return cls(
-            rows=group["image"].shape[0],  # type: ignore[union-attr]
+            rows=array_of(group, "image").shape[0],
             roles=tuple(map(str, read_column(group, "channel"))),
             shard=attrs.block_rows,
             height=attrs.config["height"],
@@ -73,11 +73,9 @@ class FovBlock:
 def read_fovs(location: Location, start: int, stop: int, clock: StoreClock) -> FovBlock:
     """Rows `start` to `stop` of `fovs`, read as one contiguous slice."""
     group = location.group(GROUP, mode="r", clock=clock)
-    values = {
-        name: np.asarray(group[name][start:stop])  # type: ignore[index]
-        for name in ("image", *DIGESTED)
-    }
-    return FovBlock(**values)
+    return FovBlock(
+        **{name: read_column(group, name, stop, start) for name in ("image", *DIGESTED)}
+    )
 
 
 def read_fov_block(location: Location, block: Block, clock: StoreClock) -> FovBlock:

@@ -24,7 +24,7 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
 
 def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
     group = need(location, path, "ingest")
-    attrs = dict(group.attrs)
+    attrs: dict[str, Any] = dict(group.attrs)
     stage = attrs.get("zarrloc", {})
     arrays = {
         name: {
@@ -95,7 +95,9 @@ def lines(described: dict[str, Any]) -> list[str]:
                 f"{group['bytes'] / 1e6:.1f} MB stored"
             )
         if "rows" in group and (group["rows"]["failed"] or group["rows"]["pending"]):
-            text.append(f"  {group['rows']['failed']} rows failed, {group['rows']['pending']} pending")
+            text.append(
+                f"  {group['rows']['failed']} rows failed, {group['rows']['pending']} pending"
+            )
         text += [f"    {e['fov']}: {e['error']}" for e in group.get("rows", {}).get("errors", ())]
         settings = ", ".join(f"{k} {v}" for k, v in group["config"].items() if v not in (None, ""))
         text.append(f"  {settings}")

@@ -36,6 +36,7 @@ from zarrloc.store import (
     Variable,
     add_variable,
     allocate,
+    array_of,
     check_target,
     claim,
     commit,
@@ -132,7 +133,8 @@ class IngestStage:
             self.roles,
             channels_given=not self.named_by_files,
             project=self.project,
-            reader=self.reader or partial(
+            reader=self.reader
+            or partial(
                 fields.read_uri, axes=self.axes, channels=len(self.roles), unsigned=self.unsigned
             ),
         )
@@ -148,8 +150,9 @@ class IngestStage:
 
     def _stored(self, block: Block, clock: StoreClock) -> "_Rows":
         group = self.location.group(GROUP, mode="r", clock=clock)
-        rows = slice(block.start, block.stop)
-        values = {name: np.asarray(group[name][rows]) for name in ("image", *COLUMNS)}  # type: ignore[index]
+        values = {
+            name: read_column(group, name, block.stop, block.start) for name in ("image", *COLUMNS)
+        }
         return _Rows(
             values["image"],
             values["height"],
@@ -242,10 +245,16 @@ def ingest(
     before = None if overwrite else committed(location, GROUP)
     config = _over(config, before)
     found = sources.find(
-        source, manifest=manifest, channels=config.channels, project=config.project, unsigned=unsigned
+        source,
+        manifest=manifest,
+        channels=config.channels,
+        project=config.project,
+        unsigned=unsigned,
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
-    shape = _shape_of(found, config, unsigned, reader) if before is None else _shape_in(before, config)
+    shape = (
+        _shape_of(found, config, unsigned, reader) if before is None else _shape_in(before, config)
+    )
     notes = list(shape.notes)
     old = catalog.EMPTY if before is None else _catalog_in(before)
     rows = catalog.merge(old, found)
@@ -269,11 +278,11 @@ def ingest(
             location, shape.roles, shape.named_by == "files", shape.dtype, shape.height,
             shape.width, config.axes, config.project, unsigned, reader,
         )  # fmt: skip
-        identities = [_identity(ledger, row, one, rehash, unsigned) for row, one in enumerate(rows.sources)]
+        identities = [
+            _identity(ledger, row, one, rehash, unsigned) for row, one in enumerate(rows.sources)
+        ]
         inputs, payloads = _plan(ledger, rows, identities, wanted.fingerprint)
-        summary = drive(
-            stage, ledger, inputs, run, token, payloads=payloads, quiet=quiet
-        )
+        summary = drive(stage, ledger, inputs, run, token, payloads=payloads, quiet=quiet)
     summary.notes[:0] = notes
     return summary
 
@@ -289,7 +298,9 @@ def _plan(
         inputs.append(combine([fingerprint, *(identities[row] for row in span)]))
         payloads.append(
             tuple(
-                Job(rows.sources[row], identities[row], done and int(stored[row]) == identities[row])
+                Job(
+                    rows.sources[row], identities[row], done and int(stored[row]) == identities[row]
+                )
                 for row in span
             )
         )
@@ -334,10 +345,20 @@ def _shape_of(
         height, width = catalog.commonest([(h.size("Y"), h.size("X")) for h in headers])  # type: ignore[misc]
     sizes = [h.pixel_size_um for h in headers if h.pixel_size_um]
     pixel = config.pixel_size_um or (
-        opencell.PIXEL_SIZE_UM if is_opencell else (float(catalog.commonest(sizes)) if sizes else None)  # type: ignore[arg-type]
+        opencell.PIXEL_SIZE_UM
+        if is_opencell
+        else (float(catalog.commonest(sizes)) if sizes else None)  # type: ignore[arg-type]
     )
     named_by = "given" if config.channels else "opencell" if is_opencell else "files"
-    return Shape(roles, named_by, str(catalog.commonest([h.dtype for h in headers])), height, width, pixel, how)
+    return Shape(
+        roles,
+        named_by,
+        str(catalog.commonest([h.dtype for h in headers])),
+        height,
+        width,
+        pixel,
+        how,
+    )
 
 
 def _header(
@@ -372,9 +393,7 @@ def _shape_in(group: zarr.Group, config: IngestConfig) -> Shape:
     return Shape(roles, named_by, had["dtype"], height, width, pixel)
 
 
-def _attrs(
-    shape: Shape, config: IngestConfig, shard: int, before: zarr.Group | None
-) -> StageAttrs:
+def _attrs(shape: Shape, config: IngestConfig, shard: int, before: zarr.Group | None) -> StageAttrs:
     had = {} if before is None else stage_attrs(before).config
     settings = {
         "channels": list(shape.roles),
@@ -460,14 +479,15 @@ def _write_rows(location: Location, rows: Catalog) -> None:
     if rows.labels:
         _ensure(group, "label", Variable(("label",), "string", (len(rows.labels),)))
         meaning = {"long_name": "3 prominent, 2 less so, 1 weak, 0 not seen"}
-        _ensure(group, "grade", Variable(("fov", "label"), "uint8", rows.grades.shape, attrs=meaning))
+        _ensure(
+            group, "grade", Variable(("fov", "label"), "uint8", rows.grades.shape, attrs=meaning)
+        )
         _write_text(group, "label", rows.labels)
         write_column(group, "grade", rows.grades)
 
 
 def _ensure(group: zarr.Group, name: str, variable: Variable) -> None:
-    there = group.get(name)
-    if there is None or there.shape != variable.shape:
+    if name not in group or array_of(group, name).shape != variable.shape:
         add_variable(group, name, variable)
 
 
@@ -476,7 +496,9 @@ def _write_text(group: zarr.Group, name: str, values: Sequence[str]) -> None:
 
 
 def _catalog_in(group: zarr.Group) -> Catalog:
-    text = lambda name: tuple(map(str, read_column(group, name)))  # noqa: E731
+    def text(name: str) -> tuple[str, ...]:
+        return tuple(map(str, read_column(group, name)))
+
     fixed = {"fov", "source", "error", "height", "width"}
     coords = {
         name: text(name)
@@ -485,13 +507,13 @@ def _catalog_in(group: zarr.Group) -> Catalog:
         and name not in fixed
         and array.dtype.kind == "T"
     }
-    has_labels = "grade" in group
+    has_labels, rows = "grade" in group, array_of(group, "fov").shape[0]
     return Catalog(
         text("fov"),
         text("source"),
         coords,
         labels=text("label") if has_labels else (),
-        grades=read_column(group, "grade") if has_labels else np.zeros((len(text("fov")), 0), np.uint8),
+        grades=read_column(group, "grade") if has_labels else np.zeros((rows, 0), np.uint8),
     )
 
 

@@ -54,7 +54,9 @@ class Location:
             return LocalStore(self.path, read_only=read_only)
         return ObjectStore(object_store(self.uri), read_only=read_only)
 
-    def group(self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None) -> zarr.Group:
+    def group(
+        self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None
+    ) -> zarr.Group:
         """One group, unconsolidated: the engine must see arrays as they are, not as committed.
 
         Raises `StoreError` where it is absent.

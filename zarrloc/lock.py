@@ -165,7 +165,7 @@ def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> 
 
     store = object_store(location.uri)
     while True:
-        tag = {"e_tag": store.head(key)["e_tag"]}
+        tag: Any = {"e_tag": store.head(key)["e_tag"]}
         try:
             store.put(key, make(), mode=tag, use_multipart=False)
             return

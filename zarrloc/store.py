@@ -88,7 +88,7 @@ class StageAttrs(BaseModel):
         cls, stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], **rest: Any
     ) -> "StageAttrs":
         """Attributes with their fingerprint computed."""
-        parts = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
+        parts: dict[str, Any] = {"stage": stage, "config": dict(config), "inputs": dict(inputs)}
         return cls(**parts, fingerprint=fingerprint(parts), versions=versions(), **rest)
 
     def difference(self, other: "StageAttrs") -> list[str]:
@@ -214,7 +214,7 @@ def add_variable(group: zarr.Group, name: str, variable: Variable) -> zarr.Array
     return group.create_array(
         name,
         shape=(rows, *rest),
-        dtype=zarr.dtype.VariableLengthUTF8() if text else variable.dtype,
+        dtype=zarr.dtype.VariableLengthUTF8() if text else variable.dtype,  # type: ignore[arg-type]
         chunks=tuple(max(1, size) for size in chunks),
         shards=shards,
         compressors=PIXELS if variable.grid_chunk else COLUMNS,
@@ -232,7 +232,9 @@ def resize(group: zarr.Group, dim: str, rows: int) -> None:
     for _, array in group.arrays():
         names = array.metadata.dimension_names or ()  # type: ignore[union-attr]
         if dim in names:
-            shape = [rows if name == dim else size for name, size in zip(names, array.shape, strict=True)]
+            shape = [
+                rows if name == dim else size for name, size in zip(names, array.shape, strict=True)
+            ]
             if tuple(shape) != array.shape:
                 array.resize(tuple(shape))
 
@@ -331,7 +333,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def claim(location: Location, path: str, wanted: StageAttrs, *, overwrite: bool) -> StageAttrs | None:
+def claim(
+    location: Location, path: str, wanted: StageAttrs, *, overwrite: bool
+) -> StageAttrs | None:
     """What stands under this name already: its attributes, or None for a fresh allocation.
 
     Raises `ConfigError` with the difference where the same name was made with other settings.
@@ -359,7 +363,9 @@ def write_group(
 ) -> None:
     """Write a small group in one piece (a split, a head): name -> (dims, values). Replaces it."""
     template = {
-        name: Variable(dims, "string" if values.dtype.kind in "TUO" else values.dtype.str, values.shape)
+        name: Variable(
+            dims, "string" if values.dtype.kind in "TUO" else values.dtype.str, values.shape
+        )
         for name, (dims, values) in variables.items()
     }
     group = allocate(location, path, template, attrs=attrs, coords=coords)
@@ -372,19 +378,25 @@ def write_column(group: zarr.Group, name: str, values: npt.NDArray[Any], start: 
     """Write rows `start` onwards of a coordinator's array."""
     if values.dtype.kind in "UO":
         values = values.astype(np.dtypes.StringDType())
-    array = group[name]
-    assert isinstance(array, zarr.Array)
+    array = array_of(group, name)
     if values.ndim == 0:
         array[...] = values
     elif len(values):
         array[start : start + len(values)] = values
 
 
-def read_column(group: zarr.Group, name: str, stop: int | None = None) -> npt.NDArray[Any]:
-    """All rows of an array, or the first `stop`."""
+def read_column(
+    group: zarr.Group, name: str, stop: int | None = None, start: int = 0
+) -> npt.NDArray[Any]:
+    """Rows `start` to `stop` of an array, as one contiguous slice; all of them by default."""
+    return np.asarray(array_of(group, name)[start:stop])
+
+
+def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """The array `name` of a group."""
     array = group[name]
-    assert isinstance(array, zarr.Array)
-    return np.asarray(array[:stop])
+    assert isinstance(array, zarr.Array), f"{group.path}/{name} is a group"
+    return array
 
 
 # --- look ---------------------------------------------------------------------------------------
@@ -421,6 +433,7 @@ def open_store(where: "str | Path | Location") -> Any:
 
     location = Location.of(where)
     check_store(location)
+    store = location.store(read_only=True)
     return xr.DataTree.from_dict(
-        {path: xr.open_zarr(location.store(read_only=True), group=path) for path in groups(location)}
+        {path: xr.open_zarr(store, group=path) for path in groups(location)}
     )

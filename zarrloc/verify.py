@@ -11,7 +11,16 @@ from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import new_run_id
 from zarrloc.location import Location
 from zarrloc.lock import hold
-from zarrloc.store import check_store, commit, groups, need, read_column, stage_attrs, StageAttrs
+from zarrloc.store import (
+    StageAttrs,
+    array_of,
+    check_store,
+    commit,
+    groups,
+    need,
+    read_column,
+    stage_attrs,
+)
 
 
 @dataclass
@@ -56,9 +65,9 @@ def _verify_group(location: Location, path: str, group: zarr.Group, deep: bool) 
     sizes = read_column(group, "block_bytes")
     attrs = stage_attrs(group)
     finding = Finding(path, len(output), int((output == 0).sum()), debris=_debris(location, path))
-    array = None if attrs.array is None else group[attrs.array]
+    array = None if attrs.array is None else array_of(group, attrs.array)
     for block in np.flatnonzero(output):
-        if isinstance(array, zarr.Array):
+        if array is not None:
             there = stored_bytes(array, int(block))
             if there != int(sizes[block]):
                 finding.bad[int(block)] = (
@@ -76,10 +85,10 @@ def _verify_group(location: Location, path: str, group: zarr.Group, deep: bool) 
 
 def _decode(group: zarr.Group, attrs: StageAttrs, block: int, expected: int) -> str:
     name = attrs.array
-    span = slice(block * attrs.block_rows, (block + 1) * attrs.block_rows)
+    start, stop = block * attrs.block_rows, (block + 1) * attrs.block_rows
     try:
-        columns = {c: np.asarray(group[c][span]) for c in attrs.digested}  # type: ignore[index]
-        array = None if name is None else np.asarray(group[name][span])  # type: ignore[index]
+        columns = {column: read_column(group, column, stop, start) for column in attrs.digested}
+        array = None if name is None else read_column(group, name, stop, start)
     except Exception as error:  # codecs raise what they like on damaged bytes
         return f"it cannot be decoded: {type(error).__name__}: {error}"
     if output_digest(name, array, columns) != expected:
@@ -97,6 +106,6 @@ def _repair(location: Location, finding: Finding, block_rows: int) -> None:
     for file in finding.debris:
         Path(file).unlink(missing_ok=True)
     if finding.bad:
-        rows = location.group(finding.group)["error"].shape[0]  # type: ignore[union-attr]
+        rows = len(read_column(location.group(finding.group), "error"))
         Ledger(location, finding.group, ("error",), rows, block_rows).forget(finding.bad)
         commit(location, finding.group)

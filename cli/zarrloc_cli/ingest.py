@@ -13,9 +13,23 @@ from zarrloc_cli.options import config_options, report, split
 @click.command()
 @click.argument("source", required=False)
 @click.argument("store")
-@click.option("--manifest", type=click.Path(path_type=Path), help="CSV of files: path, channel, fov and columns to keep; instead of SOURCE.")
-@click.option("--labels", "labels_csv", type=click.Path(path_type=Path), help="CSV of labels: OpenCell's annotations, or path/fov and label.")
-@click.option("--cell-lines", "cell_lines_csv", type=click.Path(path_type=Path), help="OpenCell's all-public-targets.csv, which joins labels to files.")
+@click.option(
+    "--manifest",
+    type=click.Path(path_type=Path),
+    help="CSV of files: path, channel, fov and columns to keep; instead of SOURCE.",
+)
+@click.option(
+    "--labels",
+    "labels_csv",
+    type=click.Path(path_type=Path),
+    help="CSV of labels: OpenCell's annotations, or path/fov and label.",
+)
+@click.option(
+    "--cell-lines",
+    "cell_lines_csv",
+    type=click.Path(path_type=Path),
+    help="OpenCell's all-public-targets.csv, which joins labels to files.",
+)
 @click.option("--overwrite", is_flag=True, help="Make the fields anew, whatever the store holds.")
 @click.option("--rehash", is_flag=True, help="Compare files by content, not by size and time.")
 @click.option("--unsigned", is_flag=True, help="Read a public object store without credentials.")

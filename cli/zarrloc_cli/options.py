@@ -59,7 +59,7 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-class CommaSeparated(click.ParamType):
+class CommaSeparated(click.ParamType[Any]):
     """`a,b,c` as the tuple `("a", "b", "c")`; an empty text as `()`."""
 
     name = "A,B,..."

@@ -25,5 +25,7 @@ def command(store: str, deep: bool, repair: bool) -> int:
             click.echo(f"  block {block}: {problem}")
         bad += len(found.bad) + len(found.debris)
     if bad and not repair:
-        click.echo("`--repair` marks them as not done; the same ingest, segment or embed redoes them")
+        click.echo(
+            "`--repair` marks them as not done; the same ingest, segment or embed redoes them"
+        )
     return 3 if bad and not repair else 0

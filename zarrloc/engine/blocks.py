@@ -18,6 +18,7 @@ from zarrloc.digest import digest
 from zarrloc.errors import StoreError
 from zarrloc.location import Location, StoreClock
 from zarrloc.lock import RunToken, StaleRun
+from zarrloc.store import array_of
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -67,12 +68,21 @@ class Stage(Protocol):
     It is pickled with every task: keep it small, load models in `open`, once a process.
     """
 
-    location: Location
-    group: str
-    array: str | None
-    """The one array that workers write, in whole shards."""
-    on_device: bool
-    """Only one block of a process is in `device` at a time."""
+    @property
+    def location(self) -> Location:
+        """The store."""
+
+    @property
+    def group(self) -> str:
+        """Path of the stage's group."""
+
+    @property
+    def array(self) -> str | None:
+        """The one array that workers write, in whole shards."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether only one block of a process may be in `device` at a time."""
 
     def open(self) -> None:
         """Load what the process keeps (models). A failure here is the run's, not a FOV's."""
@@ -107,7 +117,9 @@ class BlockFailure(RuntimeError):
 _DEVICE = threading.Lock()
 
 
-def run_block(stage: Stage, block: Block, token: RunToken | None = None, write: bool = True) -> Receipt:
+def run_block(
+    stage: Stage, block: Block, token: RunToken | None = None, write: bool = True
+) -> Receipt:
     """Do one block. With `write=False` nothing is stored: a probe for what kills a worker.
 
     Raises `BlockFailure` naming the block and its rows, with the cause chained.
@@ -204,8 +216,7 @@ def write_rows(
     Raises `StoreError` where the rows do not fill the array's shards: that write would race with
     the neighbour's.
     """
-    array = location.group(group)[name]
-    assert isinstance(array, zarr.Array)
+    array = array_of(location.group(group), name)
     step = (array.shards or array.chunks)[0]
     stop = start + len(values)
     if start % step or (stop % step and stop != array.shape[0]):

@@ -35,7 +35,9 @@ class Executor(Protocol):
     workers: int
     dashboard: str
 
-    def submit(self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]) -> None:
+    def submit(
+        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
+    ) -> None:
         """Queue `function(*arguments)` for each `(key, arguments)`."""
 
     def completed(self) -> list[Done]:
@@ -53,7 +55,9 @@ class Serial:
     def __init__(self) -> None:
         self._queue: deque[tuple[str, tuple[Any, ...], Callable[..., Any]]] = deque()
 
-    def submit(self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]) -> None:
+    def submit(
+        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
+    ) -> None:
         """Queue the calls."""
         self._queue.extend((key, arguments, function) for key, arguments in calls)
 
@@ -81,7 +85,9 @@ class Dask:
         self.dashboard = client.dashboard_link or ""
         self._running = as_completed(with_results=True, raise_errors=False)
 
-    def submit(self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]) -> None:
+    def submit(
+        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
+    ) -> None:
         """Send the calls as one batch."""
         futures = self.client.map(
             function,

@@ -1,9 +1,12 @@
-"""What every stage's run shares: workers started, execution settled, blocks run, group committed."""
+"""What all runs share: workers started, execution settled, blocks run, the group committed."""
 
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.blocks import Stage
@@ -14,10 +17,14 @@ from zarrloc.engine.telemetry import Summary
 from zarrloc.lock import RunToken
 from zarrloc.store import commit, committed, stage_attrs, update_attrs
 
+Blockwise = Sequence[int] | npt.NDArray[np.uint64]
+"""One digest a block."""
+
 PREFETCH = 2
 """Blocks in flight a worker: one reads and decodes while the other computes."""
 
 
+@runtime_checkable
 class Settling(Stage, Protocol):
     """A stage whose values depend, in their last bits, on how it is executed."""
 
@@ -35,7 +42,7 @@ def drive(
     config: RunConfig,
     token: RunToken,
     *,
-    expect: Mapping[str, Sequence[int]] | None = None,
+    expect: Mapping[str, Blockwise] | None = None,
     payloads: Sequence[Any] | None = None,
     unit: str = "FOV",
     quiet: bool = False,
@@ -62,7 +69,7 @@ def drive(
     with executor(kind, config, workers=workers, threads=threads, prefetch=PREFETCH) as pool:
         if pool.dashboard and not quiet:
             print(f"Dask dashboard: {pool.dashboard}", flush=True)
-        if hasattr(stage, "settle"):
+        if isinstance(stage, Settling):
             execution = attrs.execution or {**_call(pool, stage), "threads": threads}
             if not attrs.execution:
                 attrs = attrs.model_copy(update={"execution": execution})
@@ -78,7 +85,8 @@ def drive(
 
 
 def _call(pool: Executor, stage: Any) -> dict[str, Any]:
-    pool.submit([(f"settle-{stage.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}", (stage,))], _settle)
+    key = f"settle-{stage.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}"
+    pool.submit([(key, (stage,))], _settle)
     (end,) = pool.completed()
     if end.error is not None:
         raise end.error

@@ -22,9 +22,24 @@ def receipt_variables(rows: int, block_rows: int) -> dict[str, Variable]:
     """The receipt arrays every stage's group holds, along `block`."""
     blocks = -(-rows // block_rows)
     return {
-        "block_input": Variable(("block",), "uint64", (blocks,), attrs={"long_name": "digest of what the block was made from"}),
-        "block_bytes": Variable(("block",), "uint64", (blocks,), attrs={"long_name": "size of the stored object", "units": "bytes"}),
-        "block_output": Variable(("block",), "uint64", (blocks,), attrs={"long_name": "digest of the block's values; 0 = not done"}),
+        "block_input": Variable(
+            ("block",),
+            "uint64",
+            (blocks,),
+            attrs={"long_name": "digest of what the block was made from"},
+        ),
+        "block_bytes": Variable(
+            ("block",),
+            "uint64",
+            (blocks,),
+            attrs={"long_name": "size of the stored object", "units": "bytes"},
+        ),
+        "block_output": Variable(
+            ("block",),
+            "uint64",
+            (blocks,),
+            attrs={"long_name": "digest of the block's values; 0 = not done"},
+        ),
     }
 
 
@@ -44,7 +59,9 @@ class Ledger:
         self._flushed = time.monotonic()
 
     @classmethod
-    def grow(cls, location: Location, group: str, rows_dim: str, rows: int, block_rows: int) -> None:
+    def grow(
+        cls, location: Location, group: str, rows_dim: str, rows: int, block_rows: int
+    ) -> None:
         """Make room for `rows` rows in every array of the group, and for their receipts."""
         opened = location.group(group)
         resize(opened, rows_dim, rows)

@@ -37,7 +37,7 @@ def todo(
     ledger: Ledger,
     inputs: Sequence[int],
     *,
-    expect: Mapping[str, Sequence[int]] | None = None,
+    expect: Mapping[str, Any] | None = None,
     payloads: Sequence[Any] | None = None,
     retry_failed: bool = False,
 ) -> list[Block]:
@@ -51,7 +51,9 @@ def todo(
     for index, digest in enumerate(inputs):
         start = index * ledger.block_rows
         stop = min(start + ledger.block_rows, ledger.rows)
-        done = int(ledger.output[index]) != 0 and int(ledger.receipts["block_input"][index]) == digest
+        done = (
+            int(ledger.output[index]) != 0 and int(ledger.receipts["block_input"][index]) == digest
+        )
         if done and not (failed is not None and failed[start:stop].any()):
             continue
         blocks.append(
@@ -130,7 +132,8 @@ class _Runner:
 
     def window(self, blocks: Sequence[Block]) -> list[Block]:
         """Run blocks through the window; returns those whose worker died under them."""
-        waiting, flying, suspects = deque(blocks), {}, []
+        waiting, suspects = deque(blocks), []
+        flying: dict[str, Block] = {}
         while waiting or flying:
             if waiting and len(flying) <= WINDOW // 2:
                 batch = [waiting.popleft() for _ in range(min(len(waiting), WINDOW - len(flying)))]
@@ -167,7 +170,8 @@ class _Runner:
         prefix = f"{key_prefix(self.stage)}-{self.token.run}-{self.attempt}"
         calls = {f"{prefix}-{block.index}": block for block in blocks}
         self.executor.submit(
-            [(key, (self.stage, block, self.token, write)) for key, block in calls.items()], run_block
+            [(key, (self.stage, block, self.token, write)) for key, block in calls.items()],
+            run_block,
         )
         return calls
 
@@ -180,17 +184,7 @@ class _Runner:
         if isinstance(end.error, StaleRun):
             raise LockedError(f"{end.error}; this run stops, the other one goes on") from end.error
         if end.killed or end.error is not None:
-            reason = str(end.error) if end.error and not end.killed else (
-                f"{self.stage.group} block {block.index} kills its worker though each of its FOVs "
-                "alone does not: give workers more memory (--memory-limit, fewer --workers)"
-            )
-            self.summary.failures.append(reason.splitlines()[0])
-            detail = "".join(traceback.format_exception(end.error)) if end.error else reason
-            self.log.write("failure", block=block.index, reason=detail)
-            if len(self.summary.failures) >= GIVE_UP and not self.summary.blocks_run:
-                raise RuntimeError(
-                    f"the first {GIVE_UP} blocks all failed; the first: {self.summary.failures[0]}"
-                )
+            self._fail(block, end)
             return
         receipt: Receipt = end.value
         self.ledger.record(receipt)
@@ -201,6 +195,21 @@ class _Runner:
         self.summary.seconds.update(receipt.seconds)
         errors = int(self.ledger.errors()[block.start : block.stop].sum())
         self.progress.advance(len(block), errors)
+
+    def _fail(self, block: Block, end: Done) -> None:
+        reason = str(end.error)
+        if end.killed:
+            reason = (
+                f"{self.stage.group} block {block.index} kills its worker though each FOV alone "
+                "does not: give workers more memory (--memory-limit, fewer --workers)"
+            )
+        self.summary.failures.append(reason.splitlines()[0])
+        trace = "".join(traceback.format_exception(end.error)) if end.error else reason
+        self.log.write("failure", block=block.index, reason=trace)
+        if len(self.summary.failures) >= GIVE_UP and not self.summary.blocks_run:
+            raise RuntimeError(
+                f"the first {GIVE_UP} blocks all failed; the first: {self.summary.failures[0]}"
+            )
 
     def _still_ours(self) -> None:
         if time.monotonic() - getattr(self, "_checked", 0.0) > 1.0:

@@ -74,7 +74,9 @@ class Summary:
     def _where(self) -> str:
         total = sum(self.seconds[name] for name in PHASES) or 1.0
         parts = [
-            f"{name} {100 * self.seconds[name] / total:.0f} %" for name in PHASES if self.seconds[name]
+            f"{name} {100 * self.seconds[name] / total:.0f} %"
+            for name in PHASES
+            if self.seconds[name]
         ]
         decode = self.seconds["read"] + self.seconds["decode"]
         rate = f"; read at {self.bytes_read / decode / 1e6:.0f} MB/s stored" if decode else ""
@@ -135,7 +137,10 @@ class Progress(AbstractContextManager["Progress"]):
             )
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self.live is not None:
             self.live.stop()
