@@ -40,6 +40,7 @@ def make_store(
     window_px: int = 256,
     pixel_size_um: float = 0.2063,
     grades: npt.NDArray[np.uint8] | None = None,
+    errors: tuple[str, ...] = (),
     name: str = "cp",
 ) -> Path:
     """A store of `len(cells)` FOVs with segmentation and cell table `name`."""
@@ -66,7 +67,7 @@ def make_store(
             "protein": (("fov",), np.array([f"P{index // 2}" for index in range(n)])),
             "height": (("fov",), np.full(n, side)),
             "width": (("fov",), np.full(n, side)),
-            "error": (("fov",), np.array([""] * n)),
+            "error": (("fov",), np.array(errors or [""] * n)),
         },
         pixel_size_um=pixel_size_um,
     )
