@@ -1,0 +1,35 @@
+# `make` installs; `make demo` shows the main job; `make test` proves it.
+PYTHON ?= python3
+BIN = .venv/bin
+STAMP = .venv/.installed
+
+.PHONY: install demo test slow lint schemas clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/zarrloc demo demo
+
+test: lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m zarrloc.schemas --check
+
+schemas: $(STAMP)
+	$(BIN)/python -m zarrloc.schemas
+
+clean:
+	rm -rf .venv demo
