@@ -29,9 +29,11 @@ def test_a_name_means_a_role_or_stays_itself(name: str, role: str) -> None:
     assert role_of(role) == role
 
 
-def test_a_name_without_letters_is_refused() -> None:
-    with pytest.raises(ChannelError, match="'-' holds no letter"):
-        role_of("-")
+def test_a_name_that_says_nothing_is_refused() -> None:
+    assert role_of("-") == ""
+    assert role_of("Ядро") == "ядро"
+    with pytest.raises(ChannelError, match="'-' says nothing; pass --channels"):
+        map_channels((), ("DAPI", "-"), False)
 
 
 def test_names_come_from_the_option_then_opencell_then_the_metadata() -> None:

@@ -84,6 +84,17 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path) -> None:
         sources.find(tmp_path)
 
 
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.tif")
+    (tmp_path / "gone.tif").symlink_to(tmp_path / "nowhere")
+    problems = {source.fov: source.problem for source in sources.find(tmp_path)}
+    assert problems["pipe"] == "is not a file"
+    assert problems["gone"].startswith("cannot be opened: No such file")
+    (source,) = sources.find(f"{tmp_path}/g*.tif")
+    with pytest.raises(SourceError, match="cannot be opened: No such file"):
+        sources.content_hash(source)
+
+
 def test_the_second_file_of_a_field_is_kept_and_flagged(tmp_path: Path) -> None:
     _touch(tmp_path, f"a/{ABR.format('proj')}", f"b/{ABR.format('proj')}", "a/x.tif", "b/y.tif")
     first, second, *rest = sources.find(tmp_path)
@@ -202,5 +213,5 @@ def test_an_object_store_prefix_reads_like_a_folder(tmp_path: Path) -> None:
     assert single == remote[1]
     with pytest.raises(SourceError, match=r"holds no \.tif"):
         sources.find(f"{tmp_path.as_uri()}/absent")
-    (absent,) = sources.find(f"{tmp_path.as_uri()}/absent.tif")
-    assert "cannot be opened" in absent.problem
+    with pytest.raises(SourceError, match="cannot be opened"):
+        sources.find(f"{tmp_path.as_uri()}/absent.tif")

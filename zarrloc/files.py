@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from obstore.exceptions import BaseError
@@ -46,6 +47,8 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
         if any("\ud800" <= letter <= "\udfff" for letter in uri):  # no string of a store holds it
             return File(ascii(uri)[1:-1], problem="has a name that is not UTF-8; rename it")
         found = os.stat(uri)
+        if not S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            return File(uri, problem="is not a file")
         return File(uri, found.st_size, str(found.st_mtime_ns))
     except (OSError, BaseError) as error:
         return File(uri, problem=f"cannot be opened: {_reason(error)}")
@@ -74,9 +77,14 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
 
 def content(uri: str, *, unsigned: bool = False) -> bytes | Path:
     """What a reader opens: a path on disk, or the bytes of an object. SourceError."""
-    if not is_remote(uri):
-        return Path(uri)
+    return data(uri, unsigned=unsigned) if is_remote(uri) else Path(uri)
+
+
+def data(uri: str, *, unsigned: bool = False) -> bytes:
+    """All bytes of one file. SourceError."""
     try:
+        if not is_remote(uri):
+            return Path(uri).read_bytes()
         store, key = _located(uri, unsigned)
         return bytes(store.get(key).bytes())
     except (OSError, BaseError) as error:

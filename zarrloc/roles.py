@@ -26,11 +26,9 @@ def role_of(name: str) -> str:
     """The role a channel's name means; an unknown name in lower case with underscores.
 
     "DAPI" and "Hoechst 33342" are `nucleus`, "mNeonGreen" is `protein`, "Lamin B1" is `lamin_b1`.
-    Raises ChannelError where the name holds no letter or digit.
+    A name without a letter or digit means nothing: "".
     """
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    if not words:
-        raise ChannelError(f"channel name {name!r} holds no letter or digit; name the channel")
+    words = re.findall(r"[^\W_]+", name.lower())
     plain = "_".join(words)
     bare = "_".join(word for word in words if not _BESIDE.fullmatch(word))
     return _ROLE.get(plain) or _ROLE.get(bare) or plain
@@ -42,8 +40,8 @@ def map_channels(
     """Roles of the channels in file order, and a line for each that says where it came from.
 
     `given` (--channels) counts before OpenCell's known order, that before the names in the files'
-    metadata. Raises ChannelError where there is none of these, where two channels get one role,
-    or where `given` contradicts OpenCell's order.
+    metadata. Raises ChannelError where there is none of these, where a name means nothing or the
+    same as another, or where `given` contradicts OpenCell's order.
     """
     if given:
         names, origin = tuple(given), "--channels"
@@ -58,6 +56,8 @@ def map_channels(
         )
     roles = tuple(map(role_of, names))
     for index, role in enumerate(roles):
+        if not role:
+            raise ChannelError(f"channel name {names[index]!r} says nothing; pass --channels")
         if role in roles[:index]:
             raise ChannelError(
                 f"channels {names[roles.index(role)]!r} and {names[index]!r} both mean {role!r}; "

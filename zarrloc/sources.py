@@ -15,9 +15,7 @@ from zarrloc import files, opencell, tables
 from zarrloc.digest import combine
 from zarrloc.errors import SourceError
 from zarrloc.files import File
-from zarrloc.roles import map_channels, role_of
-
-__all__ = ["FovSource", "content_hash", "find", "map_channels", "role_of"]
+from zarrloc.roles import role_of
 
 Kind = Literal["opencell-proj", "opencell-stack", "image", "per-channel"]
 
@@ -77,29 +75,28 @@ def find(
 
 
 def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
-    """xxh3-64 over the bytes of a field's files, for where mtimes can't be trusted (--rehash)."""
+    """xxh3-64 over the bytes of a field's files, for where mtimes can't be trusted (--rehash).
+
+    Raises SourceError where one cannot be read.
+    """
     digest = xxh3_64()
     for uri in source.paths:
-        content = files.content(uri, unsigned=unsigned)
-        digest.update(content if isinstance(content, bytes) else content.read_bytes())
+        digest.update(files.data(uri, unsigned=unsigned))
     return digest.intdigest() or 1
 
 
 def _images(source: str, unsigned: bool) -> Iterator[File]:
-    if files.is_remote(source):
-        if _is_tiff(source):
-            yield files.stat(source, unsigned=unsigned)
-            return
-        listed: Iterable[File] = files.walk(source, unsigned=unsigned)
-    elif os.path.isdir(source):
-        listed = files.walk(source)
-    elif os.path.exists(source):
-        yield files.stat(source)
-        return
-    elif glob.has_magic(source):
+    remote = files.is_remote(source)
+    if os.path.isdir(source) or (remote and not _is_tiff(source)):
+        listed = files.walk(source, unsigned=unsigned)
+    elif glob.has_magic(source) and not remote and not os.path.exists(source):
         listed = map(files.stat, glob.iglob(source, recursive=True))
     else:
-        raise SourceError(f"{source or 'SOURCE'}: no such file or folder")
+        single = files.stat(source, unsigned=unsigned)
+        if single.problem:
+            raise SourceError(f"{source or 'SOURCE'}: {single.problem}")
+        yield single
+        return
     yield from (
         file for file in listed if _is_tiff(file.name) and not _DERIVED.fullmatch(file.name)
     )

@@ -14,13 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
 from zarrloc.errors import SourceError
+from zarrloc.tiff_metadata import channels_and_pixel_size
 
 DTYPES = ("uint8", "uint16", "float32")
 AXES = "TZCYX"
@@ -28,20 +28,6 @@ AXES = "TZCYX"
 # Deflate reaches 1032:1. A blank field packs tighter with other codecs, but is small.
 MOST_COMPRESSED = 1100
 ALWAYS_ALLOWED_BYTES = 64 << 20
-
-_UNITS_UM = {
-    "nm": 1e-3,
-    "um": 1.0,
-    "\u00b5m": 1.0,
-    "\u03bcm": 1.0,
-    "\\u00b5m": 1.0,  # as ImageJ writes it
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
 
 
 @dataclass(frozen=True)
@@ -115,25 +101,25 @@ def to_field(
     pixels, axes = image.pixels, image.axes
     _check_axes(axes, pixels.shape)
     _check_dtype(pixels.dtype)
-    sizes = dict(zip(axes, pixels.shape, strict=True))
-    if sizes.get("T", 1) > 1:
-        raise SourceError(f"has {sizes['T']} time points; one field of view is one: split the file")
-    if sizes.get("Z", 1) > 1 and project is None:
-        raise SourceError(f"is a stack of {sizes['Z']} z planes; pass --project max")
-    got = sizes.get("C", 1)
-    if got != len(channels_expected):
+    for axis in AXES:
+        if axis not in axes:
+            pixels, axes = pixels[np.newaxis], axis + axes
+    full = pixels.transpose([axes.index(axis) for axis in AXES])
+    times, planes, channels = full.shape[:3]
+    if times > 1:
+        raise SourceError(f"has {times} time points, expected one; split the file")
+    if planes > 1 and project is None:
+        raise SourceError(f"is a stack of {planes} z planes; pass --project max")
+    if channels != len(channels_expected):
         raise SourceError(
-            f"has {_count(got, 'channel')}, expected {len(channels_expected)} "
+            f"has {channels} channel{'s' * (channels > 1)}, expected {len(channels_expected)} "
             f"({', '.join(channels_expected)})"
         )
-    absent = [axis for axis in AXES if axis not in axes]
-    full = np.expand_dims(pixels, tuple(range(len(absent))))
-    order = [("".join(absent) + axes).index(axis) for axis in AXES]
-    field = full.transpose(order)[0].max(axis=0)
-    if field.dtype.kind == "f" and not np.isfinite(field).all():
-        wrong = int(field.size - np.isfinite(field).sum())
-        raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
-    return np.ascontiguousarray(field)
+    if full.dtype.kind == "f":
+        wrong = full.size - np.count_nonzero(np.isfinite(full))
+        if wrong:
+            raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
+    return np.ascontiguousarray(full[0].max(axis=0))
 
 
 @contextmanager
@@ -210,8 +196,10 @@ def _check_extent(series: tifffile.TiffPageSeries, file_size: int) -> None:
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
         if max(ends, default=0) > file_size:
             raise SourceError("is truncated: it ends before its pixels do")
-    packed = series.keyframe.compression != 1 or series.keyframe.bitspersample % 8
-    most = max(MOST_COMPRESSED * stored, ALWAYS_ALLOWED_BYTES) if packed else stored
+    page = series.keyframe
+    most = stored * page.dtype.itemsize * 8 // page.bitspersample  # samples may be packed bits
+    if page.compression != 1:
+        most = max(MOST_COMPRESSED * stored, ALWAYS_ALLOWED_BYTES)
     if series.nbytes > most:
         raise SourceError(
             f"is truncated or damaged: it declares {series.nbytes:,} bytes of pixels "
@@ -237,7 +225,7 @@ def _header(
         axes = axes.upper()
         shape = _folded(shape, axes, channels)
     _check_axes(axes, shape)
-    names, pixel_size_um = _ome(tif) if tif.is_ome else _imagej(tif)
+    names, pixel_size_um = channels_and_pixel_size(tif)
     if names is not None and len(names) != (shape[axes.index("C")] if "C" in axes else 1):
         names = None
     return Header(shape, axes, np.dtype(series.dtype).name, names, pixel_size_um)
@@ -265,36 +253,6 @@ def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
         raise SourceError(f"has shape {shape}, which axes {axes!r} do not fit")
     if 0 in shape:
         raise SourceError(f"has no pixels (shape {shape})")
-
-
-def _ome(tif: tifffile.TiffFile) -> tuple[tuple[str, ...] | None, float | None]:
-    pixels = ElementTree.fromstring(tif.ome_metadata).find(".//{*}Pixels")
-    if pixels is None:
-        return None, None
-    names = [channel.get("Name") for channel in pixels.iterfind("{*}Channel")]
-    size, unit = pixels.get("PhysicalSizeX"), pixels.get("PhysicalSizeXUnit", "\u00b5m")
-    scale = _UNITS_UM.get(unit)
-    return (
-        tuple(name for name in names if name) if names and all(names) else None,
-        float(size) * scale if size and scale and float(size) > 0 else None,
-    )
-
-
-def _imagej(tif: tifffile.TiffFile) -> tuple[tuple[str, ...] | None, float | None]:
-    metadata = tif.imagej_metadata
-    if not metadata:
-        return None, None
-    labels = metadata.get("Labels")
-    scale = _UNITS_UM.get(str(metadata.get("unit", "")).lower())
-    resolution = tif.pages[0].tags.valueof("XResolution")
-    size = (
-        resolution[1] / resolution[0] * scale if scale and resolution and all(resolution) else None
-    )
-    return tuple(labels) if labels else None, size
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 # tifffile reports damage by logging it. While one of our reads is on, what it logs is collected
