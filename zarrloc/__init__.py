@@ -1,7 +1,8 @@
 """zarrloc: protein localization in fluorescence microscopy, on Dask and Zarr.
 
 The commands' work as functions, with the same defaults. Each is imported when first used, so that
-`import zarrloc` costs nothing.
+`import zarrloc` costs nothing. No module may bear one of these names: importing it would hide the
+function.
 """
 
 from importlib import import_module
@@ -11,11 +12,22 @@ if TYPE_CHECKING:
     from zarrloc.config.embed import EmbedConfig
     from zarrloc.config.ingest import IngestConfig
     from zarrloc.config.run import RunConfig
-    from zarrloc.embed import embed
-    from zarrloc.info import info
-    from zarrloc.ingest import ingest
+    from zarrloc.describe import info
+    from zarrloc.engine.verify import verify
+    from zarrloc.stages.embed import embed
+    from zarrloc.stages.ingest import ingest
     from zarrloc.store import open_store
-    from zarrloc.verify import verify
+
+_HOMES = {
+    "EmbedConfig": "config.embed",
+    "IngestConfig": "config.ingest",
+    "RunConfig": "config.run",
+    "embed": "stages.embed",
+    "info": "describe",
+    "ingest": "stages.ingest",
+    "open_store": "store",
+    "verify": "engine.verify",
+}
 
 __all__ = [
     "EmbedConfig",
@@ -28,15 +40,8 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = {
-    "EmbedConfig": "config.embed",
-    "IngestConfig": "config.ingest",
-    "RunConfig": "config.run",
-    "open_store": "store",
-}
-
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module 'zarrloc' has no attribute {name!r}")
-    return getattr(import_module(f"zarrloc.{_HOMES.get(name, name)}"), name)
+    return getattr(import_module(f"zarrloc.{_HOMES[name]}"), name)

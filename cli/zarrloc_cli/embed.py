@@ -22,6 +22,6 @@ def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     zarrloc embed oc.zarr --backbone dino-vits8 --name dino
     """
     config, run, _ = split(options, EmbedConfig, RunConfig)
-    from zarrloc.embed import embed
+    from zarrloc.stages.embed import embed
 
     return report(embed(store, config, name, run=run, overwrite=overwrite))

@@ -41,7 +41,7 @@ def command(source: str | None, store: str, **options: Any) -> int:
     \b
     zarrloc ingest images/ oc.zarr --channels nucleus,protein --labels labels.csv
     """
-    from zarrloc.ingest import failures, ingest
+    from zarrloc.stages.ingest import failures, ingest
 
     config, run, rest = split(options, IngestConfig, RunConfig)
     summary = ingest(source, store, config, run=run, **rest)

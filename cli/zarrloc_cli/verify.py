@@ -13,7 +13,7 @@ def command(store: str, deep: bool, repair: bool) -> int:
     \b
     zarrloc verify oc.zarr --deep
     """
-    from zarrloc.verify import verify
+    from zarrloc.engine.verify import verify
 
     bad = 0
     for found in verify(store, deep=deep, repair=repair):
