@@ -3,6 +3,7 @@
 import pickle
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -98,20 +99,19 @@ def test_any_mask_dtype_and_no_cells(dtype: type) -> None:
     assert cut(field, torch.arange(1, 4), where, CropSpec(64, 32)).inside.any((1, 2)).all()
 
 
-def test_z_score_over_the_crop_or_the_cell() -> None:
+@pytest.mark.parametrize("outside", ["black", "keep"])
+def test_z_score_is_held_to_the_cells_own_pixels(outside: Literal["black", "keep"]) -> None:
     image, mask = make_field(4)
     where = torch.from_numpy(centroids_of(mask))
-    crops = cut(field_of(image, mask), torch.arange(1, 5), where, CropSpec(64, 48))
-    whole = z_score(crops.pixels).numpy()
-    expected = crops.pixels.numpy()
-    mean = expected.mean((2, 3), keepdims=True)
-    sd = expected.std((2, 3), keepdims=True)
-    np.testing.assert_allclose(whole, (expected - mean) / (sd + 1e-7), rtol=1e-3, atol=1e-4)
-    cell = z_score(crops.pixels, crops.inside).numpy()
-    for crop, inside in zip(cell, crops.inside.numpy(), strict=True):
-        np.testing.assert_allclose(crop[:, inside].mean(1), 0, atol=1e-4)
-        np.testing.assert_allclose(crop[:, inside].std(1), 1, atol=1e-4)
-    assert (z_score(torch.zeros(1, 2, 4, 4)) == 0).all()
+    crops = cut(field_of(image, mask), torch.arange(1, 5), where, CropSpec(64, 48, outside))
+    scored = z_score(crops.pixels, crops.inside).numpy()
+    for crop, pixels, inside in zip(scored, crops.pixels.numpy(), crops.inside, strict=True):
+        for channel in range(2):
+            own = pixels[channel][inside]
+            expected = (pixels[channel] - own.mean()) / (own.std() + 1e-7)
+            np.testing.assert_allclose(crop[channel], expected, rtol=1e-3, atol=1e-4)
+    nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert torch.isfinite(z_score(torch.zeros(1, 2, 4, 4), nothing)).all()
 
 
 def test_window_in_pixels_follows_from_micrometres() -> None:

@@ -80,7 +80,7 @@ class Field(NamedTuple):
 class Cut(NamedTuple):
     """`pixels` (cell, channel, size, size) float32, at least 0; `inside` (cell, size, size) bool.
 
-    `inside` is the cell's own mask, whatever `outside` was: what `z_score` can be held to.
+    `inside` is the cell's own mask, whatever `outside` was.
     """
 
     pixels: torch.Tensor
@@ -123,16 +123,13 @@ def cut(field: Field, labels: torch.Tensor, centroids: torch.Tensor, spec: CropS
     return Cut(pixels.contiguous(), inside[:, 0] >= 0.5)
 
 
-def z_score(
-    pixels: torch.Tensor, inside: torch.Tensor | None = None, eps: float = 1e-7
-) -> torch.Tensor:
-    """Per crop and channel z-score with the population sd, as Dino4Cells embeds.
+def z_score(pixels: torch.Tensor, inside: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
+    """Z-score of each crop and channel by the cell's own pixels: `--norm cell`.
 
-    `pixels` (cell, channel, y, x). Mean and sd are taken over all pixels, or over `inside`
-    (cell, y, x) alone; either way one affine map goes over the whole crop.
+    `pixels` (cell, channel, y, x), `inside` (cell, y, x). Mean and population sd are those of
+    `inside`; the whole crop goes through the same affine map, so black stays darkest.
+    `preprocess.normalise` does it over all pixels, as Dino4Cells embeds.
     """
-    if inside is None:
-        inside = torch.ones_like(pixels[:, 0], dtype=torch.bool)
     weight = inside[:, None].to(pixels.dtype)
     count = weight.sum((2, 3), keepdim=True).clamp(min=1)
     mean = (pixels * weight).sum((2, 3), keepdim=True) / count

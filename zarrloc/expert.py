@@ -166,7 +166,7 @@ def _find(row: Row, cells: Cells) -> int:
     found = np.flatnonzero(cells.mask_label[start:stop].astype(str) == text)
     if len(found) == 0:
         raise _Problem(f"no cell {text!r} in field {name}, which has {stop - start}")
-    return start + int(found[0])
+    return int(start + found[0])
 
 
 def _label_at(point: tuple[str, str], mask: npt.NDArray[Any]) -> int:
