@@ -1,0 +1,8 @@
+"""Segmentation: fields in, masks out, through one seam that any model or function can fill.
+
+`load(config, device)` gives a `Segmenter`; `segment_block` runs its three phases in a row.
+"""
+
+from zarrloc.segment.segmenters import Segmenter, from_callable, load, segment_block
+
+__all__ = ["Segmenter", "from_callable", "load", "segment_block"]

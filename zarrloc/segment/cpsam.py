@@ -1,0 +1,108 @@
+"""Cellpose 4 (Cellpose-SAM), through cellpose's own model."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+# isort: off
+import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+from cellpose.dynamics import resize_and_compute_masks
+from cellpose.models import CellposeModel
+
+# isort: on
+from zarrloc.config.segment import SegmentConfig
+from zarrloc.segment import files, tiles
+from zarrloc.segment.masks import Mask, numbered
+from zarrloc.segment.segmenters import Field, select
+from zarrloc.weights import hash_state
+
+STEPS = 200
+DIAMETER_PX = 30.0
+"""What `--diameter` is resized to."""
+
+TILE_BATCH = {"cpu": 8, "cuda": 64}
+Image = npt.NDArray[np.float32]
+
+
+class Flows(NamedTuple):
+    """What the network says of one field, at the field's own pixels."""
+
+    flow: npt.NDArray[np.float32]
+    logit: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class CellposeSamSegmenter:
+    """A Cellpose 4 model as `zarrloc.segment.Segmenter`."""
+
+    model: Any
+    config: SegmentConfig
+    device: torch.device
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The channels the network sees; their order does not matter to it."""
+        return self.config.segmented
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """Weights and settings."""
+        told = {"diameter", "flow_threshold", "cellprob_threshold", "min_size"}
+        weights = hash_state(self.model.net.state_dict())
+        settings = self.config.model_dump(include=told)
+        return {"model": "cellpose 4", "weights": weights, "channels": list(self.roles), **settings}
+
+    @property
+    def _diameter(self) -> float | None:
+        return None if self.config.diameter == "auto" else self.config.diameter
+
+    def prepare(self, field: Field, roles: Sequence[str]) -> Image:
+        """The channels, normalised."""
+        return tiles.normalise(select(field, roles, self.roles))
+
+    def network(self, inputs: Sequence[Image]) -> list[Flows]:
+        """Flows of all `inputs`: fields of one size go in one stack, which cellpose batches."""
+        sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, image in enumerate(inputs):
+            sizes[image.shape].append(index)
+        states: dict[int, Flows] = {}
+        for shape, indices in sizes.items():
+            stack = np.stack([inputs[index] for index in indices])
+            _, (_, flow, logit), _ = self.model.eval(
+                stack,
+                channel_axis=1,
+                batch_size=self.config.tile_batch or TILE_BATCH.get(self.device.type, 8),
+                diameter=self._diameter,
+                normalize=False,
+                compute_masks=False,
+            )
+            size = (len(indices), *shape[1:])
+            parts = zip(flow.reshape(2, *size).swapaxes(0, 1), logit.reshape(size), strict=True)
+            states.update(zip(indices, (Flows(*part) for part in parts), strict=True))
+        return [states[index] for index in range(len(inputs))]
+
+    def mask(self, state: Flows) -> Mask:
+        """Masks of one field by cellpose's own dynamics."""
+        masks = resize_and_compute_masks(
+            state.flow,
+            state.logit,
+            niter=int(STEPS * (self._diameter or DIAMETER_PX) / DIAMETER_PX),
+            cellprob_threshold=self.config.cellprob_threshold,
+            flow_threshold=self.config.flow_threshold,
+            min_size=self.config.min_size,
+        )
+        return numbered(masks)
+
+
+def load(config: SegmentConfig, device: torch.device) -> CellposeSamSegmenter:
+    """The published Cellpose 4 model `config.model`. Raises `WeightsError`."""
+    path = files.obtain(config.model, files.CELLPOSE_4_URL)
+    # bf16 is slower than fp32 on CPUs without it, and the default of cellpose on a GPU.
+    half = device.type == "cuda"
+    model = CellposeModel(pretrained_model=str(path), device=device, use_bfloat16=half)
+    return CellposeSamSegmenter(model, config, device)

@@ -1,0 +1,175 @@
+"""The one seam of segmentation: what turns the fields of a block into masks."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
+from zarrloc.errors import ChannelError, ConfigError
+from zarrloc.segment.masks import Mask, numbered
+
+Field = npt.NDArray[Any]
+
+
+class Segmenter(Protocol):
+    """A segmentation model in three phases, so that only the middle one holds the device.
+
+    `prepare` and `mask` are pure functions of one field: they may run in any thread, and an
+    error there is that field's alone. `network` takes all fields of a block at once.
+    """
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Channel roles it reads; the store must have them."""
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """JSON-like: model, hash of weights, settings. Equal fingerprints give equal masks."""
+
+    def prepare(self, field: Field, roles: Sequence[str]) -> Any:
+        """What the network needs of `field` `(channel, y, x)`, whose channels are `roles`."""
+
+    def network(self, inputs: Sequence[Any]) -> list[Any]:
+        """One state per input."""
+
+    def mask(self, state: Any) -> Mask:
+        """The mask `(y, x)` uint32 of one field: 0 background, objects 1..n."""
+
+
+def segment_block(
+    segmenter: Segmenter, fields: Sequence[Field], roles: Sequence[str]
+) -> list[Mask]:
+    """Masks of `fields`, each `(channel, y, x)` of its own size: the three phases in a row."""
+    inputs = [segmenter.prepare(field, roles) for field in fields]
+    return [segmenter.mask(state) for state in segmenter.network(inputs)]
+
+
+def select(field: Field, roles: Sequence[str], wanted: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Channels `wanted` of `field` `(channel, y, x)`, in that order, as float32.
+
+    Raises `ChannelError` for a role the field lacks.
+    """
+    missing = [role for role in wanted if role not in roles]
+    if missing:
+        raise ChannelError(
+            f"channel {', '.join(missing)} not found; the store has {', '.join(roles)}; "
+            "pass --channels (and --grow) with roles of the store"
+        )
+    return np.stack([field[roles.index(role)] for role in wanted]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class CallableSegmenter:
+    """A user's `function(image (channel, y, x), roles) -> mask (y, x)` as a `Segmenter`."""
+
+    function: Callable[[Field, tuple[str, ...]], npt.NDArray[np.integer[Any]]]
+    fingerprint: Mapping[str, Any]
+    roles: tuple[str, ...] = ()
+
+    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[Field, tuple[str, ...]]:
+        """The field as it is: the function reads what it likes."""
+        return field, tuple(roles)
+
+    def network(self, inputs: Sequence[Any]) -> list[Any]:
+        """Nothing: the function runs in `mask`."""
+        return list(inputs)
+
+    def mask(self, state: tuple[Field, tuple[str, ...]]) -> Mask:
+        """What the function returns, checked and numbered 1..n. Raises `ValueError`."""
+        field, roles = state
+        mask = np.asarray(self.function(field, roles))
+        if mask.shape != field.shape[1:] or mask.dtype.kind not in "iu" or mask.min() < 0:
+            raise ValueError(
+                f"{self.fingerprint['model']} returned {mask.dtype} {mask.shape}, expected "
+                f"non-negative integers {field.shape[1:]}"
+            )
+        return numbered(mask)
+
+
+def from_callable(
+    function: Callable[[Field, tuple[str, ...]], npt.NDArray[np.integer[Any]]], version: str = ""
+) -> Segmenter:
+    """`function(image (channel, y, x), roles) -> mask (y, x)` of integers as a `Segmenter`.
+
+    Its name, source and `version` make its fingerprint; what it reads elsewhere (weights, globals)
+    does not, so give another `version` with those. Raises `ConfigError` where Python can't show
+    the source and no `version` is given.
+    """
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    try:
+        source = inspect.getsource(function if inspect.isroutine(function) else type(function))
+    except (OSError, TypeError) as error:
+        if not version:
+            raise ConfigError(
+                f"{name} has no source to tell its versions by; pass version"
+            ) from error
+        source = ""
+    told = {"model": name, "source": sha256(source.encode()).hexdigest(), "version": version}
+    return CallableSegmenter(function, told)
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A segmenter whose masks then grow: along the light of `role`, or by `distance_px`."""
+
+    seeds: Segmenter
+    role: str | None
+    distance_px: float | None
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Those of the seeds, and `role`."""
+        own = () if self.role is None or self.role in self.seeds.roles else (self.role,)
+        return (*self.seeds.roles, *own)
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """That of the seeds, and how they grow."""
+        return {**self.seeds.fingerprint, "grow": self.role or self.distance_px}
+
+    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[Any, Field | None]:
+        """What the seeds need, and the light to grow into."""
+        light = None if self.role is None else select(field, roles, (self.role,))[0]
+        return self.seeds.prepare(field, roles), light
+
+    def network(self, inputs: Sequence[tuple[Any, Field | None]]) -> list[Any]:
+        """The network of the seeds."""
+        states = self.seeds.network([seeds for seeds, _ in inputs])
+        return [(state, light) for state, (_, light) in zip(states, inputs, strict=True)]
+
+    def mask(self, state: tuple[Any, Field | None]) -> Mask:
+        """The seeds' mask, grown; the ids stay."""
+        from zarrloc.segment import grow
+
+        seeds, light = self.seeds.mask(state[0]), state[1]
+        if light is None:
+            return grow.by_distance(seeds, self.distance_px or 0)
+        return grow.along_light(seeds, light)
+
+
+def load(config: SegmentConfig, device: str | torch.device = "cpu") -> Segmenter:
+    """The segmenter `config` asks for, its weights read, checked and on `device`.
+
+    Raises `WeightsError` (absent or wrong weights, and what to do), `ConfigError`.
+    """
+    if config.model == "watershed":
+        from zarrloc.segment import watershed
+
+        segmenter: Segmenter = watershed.WatershedSegmenter(config)
+    elif config.model in CELLPOSE_4:
+        from zarrloc.segment import cpsam
+
+        segmenter = cpsam.load(config, torch.device(device))
+    else:
+        from zarrloc.segment import cellpose
+
+        segmenter = cellpose.load(config, torch.device(device))
+    if config.grow_role is None and config.grow_px is None:
+        return segmenter
+    return Grown(segmenter, config.grow_role, config.grow_px)

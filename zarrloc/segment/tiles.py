@@ -1,0 +1,116 @@
+"""Images normalised, resized and cut into tiles, as Cellpose does it, and with its functions.
+
+Only the pooling is ours: Cellpose sends one image's tiles through the network at a time, and a
+600 px field has about four.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+# isort: off
+import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+from cellpose import transforms
+# isort: on
+
+TILE_PX = 224
+Array = npt.NDArray[np.float32]
+Network = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+def normalise(image: npt.NDArray[np.generic]) -> Array:
+    """`image` `(channel, y, x)` with each channel's percentiles 1 and 99 at 0 and 1, float32.
+
+    A channel of one value becomes 0.
+    """
+    normalised: Array = transforms.normalize_img(image.astype(np.float32), axis=0)
+    return normalised
+
+
+def resize(image: Array, height: int, width: int) -> Array:
+    """`image` `(channel, y, x)` at `(height, width)`, bilinear."""
+    resized: Array = transforms.resize_image(image.transpose(1, 2, 0), height, width)
+    return resized.transpose(2, 0, 1)
+
+
+def resize_labels(
+    labels: npt.NDArray[np.uint32], height: int, width: int
+) -> npt.NDArray[np.uint32]:
+    """`labels` `(y, x)` at `(height, width)`, each pixel the nearest one's."""
+    resized: npt.NDArray[np.uint32] = transforms.resize_image(
+        labels, height, width, interpolation=cv2.INTER_NEAREST
+    )
+    return resized
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """A padded image cut in overlapping tiles, `(tile, channel, y, x)`, and where they lie."""
+
+    tiles: Array
+    rows: list[list[int]]
+    columns: list[list[int]]
+    padded: tuple[int, int]
+    real: tuple[slice, slice]
+
+    def join(self, outputs: Array) -> Array:
+        """`outputs` `(tile, channel, y, x)` averaged where they overlap: `(channel, y, x)`."""
+        joined: Array = transforms.average_tiles(outputs, self.rows, self.columns, *self.padded)
+        return joined[:, *self.real]
+
+
+def cut(image: Array) -> Tiled:
+    """Tiles of `image` `(channel, y, x)`, zero-padded to sides that are multiples of 16."""
+    height, width = image.shape[1:]
+    top, bottom, left, right = transforms.get_pad_yx(height, width)
+    padded = np.pad(image, ((0, 0), (top, bottom), (left, right)))
+    tiles, rows, columns, *shape = transforms.make_tiles(padded, bsize=TILE_PX)
+    real = slice(top, top + height), slice(left, left + width)
+    return Tiled(tiles.reshape(-1, *tiles.shape[2:]), rows, columns, (shape[0], shape[1]), real)
+
+
+def forward(
+    network: Network, images: Sequence[Tiled], batch: int, device: torch.device
+) -> list[tuple[Array, Array]]:
+    """The network's output and style, per tile, for each image: `(tile, ...)` float32 arrays.
+
+    Tiles of all images share batches of up to `batch`; only tiles of one size can share one. When
+    the device's memory is out, all of it is done again with half the batch.
+    """
+    while True:
+        try:
+            return _pooled(network, images, batch, device)
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+
+
+def _pooled(
+    network: Network, images: Sequence[Tiled], batch: int, device: torch.device
+) -> list[tuple[Array, Array]]:
+    sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for index, image in enumerate(images):
+        sizes[image.tiles.shape[1:]].append(index)
+    results: dict[int, tuple[Array, Array]] = {}
+    for indices in sizes.values():
+        pool = np.concatenate([images[index].tiles for index in indices])
+        starts = range(0, len(pool), batch)
+        parts = [_forward(network, pool[start : start + batch], device) for start in starts]
+        outputs, styles = (np.concatenate(part) for part in zip(*parts, strict=True))
+        ends = np.cumsum([len(images[index].tiles) for index in indices])[:-1]
+        split = zip(np.split(outputs, ends), np.split(styles, ends), strict=True)
+        results.update(zip(indices, split, strict=True))
+    return [results[index] for index in range(len(images))]
+
+
+@torch.inference_mode()
+def _forward(network: Network, tiles: Array, device: torch.device) -> tuple[Array, Array]:
+    batch = torch.from_numpy(tiles).to(device, memory_format=torch.channels_last)
+    output, style = network(batch)
+    return output.contiguous().cpu().numpy(), style.cpu().numpy()
