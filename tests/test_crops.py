@@ -208,6 +208,7 @@ def test_the_xarray_view_is_lazy_and_grouped_by_field(tmp_path: Path, reads: Cou
     assert reads == {
         f"/{a}[{f}]": 1 for a in ("fovs/image", "segmentations/cp/mask") for f in (0, 3)
     }
+    assert view.fov.values[[0, 4]].tolist() == ["FID00000000", "FID00000002"]
     np.testing.assert_array_equal(view.sel(channel="protein")[5], whole[5, 1])
     np.testing.assert_array_equal(view[::-2, :, 3, [1, 0]], whole[::-2, :, 3][..., [1, 0]])
     np.testing.assert_array_equal(view[[2, 1], [1, 0], ::3, -1], whole[[2, 1]][:, [1, 0], ::3, -1])
