@@ -12,7 +12,7 @@ import torch
 
 from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
 from zarrloc.errors import ChannelError, ConfigError
-from zarrloc.segment.masks import Mask, numbered
+from zarrloc.segmenters.masks import Mask, numbered
 
 Field = npt.NDArray[Any]
 
@@ -145,7 +145,7 @@ class Grown:
 
     def mask(self, state: tuple[Any, Field | None]) -> Mask:
         """The seeds' mask, grown; the ids stay."""
-        from zarrloc.segment import grow
+        from zarrloc.segmenters import grow
 
         seeds, light = self.seeds.mask(state[0]), state[1]
         if light is None:
@@ -159,15 +159,15 @@ def load(config: SegmentConfig, device: str | torch.device = "cpu") -> Segmenter
     Raises `WeightsError` (absent or wrong weights, and what to do), `ConfigError`.
     """
     if config.model == "watershed":
-        from zarrloc.segment import watershed
+        from zarrloc.segmenters import watershed
 
         segmenter: Segmenter = watershed.WatershedSegmenter(config)
     elif config.model in CELLPOSE_4:
-        from zarrloc.segment import cpsam
+        from zarrloc.segmenters import cpsam
 
         segmenter = cpsam.load(config, torch.device(device))
     else:
-        from zarrloc.segment import cellpose
+        from zarrloc.segmenters import cellpose
 
         segmenter = cellpose.load(config, torch.device(device))
     if config.grow_role is None and config.grow_px is None:

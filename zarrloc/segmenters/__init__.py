@@ -3,6 +3,6 @@
 `load(config, device)` gives a `Segmenter`; `segment_block` runs its three phases in a row.
 """
 
-from zarrloc.segment.segmenters import Segmenter, from_callable, load, segment_block
+from zarrloc.segmenters.seam import Segmenter, from_callable, load, segment_block
 
 __all__ = ["Segmenter", "from_callable", "load", "segment_block"]

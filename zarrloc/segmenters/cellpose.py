@@ -15,9 +15,9 @@ import torch
 
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.errors import ConfigError, WeightsError
-from zarrloc.segment import cpnet, dynamics, files, size, tiles
-from zarrloc.segment.masks import Mask
-from zarrloc.segment.segmenters import Field, select
+from zarrloc.segmenters import cpnet, dynamics, files, size, tiles
+from zarrloc.segmenters.masks import Mask
+from zarrloc.segmenters.seam import Field, select
 from zarrloc.weights import hash_state
 
 STEPS = 200
@@ -59,7 +59,7 @@ class Flows(NamedTuple):
 
 @dataclass(frozen=True)
 class CellposeSegmenter:
-    """A CPnet as `zarrloc.segment.Segmenter`."""
+    """A CPnet as `zarrloc.segmenters.Segmenter`."""
 
     net: cpnet.CPnet
     diam_mean: float

@@ -21,7 +21,7 @@ from cellpose.dynamics import get_masks_torch
 from cellpose.utils import fill_holes_and_remove_small_masks
 
 # isort: on
-from zarrloc.segment.masks import Mask, numbered, without_small
+from zarrloc.segmenters.masks import Mask, numbered, without_small
 
 FLOW_SCALE = 5.0
 """The network is trained on unit flows times this."""

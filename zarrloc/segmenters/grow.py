@@ -7,7 +7,7 @@ from skimage.morphology import remove_small_holes
 from skimage.segmentation import expand_labels, watershed
 
 from zarrloc.background import measure
-from zarrloc.segment.masks import Mask
+from zarrloc.segmenters.masks import Mask
 
 Image = npt.NDArray[np.float32]
 

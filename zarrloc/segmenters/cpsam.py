@@ -16,9 +16,9 @@ from cellpose.models import CellposeModel
 
 # isort: on
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segment import files, tiles
-from zarrloc.segment.masks import Mask, numbered
-from zarrloc.segment.segmenters import Field, select
+from zarrloc.segmenters import files, tiles
+from zarrloc.segmenters.masks import Mask, numbered
+from zarrloc.segmenters.seam import Field, select
 from zarrloc.weights import hash_state
 
 STEPS = 200
@@ -38,7 +38,7 @@ class Flows(NamedTuple):
 
 @dataclass(frozen=True)
 class CellposeSamSegmenter:
-    """A Cellpose 4 model as `zarrloc.segment.Segmenter`."""
+    """A Cellpose 4 model as `zarrloc.segmenters.Segmenter`."""
 
     model: Any
     config: SegmentConfig

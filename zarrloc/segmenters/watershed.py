@@ -19,8 +19,8 @@ from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segment.masks import Mask, without_small
-from zarrloc.segment.segmenters import Field, select
+from zarrloc.segmenters.masks import Mask, without_small
+from zarrloc.segmenters.seam import Field, select
 
 Image = npt.NDArray[np.float32]
 
@@ -39,7 +39,7 @@ SMALLEST = 0.02
 
 @dataclass(frozen=True)
 class WatershedSegmenter:
-    """`segment_nuclei` as `zarrloc.segment.Segmenter`. It has no network: all is in `mask`."""
+    """`segment_nuclei` as `zarrloc.segmenters.Segmenter`. It has no network: all is in `mask`."""
 
     config: SegmentConfig
 
@@ -56,7 +56,7 @@ class WatershedSegmenter:
 
     def prepare(self, field: Field, roles: Sequence[str]) -> Image:
         """The channel that is segmented, `(y, x)` float32."""
-        (image,) = select(field, roles, self.roles)
+        image: Image = select(field, roles, self.roles)[0]
         return image
 
     def network(self, inputs: Sequence[Image]) -> list[Image]:
