@@ -8,7 +8,7 @@ from zarrloc.config.base import Config
 
 
 class EmbedConfig(Config):
-    """How fields of view become feature vectors."""
+    """How fields of view, or cells, become feature vectors."""
 
     backbone: str = Field(
         description="Backbone name (`zarrloc backbones` lists them), timm:MODEL, or a directory "
@@ -27,9 +27,27 @@ class EmbedConfig(Config):
         default="native",
         description="native, the longer side in pixels, or um:X for X micrometres a pixel.",
     )
-    norm: Literal["zscore", "imagenet", "none"] = Field(
-        default="zscore", description="Normalisation of each image and channel."
+    norm: Literal["zscore", "cell", "imagenet", "none"] = Field(
+        default="zscore",
+        description="Normalisation of each image and channel; cell: z-score over the cell's mask.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic; auto: bf16 on a GPU that has it, else fp32."
+    )
+    level: Literal["fov", "cell"] = Field(
+        default="fov", description="What a row is: a field of view, or a cell of --cells."
+    )
+    cells: str | None = Field(default=None, description="Cell table, for --level cell.")
+    crop_um: float | None = Field(
+        default=None,
+        gt=0,
+        description="Side of a cell's crop in micrometres; default: the paper's 256 px, 53 um of "
+        "OpenCell's pixels.",
+    )
+    outside: Literal["black", "keep"] = Field(
+        default="black",
+        description="What a crop shows outside its cell: nothing, or the neighbours.",
+    )
+    all_cells: bool = Field(
+        default=False, description="Embed cells too whose `keep` is false; they are NaN otherwise."
     )

@@ -14,8 +14,19 @@ from zarrloc.engine.cluster import Executor, choose, cores, executor
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import run, todo
 from zarrloc.engine.telemetry import Summary
+from zarrloc.location import Location
 from zarrloc.lock import RunToken
-from zarrloc.store import commit, committed, stage_attrs, update_attrs
+from zarrloc.store import (
+    StageAttrs,
+    Variable,
+    allocate,
+    claim,
+    commit,
+    committed,
+    stage_attrs,
+    update_attrs,
+    write_column,
+)
 
 Blockwise = Sequence[int] | npt.NDArray[np.uint64]
 """One digest a block."""
@@ -33,6 +44,42 @@ class Settling(Stage, Protocol):
 
     def settled(self, execution: dict[str, Any]) -> Self:
         """The stage with its execution fixed."""
+
+
+def open_group(
+    location: Location,
+    group: str,
+    wanted: StageAttrs,
+    variables: Mapping[str, Variable],
+    *,
+    columns: Sequence[str],
+    coords: Mapping[str, npt.NDArray[Any]],
+    overwrite: bool = False,
+    anew: bool = False,
+) -> Ledger:
+    """The stage's group, allocated or grown to what `variables` ask for, and committed.
+
+    `columns` are written from receipts, `coords` now. `anew` replaces a group of the same
+    settings. Raises `ConfigError` where the name stands for other settings.
+    """
+    there = claim(location, group, wanted, overwrite=overwrite)
+    error = variables["error"]
+    (rows,), rows_dim = error.shape, error.dims[0]
+    if there is None or anew:
+        opened = allocate(
+            location,
+            group,
+            variables,
+            attrs={"zarrloc": wanted.model_dump()},
+            coords=["error", *coords],
+        )
+    else:
+        Ledger.grow(location, group, rows_dim, rows, wanted.block_rows)
+        opened = location.group(group)
+    for name, values in coords.items():
+        write_column(opened, name, values)
+    commit(location, group)
+    return Ledger(location, group, columns, rows, wanted.block_rows)
 
 
 def drive(

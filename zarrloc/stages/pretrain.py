@@ -1,0 +1,319 @@
+"""`pretrain`: sets a run up, watches it, saves it, and continues it."""
+
+import json
+import shutil
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.location import Location
+from zarrloc.ssl import checkpoint
+from zarrloc.ssl.data import nested_subset
+from zarrloc.ssl.guard import Guard, Health, complaints, whole_images
+from zarrloc.ssl.inputs import Inputs, affine_of
+from zarrloc.ssl.launch import World, launch, on_signal
+from zarrloc.ssl.log import Log
+from zarrloc.ssl.plan import Plan, describe
+from zarrloc.ssl.sources import Data, cached, open_data
+from zarrloc.ssl.start import start_backbones, start_channels, start_spec
+from zarrloc.ssl.train import State, batches, gradients, parts_that_fit, train
+from zarrloc.vit import Backbone
+from zarrloc.weights import export_facebook, fill, save_backbone
+
+STOPPED = 1
+"""Exit code of a run that a signal ended early: the same command continues it."""
+
+
+def plan(store: str | Path | Location, config: PretrainConfig) -> str:
+    """What `pretrain` would do, for people: data, steps, views, rates, memory. Trains nothing.
+
+    Raises what `pretrain` raises for settings that cannot work.
+    """
+    data = open_data(Location.of(store), config)
+    spec = start_spec(config, data.source.roles)
+    channels = start_channels(config, spec, data.source.roles)
+    device = World().device(config.device).type
+    made = Plan.of(config, len(data.protein), max(1, config.processes), device)
+    student, _, _ = start_backbones(config, spec)
+    return describe(config, made, spec, channels, student, data.fields)
+
+
+def pretrain(
+    store: str | Path | Location,
+    out: str | Path,
+    config: PretrainConfig,
+    *,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Train a backbone by DINO on `store` and write it to the folder `out`; returns an exit code.
+
+    `out` gets the teacher's backbone (`zarrloc embed --backbone OUT`), the best one by the guard
+    under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl` and checkpoints. The
+    same call continues a run that was ended; one that is complete is left as it is.
+
+    Raises `ConfigError`, `StoreError`, `ChannelError` or `WeightsError` for what cannot work.
+    """
+    location, folder = Location.of(store), Path(out)
+    data = open_data(location, config)  # refuses before any process is started
+    start_channels(config, start_spec(config, data.source.roles), data.source.roles)
+    return launch(
+        _member, (location, folder, config, overwrite, say), config.processes, config.device
+    )
+
+
+def _member(
+    world: World,
+    location: Location,
+    out: Path,
+    config: PretrainConfig,
+    overwrite: bool,
+    say: Callable[[str], None],
+) -> int:
+    """One process's part of a run."""
+    device = world.device(config.device)
+    data = open_data(location, config)
+    run = Run(world, out, config, data, say if world.first else _silent)
+    run.open(overwrite)
+    if run.complete():
+        run.say(f"{out}: nothing to do, all {run.plan.steps} steps are done")
+        return 0
+    source, resident = cached(config, data.source, location, world, device)
+    run.begin(device)
+    if run.state.step == 0:
+        run.fit_memory(device)
+    log = Log(out, config, run.plan, run.state.step, run.say) if world.first else _unlogged
+    with on_signal(signal.SIGTERM, lambda number, frame: run.stop.set()):
+        done = train(
+            config, run.plan, run.state, source, resident, run.inputs, world, log, run.after
+        )
+    if not done:
+        run.say(f"stopped at step {run.state.step}; the same command continues from there")
+        return STOPPED
+    if world.first:
+        run.export(out)
+        run.say(f"{out}: trained; embed with `zarrloc embed STORE --backbone {out}`")
+    world.barrier()
+    return 0
+
+
+@dataclass
+class Run:
+    """A run's things, and what happens to them between steps."""
+
+    world: World
+    out: Path
+    config: PretrainConfig
+    data: Data
+    say: Callable[[str], None]
+    stop: threading.Event = field(default_factory=threading.Event)
+    checks: list[dict[str, Any]] = field(default_factory=list)
+    """The guard's rows so far, the first at the start."""
+    warnings: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        roles, device = self.data.source.roles, self.world.device(self.config.device)
+        self.spec = start_spec(self.config, roles)
+        self.channels = start_channels(self.config, self.spec, roles)
+        self.plan = Plan.of(self.config, len(self.data.protein), self.world.size, device.type)
+
+    # --- setting up ---
+
+    def open(self, overwrite: bool) -> None:
+        """Take the folder: fresh, or one that holds this same run."""
+        if self.world.first:
+            if overwrite:
+                _remove_run(self.out)
+            self.out.mkdir(parents=True, exist_ok=True)
+            file, wanted = self.out / "run.json", self.identity()
+            if file.exists():
+                _refuse_difference(json.loads(file.read_text()), wanted, self.out)
+            file.write_text(json.dumps(wanted, indent=2) + "\n")
+        self.world.barrier()
+
+    def identity(self) -> dict[str, Any]:
+        """What the trained weights depend on."""
+        return {**self.config.result(), "data": f"{self.data.source.digest:016x}"}
+
+    def complete(self) -> bool:
+        """Whether an earlier run of the same came to its end."""
+        return (self.out / "backbone.json").exists()
+
+    def begin(self, device: torch.device) -> None:
+        """State, inputs and guard: fresh, or as the last checkpoint holds them."""
+        student, teacher, self.origin = start_backbones(self.config, self.spec)
+        self.state = State.begin(self.config, student, teacher, self.spec.features, device)
+        found = checkpoint.every(self.out / "checkpoints")
+        packed = checkpoint.load(found[-1], device) if found else None
+        probe = self._probe(packed is None)
+        if packed is None:
+            affine = self.world.shared(
+                affine_of(self.channels, probe.float()) if probe is not None else None
+            )
+            self.inputs = Inputs(self.channels, *affine)
+        else:
+            self.state.unpack(packed)
+            self.plan = replace(self.plan, **packed["settled"])
+            self.inputs = Inputs(self.channels, *map(tuple, packed["affine"]))
+            self.checks, self.warnings = packed["checks"], packed["warnings"]
+            self.say(f"continuing from step {self.state.step} of {self.plan.steps}")
+        if self.world.first:
+            self.say(f"{self.channels.describe()}; {self.plan.steps} steps")
+        self.guard = self._guard(probe)
+        if packed is None:
+            self._check()
+
+    def _probe_rows(self) -> Any:
+        n = len(self.data.protein)
+        return nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
+
+    def _probe(self, fresh: bool) -> torch.Tensor | None:
+        if not self.world.first or not (fresh or self.config.guard_epochs):
+            return None
+        return whole_images(self.data.source, self._probe_rows(), self.config.size)
+
+    def _guard(self, probe: torch.Tensor | None) -> Guard | None:
+        if probe is None or not self.config.guard_epochs:
+            return None
+        rows = self._probe_rows()
+        return Guard(
+            probe,
+            self.data.grade[rows],
+            self.data.protein[rows],
+            self.inputs,
+            self.config.teacher_temperature,
+        )
+
+    def fit_memory(self, device: torch.device) -> None:
+        """Cut the step into as many parts as the GPU needs; the same on all processes."""
+        if device.type != "cuda":
+            return
+        steps = range(1)
+        (batch, *_) = batches(
+            self.config, self.data.source, None, self.inputs.replicate, steps, self.world, device
+        )
+        # What the optimizer and DDP will hold from the first step on.
+        held = [torch.empty_like(p) for p in self.state.student.parameters() for _ in range(3)]
+
+        def trial(parts: int) -> None:
+            student = self.state.student
+            student.zero_grad(set_to_none=True)
+            trial_plan = replace(self.plan, parts=parts)
+            gradients(self.config, trial_plan, self.state, student, batch, self.inputs)
+            student.zero_grad(set_to_none=True)
+
+        parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say)
+        del held
+        self.plan = replace(self.plan, parts=self.world.largest(parts, device))
+
+    # --- between steps ---
+
+    def after(self) -> bool:
+        """Check, save, and say whether to go on."""
+        step, last = self.state.step, self.state.step == self.plan.steps
+        every = self.config.guard_epochs * self.plan.steps_per_epoch
+        checked = bool(every) and (step % every == 0 or last)
+        if checked:
+            self._check()
+        ending = False
+        if self.world.size == 1 or step % self.config.log_steps == 0:
+            ending = bool(self.world.largest(self.stop.is_set(), self.state.center.device))
+        if checked or ending or last or step % self.config.checkpoint_steps == 0:
+            self._save()
+        return not ending or last
+
+    def _check(self) -> None:
+        if self.guard is not None:
+            now = self.guard.check(self.state.teacher, self.state.center, self.state.step)
+            best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
+            self.checks.append(now.as_dict())
+            self.say(f"guard at step {now.step}: {now}")
+            for text in complaints(Health(**self.checks[0]), now) if now.step else ():
+                self.warnings.append(text)
+                self.say(f"\n*** {text}\n")
+            if now.step and now.knn_macro_f1 is not None and now.knn_macro_f1 > best:
+                self.export(self.out / "best")
+        self.world.barrier()
+
+    def _save(self) -> None:
+        if self.world.first:
+            packed = {
+                **self.state.pack(),
+                "settled": {"parts": self.plan.parts, "bfloat16": self.plan.bfloat16},
+                "affine": (list(self.inputs.mean), list(self.inputs.sd)),
+                "checks": self.checks,
+                "warnings": self.warnings,
+            }
+            folder = self.out / "checkpoints"
+            checkpoint.save(folder, self.state.step, packed, self.config.keep)
+        self.world.barrier()
+
+    def export(self, folder: Path) -> None:
+        """The teacher's backbone as it is now, in zarrloc's and in facebookresearch's layout."""
+        # Embedding asks for no channels again: the trained ones become the backbone's own.
+        default = self.channels.as_config()
+        backbone = Backbone(replace(self.spec, name=self.out.name, default_channels=default))
+        trained = self.state.teacher.backbone
+        assert isinstance(trained, Backbone)
+        fill(backbone.vit, trained.vit.state_dict(), "the teacher")
+        folder.mkdir(parents=True, exist_ok=True)
+        export_facebook(folder / "teacher.pth", backbone.vit.state_dict())
+        save_backbone(
+            folder,
+            backbone,
+            normalisation=self.inputs.record(self.config.size),
+            lineage={
+                "from": self.config.start,
+                "from_weights": self.origin,
+                "channels": self.channels.describe(),
+                "fields": self.data.fields,
+                "samples": self.plan.samples,
+                "held_out": f"the test part of split '{self.config.split}'"
+                if self.config.split
+                else "nothing: every field was trained on",
+                "step": self.state.step,
+                "steps": self.plan.steps,
+                "guard": self.checks,
+                "warnings": self.warnings,
+                "settings": self.identity(),
+            },
+        )
+
+
+# --- helpers ------------------------------------------------------------------------------------
+
+
+def _silent(text: str) -> None:
+    """Only the first process speaks."""
+
+
+def _unlogged(row: dict[str, float]) -> None:
+    """Only the first process keeps the log."""
+
+
+def _remove_run(out: Path) -> None:
+    if out.exists() and not (out / "run.json").exists() and any(out.iterdir()):
+        raise ConfigError(
+            f"{out} is not empty and holds no run of `zarrloc pretrain`; name another"
+        )
+    shutil.rmtree(out, ignore_errors=True)
+
+
+def _refuse_difference(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+    changes = [
+        f"{key}: {found.get(key)} -> {wanted.get(key)}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if changes:
+        raise ConfigError(
+            f"{out} holds a run with other settings ({'; '.join(changes)}); "
+            "pass --overwrite to train anew, or another --out"
+        )
