@@ -52,7 +52,7 @@ def test_zscore_equals_float64_numpy(dtype: type) -> None:
 @pytest.mark.parametrize("size", ["native", "224", "900"])
 def test_a_blank_channel_is_zero_at_any_size(norm: Norm, size: str) -> None:
     images = torch.from_numpy(fields(300, 260))
-    images[1, 0] = 571
+    images[1, 0] = 40_001  # a row of it has no exact sum in float32
     plan = Size.parse(size).plan(300, 260, 8, None)
     got = normalise(resize(images, plan.height, plan.width), norm)
     assert not got[1, 0].any()
@@ -73,7 +73,7 @@ def test_imagenet_norm_is_a_percentile_range_and_then_the_inputs_statistics() ->
         expected = (unit[:, channel] - IMAGENET_MEAN[i]) / IMAGENET_SD[i]
         np.testing.assert_allclose(prepared[0, :, i], expected, atol=1e-5)
     assert not prepared[0, :, 0].any()
-    assert largest == prepared.abs().max()
+    torch.testing.assert_close(largest, prepared.abs().amax((0, 2, 3, 4)))
 
 
 def test_imagenet_norm_needs_rgb_inputs() -> None:
@@ -176,7 +176,8 @@ def test_prepare_normalises_what_goes_into_the_network(
                 assert not got.any()
             else:
                 np.testing.assert_allclose(got, expected[:, channel], rtol=1e-4, atol=1e-4)
-    assert float(largest) == pytest.approx(np.abs(expected).max(), rel=1e-4)
+    used = sorted({channel for channel in inputs[0] + inputs[-1] if channel is not None})
+    np.testing.assert_allclose(largest, np.abs(expected[:, used]).max((1, 2, 3)), rtol=1e-4)
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:

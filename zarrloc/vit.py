@@ -1,6 +1,7 @@
 """The backbone as a torch module: images of any size in, one feature vector an image out."""
 
 import math
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -23,8 +24,6 @@ class Backbone(nn.Module):
         self.vit = _build(spec)
         self.weights_hash = ""
         self.weights_source = ""
-        self._frozen = False
-        self._positions: dict[tuple[int, int, torch.device], Tensor] = {}
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -42,14 +41,10 @@ class Backbone(nn.Module):
         return self.spec.patch
 
     def freeze(self, source: str) -> Self:
-        """Ready for inference: no gradients, evaluation mode, positions cached by size.
-
-        Records `source` and the hash of the weights as they now are.
-        """
+        """Evaluation mode, no gradients; records `source` and the hash of the weights."""
         from zarrloc.weights import hash_state
 
         self.eval().requires_grad_(False)
-        self._frozen = True
         self.weights_source = source
         self.weights_hash = hash_state(self.vit.state_dict())
         return self
@@ -73,18 +68,11 @@ class Backbone(nn.Module):
         tokens = self.vit.patch_embed(images)  # (n, rows, columns, width)
         n, rows, columns, _ = tokens.shape
         tokens = torch.cat((self.vit.cls_token.expand(n, -1, -1), tokens.flatten(1, 2)), dim=1)
-        tokens = self.vit.blocks(tokens + self._position(rows, columns))
+        # Anew each time: a thousandth of the forward pass, and right while the weights train.
+        tokens = tokens + resample_position(self.vit.pos_embed, rows, columns)
+        tokens = self.vit.blocks(tokens)
         class_token: Tensor = self.vit.norm(tokens[:, 0])
         return class_token.float()
-
-    def _position(self, rows: int, columns: int) -> Tensor:
-        embedding: Tensor = self.vit.pos_embed
-        if not self._frozen:  # training changes it under any cache
-            return resample_position(embedding, rows, columns)
-        key = (rows, columns, embedding.device)
-        if key not in self._positions:
-            self._positions[key] = resample_position(embedding, rows, columns)
-        return self._positions[key]
 
 
 def resample_position(embedding: Tensor, rows: int, columns: int) -> Tensor:
@@ -110,15 +98,21 @@ def timm_spec(name: str) -> BackboneSpec:
     Raises `ConfigError` where timm has no such model or it takes one image size only.
     """
     model = name.removeprefix("timm:")
-    unknown = BackboneSpec(name, model, RGB, 1, 0, "timm", "see timm", position="timm")
+    spec = BackboneSpec(name, model, RGB, patch=1, features=0, source="", position="timm")
     with torch.device("meta"):
-        vit = _build(unknown)
+        vit = _build(spec)
+    published = vit.pretrained_cfg
+    hub = f"https://huggingface.co/{published.get('hf_hub_id')}/resolve/main/model.safetensors"
     embed: Any = getattr(vit, "patch_embed", None)
-    if vit.pretrained_cfg["fixed_input_size"] and getattr(embed, "strict_img_size", True):
+    if published["fixed_input_size"] and getattr(embed, "strict_img_size", True):
         raise ConfigError(f"{name} takes one image size only; choose a plain ViT or a ConvNet")
-    patch = max(embed.patch_size) if hasattr(embed, "patch_size") else 1
-    features = getattr(vit, "head_hidden_size", None) or vit.num_features
-    return BackboneSpec(name, model, RGB, patch, features, "timm", "see timm", position="timm")
+    return replace(
+        spec,
+        patch=max(embed.patch_size) if hasattr(embed, "patch_size") else 1,
+        features=getattr(vit, "head_hidden_size", None) or vit.num_features,
+        source=hub if published.get("hf_hub_id") else "nowhere",
+        licence=published.get("license") or "",
+    )
 
 
 def _build(spec: BackboneSpec) -> Any:

@@ -36,6 +36,9 @@ _SAFE_TYPES: list[Any] = [
     (_SCALAR, "numpy.core.multiarray.scalar"),  # its name before numpy 2
 ]
 
+# DINO's projection head and timm's classifiers, and what else is no part of a backbone.
+_HEADS = ("head.", "fc.", "classifier.", "mask_token")
+
 
 def obtain(backbone: Backbone, weights: str | Path | None) -> tuple[dict[str, Tensor], str]:
     """The state dict `weights` stands for, and the words that record where it came from."""
@@ -53,8 +56,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The backbone's state dict out of a file, under timm's names.
 
     Takes safetensors, flat state dicts, and full DINO checkpoints (facebookresearch, Dino4Cells),
-    of which the teacher is taken; `module.` and `backbone.` prefixes and projection or classifier
-    heads go, as does DINOv2's `mask_token`, which only its training reads. A directory written by
+    of which the teacher is taken; `module.` and `backbone.` prefixes go. A directory written by
     `save_backbone` stands for its weights file.
 
     Raises `WeightsError` where the file is absent, damaged, unsafe or holds something else.
@@ -72,11 +74,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds no backbone: got {found}; "
             "expected a state dict of tensors, or a checkpoint with one under 'teacher'"
         )
-    names = {key: key.removeprefix("module.").removeprefix("backbone.") for key in state}
     return {
-        name: state[key]
-        for key, name in names.items()
-        if not name.startswith("head.") and name != "mask_token"
+        key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()
     }
 
 
@@ -107,9 +106,12 @@ def _read(path: Path) -> Any:
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy `state` into `module`; both must have exactly the same names and shapes.
 
-    Raises `WeightsError` that lists what is missing, unexpected or of another shape.
+    Only heads that `module` does not have are left out, and `mask_token`, which DINOv2 needs for
+    its training alone. Raises `WeightsError` that lists what is missing, unexpected or of another
+    shape.
     """
     expected = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    state = {k: v for k, v in state.items() if k in expected or not k.startswith(_HEADS)}
     got = {key: tuple(value.shape) for key, value in state.items()}
     problems = []
     ours, theirs = _traits(expected), _traits(got)
@@ -180,11 +182,6 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
 
 def _published_state(spec: BackboneSpec) -> dict[str, Tensor]:
     try:
-        if spec.source == "timm":
-            import timm
-
-            model = timm.create_model(spec.timm_model, pretrained=True, num_classes=0)
-            return dict(model.state_dict())
         path = _download(spec.source)
     except Exception as error:  # each downloader has its own zoo of errors
         raise WeightsError(
