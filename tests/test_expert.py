@@ -11,9 +11,10 @@ from zarrloc_cli.label import command
 from zarrloc_cli.main import main
 
 from tests.stores import LABELS, make_field, make_store
-from zarrloc.errors import SourceError, StoreError
+from zarrloc.errors import LockedError, SourceError, StoreError
 from zarrloc.expert import Summary, bring_in
 from zarrloc.location import Location
+from zarrloc.lock import hold
 from zarrloc.store import Variable, add_variable, commit, write_column
 
 # Fields of 4, 0 and 6 cells; every field's grades are er 3, golgi 1 (big_aggregates 0).
@@ -77,6 +78,19 @@ FID00000002,6,{centre(2, 6)[0]},{centre(2, 6)[1]},0,no,golgi
 def test_a_table_of_labels_alone(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,labels\nFID00000002,1,er\nFID00000002,2,golgi")
     assert bring_in(store, "cp", csv) == Summary(seen=2, whole=2, confirmed=1, blank=0)
+
+
+def test_of_a_fragment_one_tick_is_enough(store: Path, tmp_path: Path) -> None:
+    csv = table(tmp_path, "fov,mask_label,whole,confirmed,labels\nFID00000002,1,no,,")
+    assert bring_in(store, "cp", csv) == Summary(seen=1, whole=0, confirmed=0, blank=0)
+    assert cells_of(store).expert_grade.values.sum() == 0
+
+
+def test_a_run_on_the_table_keeps_the_import_out(store: Path, tmp_path: Path) -> None:
+    csv = table(tmp_path, "fov,mask_label,labels\nFID00000002,1,er")
+    with hold(Location.of(store), "cells/cp", "a-run"), pytest.raises(LockedError, match="a-run"):
+        bring_in(store, "cp", csv)
+    assert "expert_seen" not in cells_of(store)
 
 
 def test_a_later_table_adds_and_corrects(store: Path, tmp_path: Path) -> None:

@@ -80,9 +80,11 @@ def bring_in(store: str | Path | Location, cells: str, csv: str | Path) -> Summa
     """
     location = Location.of(store)
     path = f"cells/{cells}"
-    known = read_cells(location, cells)
-    verdicts, blank = judge(read_csv(csv), known)
+    table = read_csv(csv)
+    need(location, path, f"segment --name {cells}")  # or a lock would lie beside a mistyped store
     with hold(location, path, uuid.uuid4().hex):
+        known = read_cells(location, cells)
+        verdicts, blank = judge(table, known)
         _write(location, path, known, verdicts)
     return Summary(
         seen=len(verdicts),
@@ -195,10 +197,10 @@ def _verdict(row: Row, cell: int, cells: Cells) -> Verdict | None:
     whole = _tick("whole", ticked[0]) if "whole" in row.cells else True
     given = np.isin(cells.labels, names)
     field = cells.grades[cells.fov_index[cell]]
-    if ticked[1] or not names:
+    if ticked[1] or (whole and not names):  # of a fragment nobody need say what it shows
         confirmed = _tick("confirmed", ticked[1])
     else:
-        confirmed = np.array_equal(given, field == 3)
+        confirmed = bool(names) and np.array_equal(given, field == 3)
     if names:
         grade = np.where(given, 3, 0).astype(np.uint8)
     else:
@@ -221,14 +223,20 @@ def _write(location: Location, path: str, cells: Cells, verdicts: list[Verdict])
         values["expert_confirmed"][verdict.row] = verdict.confirmed
         values["expert_grade"][verdict.row] = verdict.grade
     labels = np.array(cells.labels, dtype=np.dtypes.StringDType())
-    add_variable(group, "label", Variable(("label",), "string", labels.shape))
-    write_column(group, "label", labels)
+    _put(group, "label", ("label",), labels)
     for name, column in values.items():
-        dims = ("cell", "label")[: column.ndim]
-        attrs = {"long_name": _ARRAYS[name]}
-        add_variable(group, name, Variable(dims, column.dtype.str, column.shape, attrs=attrs))
-        write_column(group, name, column)
+        _put(group, name, ("cell", "label")[: column.ndim], column)
     commit(location, path)
+
+
+def _put(group: zarr.Group, name: str, dims: tuple[str, ...], values: npt.NDArray[Any]) -> None:
+    array = group.get(name)
+    # One that fits is written over, chunk by chunk: replacing it would lose it for a moment.
+    if not isinstance(array, zarr.Array) or array.shape != values.shape:
+        dtype = "string" if values.dtype.kind == "T" else values.dtype.str
+        attrs = {"long_name": _ARRAYS[name]} if name in _ARRAYS else {}
+        add_variable(group, name, Variable(dims, dtype, values.shape, attrs=attrs))
+    write_column(group, name, values)
 
 
 def _held(group: zarr.Group, cells: Cells) -> dict[str, npt.NDArray[Any]]:

@@ -57,13 +57,11 @@ def select_paper(
         (key for key in by_labels if len(key) > 1), key=lambda key: (-len(by_labels[key]), key)
     )
     waiting = {key: iter(_in_turns(rows, proteins)) for key, rows in by_labels.items()}
+    turns = itertools.cycle([*single, *single, *combined])
     chosen: list[int] = []
-    total = sum(map(len, by_labels.values()))
-    for key in itertools.cycle([*single, *single, *combined] or [()]):
-        if len(chosen) == min(fields, total):
-            return chosen
-        chosen.extend(itertools.islice(waiting[key], 1))
-    raise AssertionError("cycle ends only by return")
+    while len(chosen) < min(fields, int(strong.sum())):
+        chosen.extend(itertools.islice(waiting[next(turns)], 1))
+    return chosen
 
 
 def _in_turns(rows: list[int], proteins: Sequence[str]) -> list[int]:
