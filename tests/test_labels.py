@@ -53,6 +53,8 @@ def test_opencell_tables_with_a_missing_column_name_it(tmp_path: Path) -> None:
     lines = _file(tmp_path, CELL_LINES, "lines.csv")
     with pytest.raises(SourceError, match="'annotations_grade_2' and 'annotations_grade_1'"):
         labels.read(_file(tmp_path, "target_name,annotations_grade_3\nA,er\n"), lines)
+    with pytest.raises(SourceError, match=r"'target_name' and .* is missing; it has name"):
+        labels.read(_file(tmp_path, "name,annotations_grade_3\nA,er\n"), lines)
     with pytest.raises(SourceError, match="'cell_line_id' is missing; it has id, target_name"):
         labels.read(_file(tmp_path, OPENCELL), _file(tmp_path, "id,target_name\n1,A\n", "x.csv"))
 
@@ -93,6 +95,8 @@ def test_a_path_matches_whole_relative_to_the_table_or_by_its_tail(tmp_path: Pat
     assert _grades(table, _fov("2", f"{tmp_path}/raw/beside.tif")) == {"golgi": 3}
     assert _grades(table, _fov("3", "/elsewhere/plate1/tail.tif")) == {"vesicles": 3}
     assert _grades(table, _fov("4", "s3://bucket/plate1/tail.tif")) == {"vesicles": 3}
+    remote = labels.read(_file(tmp_path, "path,label\ns3://bucket/a.tif,er\n", "remote.csv"))
+    assert _grades(remote, _fov("4", "s3://bucket/a.tif")) == {"er": 3}
     assert _grades(table, _fov("5", "/elsewhere/base.tif")) == {"er": 3}
     assert table.match(_fov("6", "/elsewhere/plate2/tail.tif")) is None
     assert table.match(_fov("7", "/elsewhere/xbase.tif")) is None
@@ -119,7 +123,7 @@ def test_repeated_rows_pass_and_contradicting_ones_are_named(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("field,label\na,er\n", "column 'fov' is missing; it has field, label"),
+        ("field,label\na,er\n", "column 'fov' or 'path' is missing; it has field, label"),
         ("fov,donor\na,d1\n", "column 'label' is missing; it has fov, donor"),
         ("fov,label,grade_2\na,er,er\n", "has label and grade_2; give labels one way"),
         ("fov,label\n,er\n", "line 2 has no fov"),

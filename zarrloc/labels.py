@@ -46,15 +46,17 @@ def read(labels: str | Path, cell_lines: str | Path | None = None) -> LabelTable
     SourceError as `read_opencell` and `read_table` do.
     """
     columns = tables.read_csv(labels).columns
-    if "target_name" in columns and not {"fov", "path"}.intersection(columns):
+    if "fov" in columns or "path" in columns:
         if cell_lines is not None:
-            return read_opencell(labels, cell_lines)
+            raise ConfigError(f"{labels}: is not OpenCell's table; leave --cell-lines out")
+        return read_table(labels)
+    if cell_lines is not None:
+        return read_opencell(labels, cell_lines)
+    if "target_name" in columns:
         raise ConfigError(
             f"{labels}: OpenCell's annotations join to images by cell line; pass --cell-lines with "
             "its all-public-targets.csv"
         )
-    if cell_lines is not None:
-        raise ConfigError(f"{labels}: is not OpenCell's table; leave --cell-lines out")
     return read_table(labels)
 
 
@@ -90,14 +92,19 @@ def read_table(csv: str | Path) -> LabelTable:
     """
     table = tables.read_csv(csv)
     known = {"fov", "path", "channel"}
-    if "path" in table.columns and "fov" not in table.columns:
+    if "fov" not in table.columns and "path" not in table.columns:
+        raise SourceError(
+            f"{table.path}: column 'fov' or 'path' is missing; it has {', '.join(table.columns)}"
+        )
+    if "fov" not in table.columns:
         folder = os.path.abspath(table.path.parent)
 
-        def keys_of(path: str) -> tuple[str, str]:
+        def keys_of(path: str) -> tuple[str, ...]:
+            if files.is_remote(path):
+                return (path,)
             return os.path.normpath(path), os.path.normpath(os.path.join(folder, path))
 
         return dataclasses.replace(_graded(table, known, "path", keys_of), keys=_path_keys)
-    table.require("fov")
     return _graded(table, known, "fov", lambda fov: [fov])
 
 
