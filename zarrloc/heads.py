@@ -70,6 +70,11 @@ class Heads:
         )
 
 
+def device_of(name: str) -> str:
+    """The torch device of a setting: `auto` is a GPU where there is one."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def rarest_label_weights(truth: Truth, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Sampling weights float64 `(fold, n)`: 1 / the frequency of a row's rarest positive label.
 

@@ -36,14 +36,11 @@ class EvaluateConfig(Config):
     )
     bootstrap: int = Field(1000, ge=0, description="bootstrap resamples of the proteins; 0 = none")
     seed: int = Field(0, ge=0, description="seed of bootstrap, permutation and probe")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
 
 
 class PredictConfig(Config):
     """New images through a trained head."""
 
-    head: str = Field(description="path of the head: STORE/heads/NAME")
+    head: str = Field(description="the head: STORE/heads/NAME")
     embedding: str = Field(description="name of the embedding in the store of new images")
-    name: str | None = Field(None, description="name of the predictions; default: the head's")
     threshold: Threshold = Field("0.5", description="call from 0.5, or from the head's tuned ones")
-    csv: str | None = Field(None, description="also write a table here; - is standard output")

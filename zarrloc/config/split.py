@@ -8,7 +8,6 @@ from zarrloc.config.base import Config
 class SplitConfig(Config):
     """How the fields of a store are dealt into folds and a test set."""
 
-    name: str = Field("grouped", description="name of the split in the store")
     folds: int = Field(5, ge=2, le=100, description="number of folds")
     test: float = Field(0.0, ge=0, lt=1, description="share of the fields kept as a test set")
     group: str = Field(

@@ -30,10 +30,12 @@ class TrainConfig(HeadConfig):
     """A head on a stored embedding, trained on every fold of a stored split."""
 
     embedding: str = Field(description="name of the embedding to train on")
-    split: str = Field("grouped", description="name of the split")
-    name: str = Field("head", description="name of the head in the store")
+    split: str = Field(description="name of the split")
     weak: Weak = Field(
         "ignore",
         description="what grades 1 and 2 are: left out of loss and scores, positive, or negative",
     )
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+
+
+PROBE = HeadConfig(hidden=(), dropout=0, lr=1e-2, epochs=100)
+"""The linear probe: logistic regressions, trained as a head without hidden layers."""

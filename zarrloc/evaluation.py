@@ -1,0 +1,182 @@
+"""The protocols: folds and a test set for heads, leave-one-out for neighbours.
+
+Pure functions of arrays; the dicts they return are what `--json` prints.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.knn import Neighbours, vote
+from zarrloc.metrics import (
+    Scores,
+    Truth,
+    best_thresholds,
+    bootstrap_f1,
+    counts,
+    interval,
+    macro,
+    score,
+)
+
+Bools = npt.NDArray[np.bool_]
+Array32 = npt.NDArray[np.float32]
+
+
+def out_of_fold(probability: Array32, fold: npt.NDArray[np.int8]) -> Array32:
+    """What each row gets from heads that did not see it: `(fold, n, label)` -> `(n, label)`.
+
+    A row of a fold gets that fold's head, a test row (-1) the mean of all heads.
+    """
+    own = probability[np.maximum(fold, 0), np.arange(len(fold))]
+    return np.where(fold[:, None] >= 0, own, probability.mean(axis=0)).astype(np.float32)
+
+
+def training_rows(fold: npt.NDArray[np.int8], folds: int) -> Bools:
+    """Which rows each fold trains on, bool `(fold, n)`: neither its own nor the test set's."""
+    return np.asarray((fold[None] >= 0) & (fold[None] != np.arange(folds)[:, None]))
+
+
+def score_folds(
+    truth: Truth,
+    probability: Array32,
+    fold: npt.NDArray[np.int8],
+    protein: npt.NDArray[Any],
+    labels: tuple[str, ...],
+    *,
+    tuned: bool = False,
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score cross-validated heads on their validation folds, pooled, and on the test set.
+
+    Args:
+        truth: `(n, label)`.
+        probability: every head's on every row, `(fold, n, label)`, finite.
+        fold: `(n,)`, -1 is the test set.
+        protein: `(n,)`, what the bootstrap resamples.
+        labels: their names.
+        tuned: thresholds by best F1 on the other folds' out-of-fold rows, instead of 0.5.
+        bootstrap: number of resamples; 0 = no intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        `validation` and `test`: per figure the `mean` and `sd` over heads, and `each` head's; `pooled`: all
+        out-of-fold rows scored at once; `per_label`. Without a test set, `test` is the
+        out-of-fold figures again, and its `rows_are` says so.
+    """
+    folds = len(probability)
+    inside = fold >= 0
+    own = out_of_fold(probability, fold)
+    called_own = np.zeros(own.shape, dtype=bool)
+    for number in range(folds):
+        rows, others = fold == number, inside & (fold != number)
+        threshold = best_thresholds(truth[others], own[others]) if tuned else 0.5
+        called_own[rows] = own[rows] >= threshold
+    threshold = best_thresholds(truth[inside], own[inside]) if tuned else 0.5
+
+    each = [
+        score(truth[rows], own[rows], called_own[rows], labels)
+        for rows in (fold == number for number in range(folds))
+        if truth[rows].labelled.any()
+    ]
+    pooled = score(truth[inside], own[inside], called_own[inside], labels)
+    result: dict[str, Any] = {
+        "validation": {**_mean_sd(each), "rows_are": "validation folds"},
+        "pooled": {**pooled.as_dict(), "rows_are": "out of fold"},
+    }
+    tallies = counts(truth[inside], called_own[inside])
+    samples = bootstrap_f1(tallies, protein[inside], bootstrap, seed) if bootstrap else None
+    per_label: Mapping[str, Mapping[str, float]] = pooled.per_label
+    if samples is not None:
+        result["pooled"]["macro_f1_ci"] = interval(macro(samples))
+
+    test = ~inside
+    if truth[test].labelled.any():
+        heads = [score(truth[test], p[test], p[test] >= threshold, labels) for p in probability]
+        result["test"] = {**_mean_sd(heads), "rows_are": "test set"}
+        per_label = {
+            label: {key: _mean([h.per_label[label][key] for h in heads]) for key in row}
+            for label, row in heads[0].per_label.items()
+        }
+        if bootstrap:
+            called = probability[:, test] >= threshold
+            tallies = np.stack([counts(truth[test], each) for each in called], axis=1)
+            by_head = bootstrap_f1(tallies, protein[test], bootstrap, seed)
+            result["test"]["macro_f1"]["ci"] = interval(macro(by_head).mean(axis=1))
+            samples = by_head.mean(axis=1)
+    else:
+        result["test"] = {**result["validation"], "rows_are": "out of fold (there is no test set)"}
+        result["test"]["macro_f1"] = {
+            **result["test"]["macro_f1"],
+            "pooled": pooled.overall["macro_f1"],
+            "ci": result["pooled"].get("macro_f1_ci"),
+        }
+    result["per_label"] = {
+        label: {**row, "f1_ci": interval(samples[:, index]) if samples is not None else None}
+        for index, (label, row) in enumerate(per_label.items())
+    }
+    return result
+
+
+def _mean_sd(scores: Sequence[Scores]) -> dict[str, Any]:
+    """Mean and sd (n - 1) of every figure over heads, and what is missing in any."""
+    if not scores:
+        return {"macro_f1": {"mean": math.nan, "sd": math.nan, "each": []}, "rows": 0}
+    figures: dict[str, dict[str, Any]] = {}
+    for key in scores[0].overall:
+        each = [s.overall[key] for s in scores]
+        sd = float(np.std(each, ddof=min(1, len(each) - 1)))
+        figures[key] = {"mean": _mean(each), "sd": sd, "each": each}
+    missing = sorted({label for s in scores for label in s.missing})
+    return {**figures, "rows": scores[0].rows, "labels_without_positives": missing}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def score_votes(
+    found: Neighbours,
+    truth: Truth,
+    protein: npt.NDArray[Any],
+    labels: tuple[str, ...],
+    *,
+    ks: Sequence[int],
+    temperature: float,
+    norm: Literal["sum", "max"],
+    bootstrap: int = 0,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """Score leave-one-out votes for each k: `{"1": {"macro_f1": x, ...}, ...}`; threshold 0.5."""
+    result = {}
+    for k in ks:
+        votes = vote(found, truth, k, temperature, norm)
+        called = votes >= 0.5
+        scores = score(truth, votes, called, labels)
+        result[str(k)] = {**scores.as_dict(), "per_label": dict(scores.per_label)}
+        if bootstrap:
+            samples = bootstrap_f1(counts(truth, called), protein, bootstrap, seed)
+            result[str(k)]["macro_f1_ci"] = interval(macro(samples))
+    return result
+
+
+def from_one_group(truth: Truth, group: npt.NDArray[Any], labels: tuple[str, ...]) -> list[str]:
+    """Labels whose positive rows all lie in one group: left out of it, nobody can vote for them."""
+    return [
+        label
+        for index, label in enumerate(labels)
+        if len(np.unique(group[truth.positive[:, index]])) == 1
+    ]
+
+
+def finite(value: Any) -> Any:
+    """The same tree with NaN as None, which JSON can say."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
