@@ -7,7 +7,7 @@ import numpy as np
 import zarr
 
 from zarrloc.location import Location
-from zarrloc.lock import holder
+from zarrloc.lock import live_holder
 from zarrloc.store import PENDING, check_store, groups, need, read_column, root_attrs
 
 
@@ -55,10 +55,9 @@ def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
         described["bytes"] = int(read_column(group, "block_bytes").sum())
     if "error" in group:
         described["rows"] = _rows(group, errors)
-    if location.beside.path is not None:
-        who = holder(str(location.beside.path / f"{path.replace('/', '.')}.lock"))
-        if who is not None:
-            described["held_by"] = str(who)
+    who = live_holder(location, path)
+    if who is not None:
+        described["held_by"] = str(who)
     return described
 
 

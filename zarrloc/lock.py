@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -69,6 +69,24 @@ def holder(lock: str) -> Holder | None:
         return None
 
 
+def live_holder(location: Location, stage: str) -> Holder | None:
+    """Who is writing `stage` of the store now; None where nobody is, or its writer died."""
+    lock = _address(location, stage)
+    found = holder(lock)
+    if found is None or "://" in lock:
+        return None if found is None or time.time() - found.renewed >= EXPIRY_S else found
+    with open(lock, encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return found
+    return None
+
+
+def _address(location: Location, stage: str) -> str:
+    return f"{location.beside.uri}/{stage.replace('/', '.')}.lock"
+
+
 @contextmanager
 def hold(location: Location, stage: str, run: str) -> Iterator[RunToken]:
     """Hold `stage` (a group path) of the store for run `run`.
@@ -77,37 +95,34 @@ def hold(location: Location, stage: str, run: str) -> Iterator[RunToken]:
     """
     now = time.time()
     me = Holder(run, stage, socket.gethostname(), os.getpid(), now, now)
-    name = stage.replace("/", ".") + ".lock"
+    lock = _address(location, stage)
     if location.path is None:
-        with _lease(location.beside.uri, name, me) as token:
+        with _lease(location, lock, me) as token:
             yield token
         return
-    beside = location.beside.path
-    assert beside is not None
+    path = Path(lock)
     try:
-        beside.mkdir(parents=True, exist_ok=True)
-        file = open(beside / name, "a+", encoding="utf-8")  # noqa: SIM115  held until released
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until released
     except OSError as error:
-        raise StoreError(f"cannot write beside the store, {beside}: {error.strerror}") from error
+        raise StoreError(
+            f"cannot write beside the store, {path.parent}: {error.strerror}"
+        ) from error
     with file:
-        _flock(file, beside / name, location, stage)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise _locked(location, stage, holder(lock)) from error
         _write(file, me)
         try:
-            yield RunToken(run, str(beside / name))
+            yield RunToken(run, lock)
         finally:
             file.truncate(0)
 
 
-def _flock(file: IO[str], path: Any, location: Location, stage: str) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise _locked(location.uri, stage, holder(str(path))) from error
-
-
-def _locked(store: str, stage: str, who: Holder | None) -> LockedError:
+def _locked(location: Location, stage: str, who: Holder | None) -> LockedError:
     return LockedError(
-        f"'{stage}' of {store} is being written by {who or 'another run'}; "
+        f"'{stage}' of {location.uri} is being written by {who or 'another run'}; "
         "wait for it, or stop it first"
     )
 
@@ -129,10 +144,9 @@ def rewrite(location: Location, key: str, make: Callable[[], bytes]) -> None:
     beside.mkdir(parents=True, exist_ok=True)
     with open(beside / "root.lock", "a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        target = location.path / key
-        partial = Path(f"{target}.{os.getpid()}.partial")
+        partial = beside / f"root-{os.getpid()}.partial"
         partial.write_bytes(make())
-        partial.replace(target)
+        partial.replace(location.path / key)
 
 
 # --- object stores ------------------------------------------------------------------------------
@@ -174,17 +188,16 @@ def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> 
 
 
 @contextmanager
-def _lease(prefix: str, name: str, me: Holder) -> Iterator[RunToken]:
+def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    lock = f"{prefix}/{name}"
     found = _get(lock)
     if found is not None and time.time() - found[0].renewed < EXPIRY_S:
-        raise _locked(prefix, me.stage, found[0])
+        raise _locked(location, me.stage, found[0])
     try:
         _put(lock, me, "create" if found is None else found[1])
     except (AlreadyExistsError, PreconditionError) as error:
-        raise _locked(prefix, me.stage, holder(lock)) from error
+        raise _locked(location, me.stage, holder(lock)) from error
     token = RunToken(me.run, lock)
     token.check()
     stop = threading.Event()
@@ -197,16 +210,15 @@ def _lease(prefix: str, name: str, me: Holder) -> Iterator[RunToken]:
         beat.join()
         found = _get(lock)
         if found is not None and found[0].run == me.run:
-            _split(lock)[0].delete(name)
+            store, name = _split(lock)
+            store.delete(name)
 
 
 def _renew(lock: str, me: Holder, stop: threading.Event) -> None:
     while not stop.wait(HEARTBEAT_S):
-        found = _get(lock)
-        if found is None or found[0].run != me.run:
-            return  # taken over: every task's token check now fails, and the run ends
-        try:
+        # The network may be away for a while: the next beat comes in time for the expiry.
+        with suppress(Exception):
+            found = _get(lock)
+            if found is None or found[0].run != me.run:
+                return  # taken over: every task's token check now fails, and the run ends
             _put(lock, replace(me, renewed=time.time()), found[1])
-        except Exception:
-            if stop.wait(1.0):
-                return
