@@ -161,11 +161,13 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
     clock = StoreClock()
     seconds: dict[str, float] = {}
     start = time.perf_counter()
-    data = stage.read(block, clock)
-    seconds["read"] = clock.seconds
-    seconds["decode"] = max(0.0, time.perf_counter() - start - clock.seconds)
     try:
+        data = stage.read(block, clock)
+        seconds["read"] = clock.seconds
+        seconds["decode"] = max(0.0, time.perf_counter() - start - clock.seconds)
         return _compute(stage, block, data, seconds), seconds, clock
+    except BlockFailure:
+        raise
     except Exception:
         live = [row for row in block.rows if row not in block.skip]
         guilty = dict(block.skip)
@@ -232,9 +234,12 @@ def stored_bytes(array: zarr.Array[Any], row_shard: int) -> int:
     """Size of the object that holds one shard of rows, in bytes; 0 where it is absent."""
     from zarr.core.sync import sync
 
-    coordinates = (row_shard, *(0 for _ in array.shape[1:]))
-    key = f"{array.path}/{array.metadata.encode_chunk_key(coordinates)}"
     try:
-        return int(sync(array.store.getsize(key)))
+        return int(sync(array.store.getsize(f"{array.path}/{object_key(array, row_shard)}")))
     except FileNotFoundError:
         return 0
+
+
+def object_key(array: zarr.Array[Any], row_shard: int) -> str:
+    """Key below the array of the object that holds one shard of rows."""
+    return array.metadata.encode_chunk_key((row_shard, *(0 for _ in array.shape[1:])))

@@ -128,8 +128,10 @@ def refuse_inside_import() -> None:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0))
+    """CPU cores this process may use, by its affinity and its control group."""
+    from dask.system import cpu_count
+
+    return int(cpu_count())
 
 
 def has_cuda() -> bool:

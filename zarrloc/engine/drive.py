@@ -14,6 +14,7 @@ from zarrloc.engine.cluster import Executor, choose, cores, executor
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import run, todo
 from zarrloc.engine.telemetry import Summary
+from zarrloc.errors import ClusterError
 from zarrloc.location import Location
 from zarrloc.lock import RunToken
 from zarrloc.store import (
@@ -135,6 +136,11 @@ def _call(pool: Executor, stage: Any) -> dict[str, Any]:
     key = f"settle-{stage.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}"
     pool.submit([(key, (stage,))], _settle)
     (end,) = pool.completed()
+    if end.killed:
+        raise ClusterError(
+            f"a worker of '{stage.group}' died while it started (out of memory, or a crash): give "
+            "it more (--memory-limit, fewer --workers), or see why with --cluster serial"
+        ) from end.error
     if end.error is not None:
         raise end.error
     return dict(end.value)

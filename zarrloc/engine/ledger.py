@@ -5,7 +5,7 @@ that a receipt in the store always speaks of rows that are there.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,8 @@ class Ledger:
         self.columns = {name: read_column(self.group, name, rows) for name in columns}
         self.receipts = {name: read_column(self.group, name, self.blocks) for name in RECEIPTS}
         self._dirty: set[int] = set()
-        self._dirty_blocks: list[tuple[int, int]] = []
+        self._dirty_blocks: set[int] = set()
+        self._reopened: set[int] = set()
         self._flushed = time.monotonic()
 
     @classmethod
@@ -72,9 +73,9 @@ class Ledger:
         """`block_output`, 0 where a block is not done."""
         return self.receipts["block_output"]
 
-    def errors(self) -> npt.NDArray[np.bool_]:
-        """Which rows have an `error` other than `pending`."""
-        error = self.columns["error"]
+    def errors(self, start: int = 0, stop: int | None = None) -> npt.NDArray[np.bool_]:
+        """Which of rows `start` to `stop` have an `error` other than `pending`."""
+        error = self.columns["error"][start:stop]
         return np.asarray((error != "") & (error != PENDING), dtype=bool)
 
     def record(self, receipt: Receipt) -> None:
@@ -89,13 +90,26 @@ class Ledger:
         self.receipts["block_output"][receipt.block] = receipt.output
         stop = min(start + self.block_rows, self.rows)
         self._dirty.update(range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)))
-        self._dirty_blocks.append((receipt.block, receipt.block + 1))
+        self._dirty_blocks.add(receipt.block)
+
+    def reopen(self, blocks: Collection[int]) -> None:
+        """Before blocks are done again: unsay what they were made from, in the store at once.
+
+        Their workers replace objects before new receipts are written. After a crash in between,
+        the old receipts must not pass for those of the new objects.
+        """
+        for block in blocks:
+            if self.receipts["block_input"][block]:
+                self.receipts["block_input"][block] = 0
+                self._dirty_blocks.add(block)
+        self.flush()
+        self._reopened = set(np.flatnonzero(self.output).tolist()).intersection(blocks)
 
     def forget(self, blocks: Iterable[int]) -> None:
         """Mark blocks as not done, in the store at once."""
         for block in blocks:
             self.receipts["block_output"][block] = 0
-            self._dirty_blocks.append((block, block + 1))
+            self._dirty_blocks.add(block)
         self.flush()
 
     def flush_when_due(self) -> None:
@@ -106,14 +120,19 @@ class Ledger:
     def flush(self) -> None:
         """Write what changed: columns, then receipts, `block_output` last."""
         if self._dirty_blocks:
+            first, last = min(self._dirty_blocks), max(self._dirty_blocks) + 1
+            again = sorted(self._reopened & self._dirty_blocks)
+            if again:  # no old `block_output` may stand beside a new `block_input`
+                without = self.output[first:last].copy()
+                without[np.array(again) - first] = 0
+                write_column(self.group, "block_output", without, first)
             for chunk in sorted(self._dirty):
                 rows = slice(chunk * COLUMN_CHUNK, min((chunk + 1) * COLUMN_CHUNK, self.rows))
                 for name, values in self.columns.items():
                     write_column(self.group, name, values[rows], rows.start)
-            first = min(start for start, _ in self._dirty_blocks)
-            last = max(stop for _, stop in self._dirty_blocks)
             for name in RECEIPTS:
                 write_column(self.group, name, self.receipts[name][first:last], first)
             self._dirty.clear()
+            self._reopened -= self._dirty_blocks
             self._dirty_blocks.clear()
         self._flushed = time.monotonic()

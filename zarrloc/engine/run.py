@@ -93,6 +93,7 @@ def run(
         _sigterm_as_interrupt(),
     ):
         log.write("start", group=stage.group, blocks=len(blocks), workers=executor.workers)
+        ledger.reopen([block.index for block in blocks])
         start = time.perf_counter()
         runner = _Runner(stage, ledger, executor, token, summary, log, progress)
         try:
@@ -193,7 +194,7 @@ class _Runner:
         self.summary.rows_run += len(block)
         self.summary.bytes_read += receipt.bytes_read
         self.summary.seconds.update(receipt.seconds)
-        errors = int(self.ledger.errors()[block.start : block.stop].sum())
+        errors = int(self.ledger.errors(block.start, block.stop).sum())
         self.progress.advance(len(block), errors)
 
     def _fail(self, block: Block, end: Done) -> None:
