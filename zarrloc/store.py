@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from numcodecs import blosc  # type: ignore[import-untyped]
 from pydantic import BaseModel, ConfigDict
 from zarr.codecs import BloscCodec
 
@@ -40,8 +41,8 @@ PENDING = "pending"
 """The `error` of a row that no run has reached yet."""
 
 # The measured best of benchmarks/codecs.py for 16-bit fields: writes at least twice as fast as
-# zstd for a few percent more bytes. Blosc's own threads are off (zarrloc/__init__ sets it): with
-# them the stored bytes vary from run to run.
+# zstd for a few percent more bytes. With Blosc's own threads stored bytes vary from run to run.
+blosc.use_threads = False
 PIXELS = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 COLUMNS = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
 

@@ -1,12 +1,14 @@
 """Verify: is the store what its receipts say, and if not, which blocks have to be done again."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
 
-from zarrloc.engine.blocks import output_digest, stored_bytes
+from zarrloc.engine.blocks import object_key, output_digest, stored_bytes
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import new_run_id
 from zarrloc.location import Location
@@ -33,7 +35,7 @@ class Finding:
     bad: dict[int, str] = field(default_factory=dict)
     """Block -> what is wrong with it."""
     debris: list[str] = field(default_factory=list)
-    """Left-over `*.partial` files of killed writes."""
+    """Left-over files of killed writes, and objects that belong to no block."""
 
 
 def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> list[Finding]:
@@ -66,6 +68,8 @@ def _verify_group(location: Location, path: str, group: zarr.Group, deep: bool) 
     attrs = stage_attrs(group)
     finding = Finding(path, len(output), int((output == 0).sum()), debris=_debris(location, path))
     array = None if attrs.array is None else array_of(group, attrs.array)
+    if array is not None:
+        finding.debris += _strangers(location, array, len(output))
     for block in np.flatnonzero(output):
         if array is not None:
             there = stored_bytes(array, int(block))
@@ -100,6 +104,20 @@ def _debris(location: Location, path: str) -> list[str]:
     if location.path is None:
         return []
     return sorted(str(file) for file in (location.path / path).rglob("*.partial"))
+
+
+def _strangers(location: Location, array: zarr.Array[Any], blocks: int) -> list[str]:
+    """Objects under the array that no block of it writes."""
+    if location.path is None:
+        return []
+    folder = location.path / array.path
+    known = {folder / key for key in map(partial(object_key, array), range(blocks))}
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(
+        str(file)
+        for file in files
+        if file not in known and file.name != "zarr.json" and file.suffix != ".partial"
+    )
 
 
 def _repair(location: Location, finding: Finding, block_rows: int) -> None:
