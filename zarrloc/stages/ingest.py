@@ -24,7 +24,7 @@ from zarrloc.engine.drive import drive
 from zarrloc.engine.ledger import Ledger, receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
-from zarrloc.errors import SourceError
+from zarrloc.errors import LockedError, SourceError
 from zarrloc.fovs import DIGESTED, GROUP
 from zarrloc.location import Location, StoreClock
 from zarrloc.lock import hold
@@ -265,7 +265,9 @@ def ingest(
     wanted = _attrs(shape, config, shard, before)
     with hold(location, GROUP, new_run_id()) as token:
         ensure_root(location)
-        claim(location, GROUP, wanted, overwrite=overwrite)
+        there = claim(location, GROUP, wanted, overwrite=overwrite)
+        if (there is None) != (before is None):
+            raise LockedError(f"{location.uri} was ingested into just now; run again")
         if before is None:
             _allocate(location, shape, wanted, rows)
         else:
@@ -291,18 +293,19 @@ def _plan(
     ledger: Ledger, rows: Catalog, identities: Sequence[int], fingerprint: str
 ) -> tuple[list[int], list[tuple[Job, ...]]]:
     inputs, payloads = [], []
-    stored = ledger.columns["source_digest"]
+    stored, failed = ledger.columns["source_digest"], ledger.errors()
+
+    def kept(row: int) -> bool:
+        # A file that failed is read again when its block is: its trouble may be over.
+        known = rows.sources[row] is None or not failed[row]
+        return known and int(stored[row]) == identities[row]
+
     for block in range(ledger.blocks):
         span = range(block * ledger.block_rows, min((block + 1) * ledger.block_rows, len(rows)))
         done = int(ledger.output[block]) != 0
         inputs.append(combine([fingerprint, *(identities[row] for row in span)]))
         payloads.append(
-            tuple(
-                Job(
-                    rows.sources[row], identities[row], done and int(stored[row]) == identities[row]
-                )
-                for row in span
-            )
+            tuple(Job(rows.sources[row], identities[row], done and kept(row)) for row in span)
         )
     return inputs, payloads
 
