@@ -121,8 +121,8 @@ def _hoechst(rng: np.random.Generator, scene: Scene, protein: Protein) -> Map:
     rimmed = scene.nucleus_soft * (0.85 + 0.25 * bell(scene.rim + 2, 1.8))
     mottle = ramp(smooth_noise(rng, scene.shape, 4.0) - 1.2)
     mottle *= ramp(smooth_noise(rng, scene.shape, 30.0) - 0.8)
-    veil = scene.inside * (1 + 6 * mottle) * np.float32(0.012 * protein.stain)
-    dna = scene.chromatin * rimmed * level[scene.cell]
+    veil: Map = scene.inside * (1 + 6 * mottle) * np.float32(0.012 * protein.stain)
+    dna: Map = scene.chromatin * rimmed * level[scene.cell]
     return dna + veil + _debris(rng, scene.shape, 2.0, 0.4 * protein.stain)
 
 

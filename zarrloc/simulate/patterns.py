@@ -60,7 +60,8 @@ def centrosome(scene: Scene, protein: Protein, rng: Rng) -> Map:
     points = stamp(scene.shape, pair, rng.lognormal(0, 0.25, len(pair[0])), 1.35 * protein.size)
     cloud = stamp(scene.shape, pair, 1.0, 7.0)
     satellites = _spots(scene, rng, cloud, 5 * protein.number, (1.0,), 0.4)
-    return scene.veil(0.03) + scene.inside * (points + 0.05 * cloud + 0.12 * satellites)
+    everything: Map = (points + 0.05 * cloud + 0.12 * satellites) * scene.inside
+    return everything + scene.veil(0.03)
 
 
 def chromatin(scene: Scene, protein: Protein, rng: Rng) -> Map:
