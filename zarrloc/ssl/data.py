@@ -19,8 +19,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zarrloc.errors import ConfigError
-
 Rows = npt.NDArray[np.int64]
 Image = npt.NDArray[Any]
 Item = TypeVar("Item")
@@ -113,14 +111,8 @@ class Arrays:
         return np.asarray(self.images[rows])
 
 
-def nested_subset(n: int, fraction: float, seed: int) -> Rows:
-    """`fraction` of `n` rows, ascending; with one seed a smaller fraction lies in every larger.
-
-    Raises `ConfigError` where nothing is left.
-    """
-    count = round(fraction * n)
-    if count == 0:
-        raise ConfigError(f"--fraction {fraction} of {n} training fields leaves none; raise it")
+def nested_subset(n: int, count: int, seed: int) -> Rows:
+    """`count` of `n` rows, ascending; with one seed, fewer are a subset of more."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:count])
 
 

@@ -63,6 +63,13 @@ class World:
         dist.all_reduce(held, dist.ReduceOp.MAX)
         return int(held)
 
+    def shared(self, value: Any) -> Any:
+        """The first process's value, on all."""
+        held = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(held, 0)
+        return held[0]
+
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -154,7 +161,8 @@ def _spawn(
     with on_signal(signal.SIGTERM, forward):
         while not children.join():
             pass
-    return max(codes[:])
+    worst: int = max(codes[:])
+    return worst
 
 
 @contextlib.contextmanager

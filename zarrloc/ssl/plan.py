@@ -1,7 +1,12 @@
 """What a run will do, worked out before it does it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import pairwise
 
+from torch import nn
+
+from zarrloc.backbones import BackboneSpec
+from zarrloc.channels import ChannelMap
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.ssl.dino import Schedule
@@ -25,6 +30,8 @@ class Plan:
     """Steps and schedules of a run on `samples` samples."""
 
     samples: int
+    share: int
+    """Samples of a step that one process has."""
     steps: int
     steps_per_epoch: int
     learning_rate: Schedule
@@ -33,6 +40,7 @@ class Plan:
     frozen_steps: int
     bfloat16: bool
     parts: int
+    """Pieces a share is cut into, one after the other."""
 
     @classmethod
     def of(cls, config: PretrainConfig, samples: int, processes: int, device: str) -> "Plan":
@@ -55,6 +63,7 @@ class Plan:
         )
         return cls(
             samples=samples,
+            share=config.batch // processes,
             steps=steps,
             steps_per_epoch=per_epoch,
             learning_rate=Schedule(
@@ -76,6 +85,55 @@ class Plan:
             step < self.frozen_steps,
         )
 
-    def in_parts(self, parts: int) -> "Plan":
-        """The same with each process's share cut into more parts."""
-        return replace(self, parts=parts)
+
+def describe(
+    config: PretrainConfig,
+    plan: Plan,
+    spec: BackboneSpec,
+    channels: ChannelMap,
+    student: nn.Module,
+    fields: int,
+) -> str:
+    """The plan in lines for people; memory is an estimate."""
+    tokens = [1 + (side // spec.patch) ** 2 for side in (config.size, config.local_size)]
+    views = f"2 x {config.size} px + {config.local_views} x {config.local_size} px"
+    held = (
+        f"the test part of split '{config.split}' is never read"
+        if config.split
+        else ("no --split: every field is trained on, nothing is held out")
+    )
+    rates = ", ".join(
+        f"{share:.0%} {plan.learning_rate.at(round(share * (plan.steps - 1))):.2e}"
+        for share in (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+    )
+    lines = [
+        f"backbone   {spec.timm_model} from {config.start}, {spec.features} features",
+        f"channels   {channels.describe()}",
+        f"data       {plan.samples} {config.level} samples of {fields} fields; {held}",
+        f"steps      {plan.steps} of {config.batch} samples, {plan.steps_per_epoch} an epoch "
+        f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
+        f"views      {views}: {2 * tokens[0] + config.local_views * tokens[1]} tokens a sample",
+        f"rate       {rates}",
+        f"memory     about {_memory(config, plan, spec, student, tokens) / 2**30:.1f} GiB "
+        "a process",
+    ]
+    return "\n".join(lines)
+
+
+def _memory(
+    config: PretrainConfig, plan: Plan, spec: BackboneSpec, student: nn.Module, tokens: list[int]
+) -> float:
+    """Bytes of weights, optimizer and activations of one part of a step, roughly."""
+    layers = (spec.features, config.head_hidden, config.head_hidden, config.bottleneck)
+    head = sum(a * b for a, b in pairwise((*layers, config.prototypes)))
+    weights = head + sum(p.numel() for p in student.parameters())
+    part = plan.share / plan.parts
+    blocks = len({name.split(".")[2] for name, _ in student.named_modules() if ".blocks." in name})
+    # A transformer block keeps 34 bytes a token and feature at 16 bits (Korthikanti et al. 2022,
+    # without the attention maps, which fused attention does not keep).
+    kept = 34 * (1 if plan.bfloat16 else 2) * spec.features * blocks
+    activations = part * kept * (2 * tokens[0] + config.local_views * tokens[1])
+    logits = part * (4 + config.local_views) * config.prototypes * 4 * 3
+    # Student, gradients, two of Adam's and the teacher: five times four bytes a weight.
+    total: float = 20 * weights + activations + logits
+    return total

@@ -158,30 +158,20 @@ def batches(
             step += 1
 
 
-def train_step(
+def gradients(
     config: PretrainConfig,
     plan: Plan,
     state: State,
     network: nn.Module,
     batch: Batch,
     inputs: Inputs,
-    world: World,
-) -> Tensor:
-    """One optimizer step; returns the loss, a mean over all samples of all processes.
+) -> tuple[Tensor, Tensor]:
+    """Add the loss's gradients to the student's; returns the loss and the mean logits `(k,)`.
 
     `network` is the student, in DistributedDataParallel where there are several processes.
     """
-    rates = plan.rates(state.step)
-    for group in state.optimizer.param_groups:
-        group["lr"] = rates.learning_rate
-        if group["decays"]:
-            group["weight_decay"] = rates.weight_decay
-    state.optimizer.zero_grad(set_to_none=True)
-
     n, device = len(batch.pixels), state.center.device
-    loss = torch.zeros((), device=device)
-    logits_mean = torch.zeros_like(state.center)
-    torch.manual_seed(seed_of(config.seed, state.step, 1 + world.rank))  # stochastic depth
+    loss, logits_mean = torch.zeros((), device=device), torch.zeros_like(state.center)
     cuts = [n * part // plan.parts for part in range(plan.parts + 1)]
     for start, stop in itertools.pairwise(cuts):
         part, weight = batch.part(slice(start, stop)), (stop - start) / n
@@ -199,12 +189,34 @@ def train_step(
             part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
         logits_mean += weight * logits.mean((0, 1))
+    return loss, logits_mean
 
+
+def train_step(
+    config: PretrainConfig,
+    plan: Plan,
+    state: State,
+    network: nn.Module,
+    batch: Batch,
+    inputs: Inputs,
+    world: World,
+) -> Tensor:
+    """One optimizer step; returns the loss, a mean over all samples of all processes."""
+    rates = plan.rates(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rates.learning_rate
+        if group["decays"]:
+            group["weight_decay"] = rates.weight_decay
+
+    state.optimizer.zero_grad(set_to_none=True)
+    torch.manual_seed(seed_of(config.seed, state.step, 1 + world.rank))  # stochastic depth
+    loss, logits_mean = gradients(config, plan, state, network, batch, inputs)
     for parameter in state.student.parameters():
         clip_grad_norm_(parameter, config.clip)  # each by itself, as in the reference
     if rates.frozen:
         freeze(state.student.head.prototypes.parameters())
     state.optimizer.step()
+
     update_teacher(state.teacher, state.student, rates.momentum)
     state.center.lerp_(world.mean(logits_mean), 1 - config.center_momentum)
     state.step += 1

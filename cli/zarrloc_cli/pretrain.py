@@ -1,0 +1,73 @@
+"""`zarrloc pretrain`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc_cli.options import config_options
+
+
+@click.command(short_help="Train a backbone on STORE by self-supervision (DINO).")
+@click.argument("store")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="YAML file of settings; flags given beside it count more.",
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
+@click.option("--overwrite", is_flag=True, help="Train anew, whatever OUT holds.")
+@click.option(
+    "--from",
+    "start",
+    default=PretrainConfig.model_fields["start"].default,
+    show_default=True,
+    help=PretrainConfig.model_fields["start"].description,
+)
+@config_options(PretrainConfig, skip=["start"])
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    store: str,
+    out: Path,
+    file: Path | None,
+    dry_run: bool,
+    overwrite: bool,
+    **options: Any,
+) -> int:
+    """Train a backbone on the fields or cells of STORE by self-supervision (DINO).
+
+    \b
+    zarrloc pretrain oc.zarr --from dino-vits8 --channels protein=1,nucleus=2 --split paper --out ft
+    zarrloc embed oc.zarr --backbone ft --name finetuned
+    """
+    given = {
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT
+    }
+    config = PretrainConfig.of({**_settings(file), **given})
+    from zarrloc.stages.pretrain import plan, pretrain
+
+    if dry_run:
+        click.echo(plan(store, config))
+        return 0
+    return pretrain(store, out, config, overwrite=overwrite, say=click.echo)
+
+
+def _settings(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    import yaml
+
+    from zarrloc.errors import ConfigError
+
+    settings = yaml.safe_load(file.read_text()) or {}
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{file} holds a {type(settings).__name__}; expected `name: value` lines")
+    return {"start" if name == "from" else name: value for name, value in settings.items()}
