@@ -214,6 +214,10 @@ def test_wrong_images_are_refused() -> None:
 def test_any_plain_timm_model_is_a_backbone() -> None:
     vit = backbones.spec("timm:vit_tiny_patch16_224")
     assert (vit.roles, vit.patch, vit.features, vit.position) == (RGB, 16, 192, "timm")
+    assert vit.source == (
+        "https://huggingface.co/timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+        "/resolve/main/model.safetensors"
+    )
     backbone = backbones.load("timm:resnet18", "random:1")
     assert (backbone.patch, backbone.features) == (1, 512)
     with torch.inference_mode():
@@ -224,7 +228,8 @@ def test_any_plain_timm_model_is_a_backbone() -> None:
     ("name", "message"),
     [
         ("dino-vits17", "unknown backbone 'dino-vits17'; expected one of dino-vits16"),
-        ("timm:no_such_net", "timm has no model 'no_such_net'"),
+        ("timm:no_such_net", "timm cannot build 'no_such_net': Unknown model"),
+        ("timm:vit_tiny_patch16_224.no_tag", "timm cannot build .*Invalid pretrained tag"),
         ("timm:mixer_s16_224", "takes one image size only"),
     ],
 )

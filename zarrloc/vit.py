@@ -119,13 +119,14 @@ def _build(spec: BackboneSpec) -> Any:
     """The timm module of a spec; its fresh weights do not touch torch's global generator."""
     import timm
 
-    if not timm.is_model(spec.timm_model.split(".")[0]):
-        raise ConfigError(
-            f"timm has no model {spec.timm_model!r}; timm.list_models() names what it has"
-        )
     settings = {"num_classes": 0, "in_chans": len(spec.roles), **spec.options}
     with torch.random.fork_rng(devices=[]):
         try:
             return timm.create_model(spec.timm_model, dynamic_img_size=True, **settings)
         except TypeError:  # not a ViT: convolutions take any size without being told
             return timm.create_model(spec.timm_model, **settings)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"timm cannot build {spec.timm_model!r}: {error}; "
+                "timm.list_models() names what it has"
+            ) from error

@@ -232,7 +232,8 @@ def save_backbone(
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in _state(backbone).items()}
+    module: nn.Module = backbone.vit
+    state = {key: value.cpu().contiguous() for key, value in module.state_dict().items()}
     digest = hash_state(state)
     metadata = {
         "format": FORMAT,
@@ -248,11 +249,6 @@ def save_backbone(
     partial.write_text(json.dumps(metadata, indent=2) + "\n")
     partial.replace(directory / SPEC_FILE)
     return digest
-
-
-def _state(backbone: Backbone) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = backbone.vit.state_dict()
-    return state
 
 
 def read_metadata(directory: Path) -> dict[str, Any]:
@@ -276,8 +272,9 @@ def read_metadata(directory: Path) -> dict[str, Any]:
 
 def read_spec(directory: Path) -> BackboneSpec:
     """The spec of a directory written by `save_backbone`."""
+    metadata = read_metadata(directory)
     try:
-        fields = dict(read_metadata(directory)["spec"])
+        fields = dict(metadata["spec"])
         fields |= {"roles": tuple(fields["roles"]), "source": str(directory)}
         return BackboneSpec(**fields)
     except (KeyError, TypeError, ValueError) as error:
