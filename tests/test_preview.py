@@ -31,6 +31,8 @@ def test_channels_take_their_roles_colours() -> None:
     assert tuple(rgb[9, 0]) == COLOURS["protein"]
     assert tuple(rgb[0, 0]) == tuple(np.add(COLOURS["nucleus"], COLOURS["protein"]).clip(0, 255))
     assert tuple(rgb[9, 9]) == (0, 0, 0)
+    floats = composite((image - 500.0) / 10_000, np.zeros(2), ("nucleus", "protein"))
+    np.testing.assert_array_equal(floats, rgb)
     blank = composite(np.full((1, 4, 4), 500, np.uint16), np.array([500.0]), ("lamin_b1",))
     assert (blank == 0).all()
 

@@ -60,8 +60,8 @@ def composite(
     """
     rgb = np.zeros((*image.shape[1:], 3), dtype=np.float32)
     for channel, low, role in zip(image.astype(np.float32), background, roles, strict=True):
-        high = max(float(np.percentile(channel, 99.8)), float(low) + 1)
-        scaled = np.clip((channel - low) / (high - low), 0, 1)
+        span = float(np.percentile(channel, 99.8)) - float(low)
+        scaled = np.clip((channel - low) / (span if span > 0 else 1), 0, 1)
         rgb += scaled[..., None] * np.asarray(COLOURS.get(role, OTHER_COLOUR), dtype=np.float32)
     return np.clip(rgb, 0, 255).astype(np.uint8)
 
@@ -117,7 +117,7 @@ def contact_sheet(pictures: Sequence[FovPicture], caption: str, panel_px: int) -
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         x, y = MARGIN_PX + column * step_x, MARGIN_PX + row * step_y
-        draw.text((x, y), picture.title, fill="black", font=font)
+        draw.text((x, y), picture.title[: panel_px // 10], fill="black", font=font)
         page.paste(draw_field(picture, panel_px / longest), (x, y + TITLE_PX))
     x, y = MARGIN_PX, size[1] - MARGIN_PX - TITLE_PX // 2
     for role in pictures[0].roles:
