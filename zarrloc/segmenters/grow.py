@@ -19,8 +19,9 @@ In OpenCell's fields a cell has 2 to 3 times the area of its nucleus."""
 SMOOTH = 0.06
 """Sd of the smoothing of the light, in the same radii."""
 
-NOISE_SDS = 4.0
-"""Light this many standard deviations of the background above it is a cell's."""
+SHARE, NOISE_SDS = 0.25, 4.0
+"""A cell's light is above the background by this share of the light around nuclei, which keeps
+out-of-focus glow off, and by this many standard deviations of the background."""
 
 
 def by_distance(seeds: Mask, distance_px: float) -> Mask:
@@ -33,25 +34,25 @@ def along_light(seeds: Mask, light: Image) -> Mask:
     """`seeds` `(y, x)` grown over what `light` `(y, x)` shows of their cells; the ids stay.
 
     Every cell gets a rim around its nucleus, whatever the light: a protein that fills little of
-    the cell neither splits nor shrinks it. Beyond that a cell reaches as far as there is light
-    above the background, up to a limit; cells meet halfway between their nuclei.
+    the cell neither splits nor shrinks it. Beyond that a cell reaches as far as there is light,
+    up to a limit; cells meet halfway between their nuclei.
     """
     if not seeds.any():
         return seeds
-    radius = float(np.sqrt(np.median(np.bincount(seeds.ravel())[1:]) / np.pi))
+    areas = np.bincount(seeds.ravel())[1:]
+    radius = float(np.sqrt(np.median(areas[areas > 0]) / np.pi))
     distance = distance_transform_edt(seeds == 0)
-    lit = _lit(light, SMOOTH * radius)
-    cells = (distance <= RIM * radius) | (lit & (distance <= REACH * radius))
-    cells = remove_small_holes(cells, max_size=int(radius**2))
+    rim = distance <= RIM * radius
+    smooth = gaussian_filter(light, SMOOTH * radius)
+    lit = _lit(smooth, float(measure(light[None])[0]), rim & (seeds == 0))
+    cells = remove_small_holes(rim | (lit & (distance <= REACH * radius)), max_size=int(radius**2))
     grown: Mask = watershed(distance, seeds, mask=cells).astype(np.uint32)
     return grown
 
 
-def _lit(light: Image, sigma_px: float) -> npt.NDArray[np.bool_]:
-    """Where smoothed `light` is above the background by more than its noise."""
-    smooth = gaussian_filter(light, sigma_px)
-    background = float(measure(light[None])[0])
-    below = smooth[smooth < background]
-    noise = float(np.sqrt(np.mean((below - background) ** 2))) if below.size else 0.0
-    lit: npt.NDArray[np.bool_] = smooth > background + NOISE_SDS * noise
+def _lit(smooth: Image, background: float, near: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    below = smooth[smooth < background] - background
+    noise = float(np.sqrt(np.mean(below**2))) if below.size else 0.0
+    level = float(np.median(smooth[near])) - background if near.any() else 0.0
+    lit: npt.NDArray[np.bool_] = smooth > background + max(NOISE_SDS * noise, SHARE * level)
     return lit
