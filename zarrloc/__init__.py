@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from zarrloc.config.ingest import IngestConfig
     from zarrloc.config.run import RunConfig
     from zarrloc.describe import info
+    from zarrloc.config.segment import SegmentConfig
     from zarrloc.engine.verify import verify
+    from zarrloc.segmentation import segment
     from zarrloc.stages.embed import embed
     from zarrloc.stages.ingest import ingest
     from zarrloc.store import open_store
@@ -25,7 +27,9 @@ _HOMES = {
     "embed": "stages.embed",
     "info": "describe",
     "ingest": "stages.ingest",
+    "SegmentConfig": "config.segment",
     "open_store": "store",
+    "segment": "segmentation",
     "verify": "engine.verify",
 }
 
@@ -33,10 +37,12 @@ __all__ = [
     "EmbedConfig",
     "IngestConfig",
     "RunConfig",
+    "SegmentConfig",
     "embed",
     "info",
     "ingest",
     "open_store",
+    "segment",
     "verify",
 ]
 

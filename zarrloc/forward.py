@@ -25,7 +25,6 @@ CPU_TOKENS = CPU_BATCH * 1024
 GPU_BATCH = 512
 
 
-
 @dataclass(frozen=True)
 class Model:
     """Which backbone a worker loads, and what its weights must hash to."""

@@ -84,6 +84,4 @@ def read_fields(
             start, stop = int(run[0]), int(run[-1]) + 1
             found = read_fovs(location, start, stop, clock)
             mask = read_column(masks, "mask", stop, start)
-            yield FieldRun(
-                start, found.image, mask, found.background, found.height, found.width
-            )
+            yield FieldRun(start, found.image, mask, found.background, found.height, found.width)

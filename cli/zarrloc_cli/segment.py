@@ -1,0 +1,34 @@
+"""`zarrloc segment`."""
+
+from typing import Any
+
+import click
+
+from zarrloc.config.run import RunConfig
+from zarrloc.config.segment import SegmentConfig
+from zarrloc_cli.options import config_options, report, split
+
+
+@click.command()
+@click.argument("store")
+@config_options(SegmentConfig)
+@click.option("--crop-um", type=float, help="Side of a cell's crop window in micrometres.")
+@click.option(
+    "--keep-percentile",
+    type=float,
+    help="Keep cells up to this percentile of blank_fraction, not up to 0.997.",
+)
+@click.option("--block-cells", type=click.IntRange(1), help="Rows in one block of the cell table.")
+@click.option("--overwrite", is_flag=True, help="Make both anew, whatever stands under that name.")
+@config_options(RunConfig)
+def command(store: str, overwrite: bool, **options: Any) -> int:
+    """Segment the fields of STORE, and measure the cells found.
+
+    \b
+    zarrloc segment oc.zarr --model watershed --name ws
+    """
+    config, run, table = split(options, SegmentConfig, RunConfig)
+    from zarrloc.segmentation import segment
+
+    summaries = segment(store, config, run=run, overwrite=overwrite, **table)
+    return max(map(report, summaries), key=lambda code: (code == 1, code))

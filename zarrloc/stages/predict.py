@@ -1,0 +1,155 @@
+"""Predict: new images through a trained head, into `heads/<name>` of their own store and a CSV."""
+
+import contextlib
+import csv
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.config.evaluate import PredictConfig
+from zarrloc.digest import digest
+from zarrloc.engine.run import new_run_id
+from zarrloc.errors import ConfigError
+from zarrloc.head_store import StoredHead, read_head
+from zarrloc.heads import device_of
+from zarrloc.location import Location
+from zarrloc.lock import hold
+from zarrloc.samples import Samples, read_samples
+from zarrloc.store import StageAttrs, check_name, claim, committed, stage_attrs, write_group
+
+
+@dataclass(frozen=True)
+class PredictSummary:
+    """What was predicted; rows that failed have no probabilities."""
+
+    path: str
+    rows: int
+    failed: int
+    calls: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def exit_code(self) -> int:
+        """3 where some rows have no embedding."""
+        return 3 if self.failed else 0
+
+    def lines(self) -> list[str]:
+        """For people."""
+        called = ", ".join(f"{label} {n}" for label, n in self.calls.items() if n)
+        told = [f"{self.path}: {self.rows} rows; called: {called or 'nothing'}"]
+        if self.failed:
+            told.append(f"  {self.failed} rows have no embedding and so no prediction")
+        return told
+
+
+def predict(
+    store: str | Path | Location,
+    config: PredictConfig,
+    name: str | None = None,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    out: str | Path | None = None,
+) -> PredictSummary:
+    """Write the mean probability of a head's folds, and the calls, to `heads/<name>` of `store`.
+
+    `name` defaults to the head's; `out` is a CSV as well, `-` for standard output. Raises
+    `ConfigError` where the embedding was made otherwise than the head's, or where `name` is a
+    trained head; `StoreError` where one of them is absent.
+    """
+    head = _head_at(config.head)
+    location = Location.of(store)
+    path = f"heads/{check_name(name or config.head.rsplit('/', 1)[-1])}"
+    samples = read_samples(location, config.embedding)
+    head.check_embedding(samples.stage.config, samples.group)
+    threshold = head.threshold if config.threshold == "tuned" else np.full(len(head.labels), 0.5)
+    wanted = StageAttrs.of(
+        "predict",
+        {"threshold": config.threshold},
+        {
+            samples.group: samples.stage.fingerprint,
+            "head": head.stage.fingerprint,
+            "values": f"{digest({'x': samples.features}):016x}",
+        },
+    )
+    with hold(location, path, new_run_id()):
+        found = committed(location, path)
+        if found is not None and stage_attrs(found).stage == "train":
+            raise ConfigError(f"'{path}' of {location.uri} is a trained head; pass another --name")
+        claim(location, path, wanted, overwrite=overwrite)
+        probability = head.heads.probability(samples.features, device_of(device)).mean(axis=0)
+        called = probability >= threshold
+        _write(location, path, samples, head, probability, called, threshold, wanted)
+    if out is not None:
+        _write_csv(out, samples, head.labels, probability, called)
+    return PredictSummary(
+        path,
+        len(called),
+        int((~samples.finite).sum()),
+        dict(zip(head.labels, called.sum(axis=0).tolist(), strict=True)),
+    )
+
+
+def _head_at(address: str) -> StoredHead:
+    store, mark, name = address.rstrip("/").rpartition("/heads/")
+    if not (store and mark and name):
+        raise ConfigError(
+            f"--head is STORE/heads/NAME, such as oc.zarr/heads/head; got {address!r}"
+        )
+    return read_head(Location.of(store), name)
+
+
+def _write(
+    location: Location,
+    path: str,
+    samples: Samples,
+    head: StoredHead,
+    probability: npt.NDArray[np.float32],
+    called: npt.NDArray[np.bool_],
+    threshold: npt.NDArray[np.float64],
+    attrs: StageAttrs,
+) -> None:
+    dim = samples.level
+    rows: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {"fov": ((dim,), samples.fov)}
+    if dim == "cell":
+        rows["fov_index"] = ((dim,), samples.fov_index)
+    write_group(
+        location,
+        path,
+        {
+            "probability": ((dim, "label"), probability),
+            "called": ((dim, "label"), called),
+            "threshold": (("label",), threshold),
+            "label": (("label",), np.array(head.labels)),
+            **rows,
+        },
+        attrs={"zarrloc": attrs.model_dump()},
+        coords=["label", *rows],
+    )
+
+
+def _write_csv(
+    out: str | Path,
+    samples: Samples,
+    labels: tuple[str, ...],
+    probability: npt.NDArray[np.float32],
+    called: npt.NDArray[np.bool_],
+) -> None:
+    """One line a row: its field, row number, the labels called, every probability."""
+    with contextlib.ExitStack() as stack:
+        file = sys.stdout if str(out) == "-" else stack.enter_context(_opened(out))
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["fov", samples.level + "_row", "called", *labels])
+        for row, (fov, p, c) in enumerate(zip(samples.fov, probability, called, strict=True)):
+            names = ";".join(label for label, yes in zip(labels, c, strict=True) if yes)
+            lines.writerow([fov, row, names, *("" if np.isnan(x) else f"{x:.4f}" for x in p)])
+
+
+def _opened(out: str | Path) -> TextIO:
+    try:
+        return open(out, "w", newline="", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {out}: {error.strerror}") from error

@@ -1,0 +1,118 @@
+"""Split: the fields of a store dealt into folds and a test set, in `splits/<name>`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrloc.config.split import SplitConfig
+from zarrloc.engine.run import new_run_id
+from zarrloc.errors import ConfigError
+from zarrloc.location import Location
+from zarrloc.lock import hold
+from zarrloc.metrics import truth_of
+from zarrloc.samples import proteins_of, read_fold, read_labels, read_text
+from zarrloc.splits import Leakage, leakage_of, make_folds
+from zarrloc.store import StageAttrs, check_name, claim, need, stage_attrs, write_group
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What was written, and what it lets through."""
+
+    path: str
+    fold: npt.NDArray[np.int8]
+    leakage: Leakage
+    group: str
+    unlabelled: int
+    made: bool
+
+    exit_code: int = 0
+
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [
+            f"{self.path}: grouped by {self.group}{'' if self.made else ' (was there already)'}"
+        ]
+        told += [
+            f"  {'test' if part.fold < 0 else f'fold {part.fold}'}: {part.fields} fields of "
+            f"{part.proteins} proteins, {part.shared_proteins} of them also "
+            f"{'in the folds' if part.fold < 0 else 'in other folds'}"
+            for part in self.leakage.parts
+        ]
+        told.append(
+            f"  leakage: {self.leakage.sibling_share:.1%} of the fields have a field of the same "
+            "protein on the other side"
+        )
+        if self.leakage.thin_labels:
+            thin = ", ".join(f"{label} ({n})" for label, n in self.leakage.thin_labels.items())
+            told.append(f"  labels with fewer than two proteins in some fold: {thin}")
+        if self.unlabelled:
+            told.append(f"  {self.unlabelled} fields have no label")
+        return told
+
+
+def split(
+    store: str | Path | Location,
+    config: SplitConfig,
+    name: str,
+    *,
+    overwrite: bool = False,
+) -> SplitSummary:
+    """Write `splits/<name>`: `fold (fov)` int8, -1 the test set.
+
+    Stratified over grade-3 labels. Raises `ConfigError` for a grouping the fields don't have or
+    another split of that name, `StoreError` where there are no fields.
+    """
+    location, path = Location.of(store), f"splits/{check_name(name)}"
+    fovs = need(location, "fovs", "ingest SOURCE STORE")
+    fov, protein, labels = read_text(fovs, "fov"), proteins_of(fovs), read_labels(fovs)
+    positive = truth_of(labels.grade).positive
+    inputs = {"fovs": stage_attrs(fovs).fingerprint}
+    wanted = StageAttrs.of("split", config.model_dump(), inputs)
+    with hold(location, path, new_run_id()):
+        made = claim(location, path, wanted, overwrite=overwrite) is None
+        if made:
+            fold = make_folds(
+                positive, _groups(fovs, config.group), protein,
+                folds=config.folds, test=config.test, seed=config.seed,
+            )  # fmt: skip
+            leakage = leakage_of(fold, positive, protein, labels.names)
+            write_group(
+                location,
+                path,
+                {
+                    "fold": (("fov",), fold),
+                    "fov": (("fov",), fov),
+                    "protein": (("fov",), protein),
+                },
+                attrs={"zarrloc": wanted.model_dump(), "leakage": asdict(leakage)},
+                coords=["fov", "protein"],
+            )
+        fold = read_fold(location, name)
+    return SplitSummary(
+        path,
+        fold,
+        leakage_of(fold, positive, protein, labels.names),
+        config.group,
+        int((~(labels.grade > 0).any(axis=1)).sum()),
+        made,
+    )
+
+
+def _groups(fovs: zarr.Group, by: str) -> npt.NDArray[np.str_]:
+    """What a field must not be parted from."""
+    fov = read_text(fovs, "fov")
+    if by == "image":
+        return np.arange(len(fov)).astype(str)
+    if by == "protein":
+        return proteins_of(fovs)
+    texts = [n for n, array in fovs.arrays() if array.dtype.kind == "T" and len(array) == len(fov)]
+    if by not in texts:
+        raise ConfigError(
+            f"no coordinate '{by}' along the fields; --group takes image, "
+            f"{', '.join(sorted({*texts} - {'error', 'source'}))}"
+        )
+    return read_text(fovs, by)

@@ -1,0 +1,134 @@
+"""Train: a classification head on a stored embedding, one model a fold, in `heads/<name>`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.config.train import TrainConfig
+from zarrloc.digest import digest
+from zarrloc.engine.run import new_run_id
+from zarrloc.evaluation import out_of_fold, score_folds, training_rows
+from zarrloc.head_store import read_head, write_head
+from zarrloc.heads import Heads, device_of, train_heads
+from zarrloc.location import Location
+from zarrloc.lock import hold
+from zarrloc.metrics import best_thresholds, truth_of
+from zarrloc.samples import Samples, left_out, need_labels, read_samples, row_folds
+from zarrloc.store import StageAttrs, check_name, claim, need, stage_attrs
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What was trained, and the paper's figure of it."""
+
+    path: str
+    weak: str
+    validation: tuple[float, float]
+    """Macro-F1 over the validation folds: mean, sd."""
+    test: tuple[float, float] | None
+    notes: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+    def lines(self) -> list[str]:
+        """For people."""
+        told = [
+            f"{self.path}: macro-F1 {self.validation[0]:.3f} ± {self.validation[1]:.3f} on "
+            f"validation folds (weak labels: {self.weak}, threshold 0.5)"
+        ]
+        if self.test is not None:
+            told.append(f"  {self.test[0]:.3f} ± {self.test[1]:.3f} on the test set")
+        return [*told, *(f"  {note}" for note in self.notes)]
+
+
+def train(
+    store: str | Path | Location,
+    config: TrainConfig,
+    name: str,
+    *,
+    device: str = "auto",
+    overwrite: bool = False,
+    save: str | Path | None = None,
+) -> TrainSummary:
+    """Train `heads/<name>`, every fold of a split at once.
+
+    Rows without an embedding or a label are left out and counted. Raises `ConfigError`,
+    `StoreError` or `LockedError`.
+    """
+    location, path = Location.of(store), f"heads/{check_name(name)}"
+    samples = read_samples(location, config.embedding)
+    need_labels(samples)
+    fold = row_folds(location, config.split, samples)
+    wanted = StageAttrs.of(
+        "train",
+        config.model_dump(mode="json"),
+        {
+            samples.group: samples.stage.fingerprint,
+            f"splits/{config.split}": stage_attrs(
+                need(location, f"splits/{config.split}", "split STORE")
+            ).fingerprint,
+            "values": f"{digest({'x': samples.features, 'y': samples.grade, 'fold': fold}):016x}",
+        },
+        execution={"device": device_of(device)},
+    )
+    with hold(location, path, new_run_id()):
+        notes = left_out(samples)
+        if claim(location, path, wanted, overwrite=overwrite) is None:
+            trained = fit(samples, fold, config, device_of(device))
+            _write(location, path, samples, fold, config, wanted, trained)
+        else:
+            notes.insert(0, "nothing to do: trained already with these settings on these values")
+        head = read_head(location, name)
+    if save is not None:
+        head.save(save)
+        notes.append(f"weights saved to {save}")
+    return TrainSummary(path, config.weak, head.validation, head.test, notes)
+
+
+def fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
+    """Heads of all folds on the rows that can teach."""
+    truth = truth_of(samples.grade, config.weak)
+    usable = samples.finite & truth.labelled
+    rows = training_rows(fold[usable], int(fold.max()) + 1)
+    return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
+
+
+def _write(
+    location: Location,
+    path: str,
+    samples: Samples,
+    fold: npt.NDArray[np.int8],
+    config: TrainConfig,
+    attrs: StageAttrs,
+    trained: Heads,
+) -> None:
+    truth = truth_of(samples.grade, config.weak)
+    every = trained.probability(samples.features)
+    own = out_of_fold(every, fold)
+    usable = samples.finite & truth.labelled
+    judged = usable & (fold >= 0)
+    scores = score_folds(
+        truth[usable], every[:, usable], fold[usable], samples.protein[usable], samples.labels
+    )
+    per_fold: dict[str, Any] = {"validation": scores["validation"]}
+    if (fold[usable] < 0).any():
+        per_fold["test"] = scores["test"]
+    write_head(
+        location,
+        path,
+        trained,
+        labels=samples.labels,
+        rows={
+            "level": samples.level,
+            "fov": samples.fov,
+            "fov_index": samples.fov_index,
+            "fold": fold,
+        },
+        probability=own,
+        threshold=best_thresholds(truth[judged], own[judged]),
+        scores=per_fold,
+        embedding=samples.stage.config,
+        attrs=attrs,
+    )
