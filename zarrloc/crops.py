@@ -21,13 +21,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 import xarray as xr
-import zarr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from zarrloc.errors import ConfigError
 from zarrloc.location import Location
-from zarrloc.store import need, read_column
+from zarrloc.store import array_of, need, read_column
 
 PAPER_WINDOW_PX = 256
 OPENCELL_PIXEL_UM = 0.2063
@@ -241,10 +240,9 @@ class Crops:
 
     def read(self, fov: int) -> Field:
         """Decode one FOV: image and mask, each one contiguous chunk. `field` is this, cached."""
-        image, mask = self._fovs["image"], self._masks["mask"]
-        assert isinstance(image, zarr.Array)
-        assert isinstance(mask, zarr.Array)
-        parts = (np.asarray(image[fov]), np.asarray(mask[fov]), self._background[fov])
+        image = np.asarray(array_of(self._fovs, "image")[fov])
+        mask = np.asarray(array_of(self._masks, "mask")[fov])
+        parts = (image, mask, self._background[fov])
         return Field(*(torch.from_numpy(part).to(self._device) for part in parts))
 
     def take(self, rows: npt.NDArray[np.integer[Any]]) -> Cut:

@@ -18,7 +18,7 @@ import zarr
 from zarrloc.errors import SourceError
 from zarrloc.location import Location
 from zarrloc.lock import hold
-from zarrloc.store import Variable, add_variable, commit, need, read_column, write_column
+from zarrloc.store import Variable, add_variable, array_of, commit, need, read_column, write_column
 from zarrloc.tables import Row, Table, read_csv
 
 COLUMNS = ("sheet", "fov", "mask_label", "y", "x", "field_labels", "whole", "confirmed", "labels")
@@ -101,9 +101,7 @@ def read_cells(location: Location, cells: str) -> Cells:
     fovs = need(location, "fovs", "ingest")
 
     def read_mask(fov: int) -> npt.NDArray[Any]:
-        array = masks["mask"]
-        assert isinstance(array, zarr.Array)
-        return np.asarray(array[fov])
+        return np.asarray(array_of(masks, "mask")[fov])
 
     names = read_column(fovs, "fov").tolist()
     labelled = "grade" in fovs
