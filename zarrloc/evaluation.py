@@ -64,9 +64,9 @@ def score_folds(
         seed: of the bootstrap.
 
     Returns:
-        `validation` and `test`: per figure the `mean` and `sd` over heads, and `each` head's; `pooled`: all
-        out-of-fold rows scored at once; `per_label`. Without a test set, `test` is the
-        out-of-fold figures again, and its `rows_are` says so.
+        `validation` and `test`: per figure the `mean` and `sd` over heads, and `each` head's;
+        `pooled`: all out-of-fold rows scored at once; `per_label`. Without a test set, `test` is
+        the out-of-fold figures again, and its `rows_are` says so.
     """
     folds = len(probability)
     inside = fold >= 0
@@ -81,7 +81,6 @@ def score_folds(
     each = [
         score(truth[rows], own[rows], called_own[rows], labels)
         for rows in (fold == number for number in range(folds))
-        if truth[rows].labelled.any()
     ]
     pooled = score(truth[inside], own[inside], called_own[inside], labels)
     result: dict[str, Any] = {
@@ -99,7 +98,9 @@ def score_folds(
         heads = [score(truth[test], p[test], p[test] >= threshold, labels) for p in probability]
         result["test"] = {**_mean_sd(heads), "rows_are": "test set"}
         per_label = {
-            label: {key: _mean([h.per_label[label][key] for h in heads]) for key in row}
+            label: {
+                key: float(np.mean([head.per_label[label][key] for head in heads])) for key in row
+            }
             for label, row in heads[0].per_label.items()
         }
         if bootstrap:
@@ -123,20 +124,17 @@ def score_folds(
 
 
 def _mean_sd(scores: Sequence[Scores]) -> dict[str, Any]:
-    """Mean and sd (n - 1) of every figure over heads, and what is missing in any."""
-    if not scores:
-        return {"macro_f1": {"mean": math.nan, "sd": math.nan, "each": []}, "rows": 0}
-    figures: dict[str, dict[str, Any]] = {}
+    """Mean and sd (n - 1) of every figure over heads; a head without labelled rows has none."""
+    figures: dict[str, Any] = {}
     for key in scores[0].overall:
-        each = [s.overall[key] for s in scores]
-        sd = float(np.std(each, ddof=min(1, len(each) - 1)))
-        figures[key] = {"mean": _mean(each), "sd": sd, "each": each}
-    missing = sorted({label for s in scores for label in s.missing})
-    return {**figures, "rows": scores[0].rows, "labels_without_positives": missing}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+        each = np.array([s.overall[key] for s in scores])
+        kept = each[~np.isnan(each)]
+        sd = float(kept.std(ddof=1)) if len(kept) > 1 else math.nan
+        mean = float(kept.mean()) if len(kept) else math.nan
+        figures[key] = {"mean": mean, "sd": sd, "each": each.tolist()}
+    missing = sorted({label for s in scores if s.rows for label in s.missing})
+    rows = sum(s.rows for s in scores) // len(scores)
+    return {**figures, "rows": rows, "labels_without_positives": missing}
 
 
 def score_votes(

@@ -97,16 +97,22 @@ def read_text(group: zarr.Group, name: str) -> npt.NDArray[np.str_]:
     return np.array([str(value) for value in values], dtype=np.str_)
 
 
-def read_fold(location: Location, split: str, rows: int) -> npt.NDArray[np.int8]:
+def read_fold(location: Location, split: str) -> npt.NDArray[np.int8]:
     """The fold of every field. `StoreError` where the split was made for fewer fields."""
     group = need(location, f"splits/{split}", f"split STORE --name {split}")
     fold = read_column(group, "fold")
+    rows = len(read_column(need(location, "fovs", "ingest SOURCE STORE"), "fov"))
     if len(fold) != rows:
         raise StoreError(
             f"'splits/{split}' deals {len(fold)} of {rows} fields; make it anew with "
             f"`zarrloc split STORE --name {split} --overwrite`"
         )
     return fold
+
+
+def row_folds(location: Location, split: str, samples: Samples) -> npt.NDArray[np.int8]:
+    """The fold of every row: cells follow their field."""
+    return read_fold(location, split)[samples.fov_index]
 
 
 def need_labels(samples: Samples) -> None:
@@ -123,3 +129,13 @@ def need_labels(samples: Samples) -> None:
             f"{int((samples.grade > 0).any(axis=1).sum())} a label; check the label table and "
             "`zarrloc info STORE --errors`"
         )
+
+
+def left_out(samples: Samples) -> list[str]:
+    """Notes on rows that can neither teach nor be scored."""
+    notes = []
+    if missing := int((~samples.finite).sum()):
+        notes.append(f"{missing} of {len(samples.finite)} rows left out: no embedding")
+    if unlabelled := int((samples.finite & ~(samples.grade > 0).any(axis=1)).sum()):
+        notes.append(f"{unlabelled} of {len(samples.finite)} rows left out: no label")
+    return notes

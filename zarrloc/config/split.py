@@ -8,11 +8,13 @@ from zarrloc.config.base import Config
 class SplitConfig(Config):
     """How the fields of a store are dealt into folds and a test set."""
 
-    folds: int = Field(5, ge=2, le=100, description="number of folds")
-    test: float = Field(0.0, ge=0, lt=1, description="share of the fields kept as a test set")
+    folds: int = Field(default=5, ge=2, le=100, description="number of folds")
+    test: float = Field(
+        default=0.0, ge=0, lt=1, description="share of the fields kept as a test set"
+    )
     group: str = Field(
-        "protein",
+        default="protein",
         description="what stays together: image (each field alone, as in the paper), protein, or "
         "any coordinate of the fields (donor, plate)",
     )
-    seed: int = Field(0, ge=0, description="seed of the random ties")
+    seed: int = Field(default=0, ge=0, description="seed of the random ties")

@@ -6,15 +6,12 @@ from typing import Any
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.evaluation import finite
-from zarrloc.heads import device_of
 from zarrloc.judge_head import judge_head
 from zarrloc.judge_neighbours import judge_neighbours
 from zarrloc.location import Location
 
 
-def evaluate(
-    store: str | Path | Location, config: EvaluateConfig, *, device: str = "auto"
-) -> dict[str, Any]:
+def evaluate(store: str | Path | Location, config: EvaluateConfig) -> dict[str, Any]:
     """Score a head (`config.head`) or nearest neighbours (`config.embedding`, `config.knn`).
 
     Returns what `--json` prints. For a head: `test`, `validation` (each figure has `mean`, `sd`
@@ -24,9 +21,9 @@ def evaluate(
     """
     location = Location.of(store)
     if config.head and not (config.knn or config.embedding):
-        result = judge_head(location, config.head, config, device_of(device))
+        result = judge_head(location, config.head, config)
     elif config.embedding and config.knn and not config.head:
-        result = judge_neighbours(location, config.embedding, config, device_of(device))
+        result = judge_neighbours(location, config.embedding, config)
     else:
         raise ConfigError("give either --head NAME, or --embedding NAME with --knn 1,3,5,10,20")
     return dict(finite(result))

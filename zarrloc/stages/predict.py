@@ -50,7 +50,6 @@ def predict(
     config: PredictConfig,
     name: str | None = None,
     *,
-    device: str = "auto",
     overwrite: bool = False,
     out: str | Path | None = None,
 ) -> PredictSummary:
@@ -80,7 +79,9 @@ def predict(
         if found is not None and stage_attrs(found).stage == "train":
             raise ConfigError(f"'{path}' of {location.uri} is a trained head; pass another --name")
         claim(location, path, wanted, overwrite=overwrite)
-        probability = head.heads.probability(samples.features, device_of(device)).mean(axis=0)
+        probability = head.heads.probability(samples.features, device_of(config.device)).mean(
+            axis=0
+        )
         called = probability >= threshold
         _write(location, path, samples, head, probability, called, threshold, wanted)
     if out is not None:

@@ -109,7 +109,9 @@ def _groups(fovs: zarr.Group, by: str) -> npt.NDArray[np.str_]:
         return np.arange(len(fov)).astype(str)
     if by == "protein":
         return proteins_of(fovs)
-    texts = [n for n, array in fovs.arrays() if array.dtype.kind == "T" and len(array) == len(fov)]
+    texts = [
+        n for n, array in fovs.arrays() if array.dtype.kind == "T" and array.shape == fov.shape
+    ]
     if by not in texts:
         raise ConfigError(
             f"no coordinate '{by}' along the fields; --group takes image, "

@@ -48,7 +48,6 @@ def train(
     config: TrainConfig,
     name: str,
     *,
-    device: str = "auto",
     overwrite: bool = False,
     save: str | Path | None = None,
 ) -> TrainSummary:
@@ -63,7 +62,7 @@ def train(
     fold = row_folds(location, config.split, samples)
     wanted = StageAttrs.of(
         "train",
-        config.model_dump(mode="json"),
+        config.model_dump(mode="json", exclude={"device"}),
         {
             samples.group: samples.stage.fingerprint,
             f"splits/{config.split}": stage_attrs(
@@ -71,12 +70,12 @@ def train(
             ).fingerprint,
             "values": f"{digest({'x': samples.features, 'y': samples.grade, 'fold': fold}):016x}",
         },
-        execution={"device": device_of(device)},
+        execution={"device": device_of(config.device)},
     )
     with hold(location, path, new_run_id()):
         notes = left_out(samples)
         if claim(location, path, wanted, overwrite=overwrite) is None:
-            trained = fit(samples, fold, config, device_of(device))
+            trained = fit(samples, fold, config)
             _write(location, path, samples, fold, config, wanted, trained)
         else:
             notes.insert(0, "nothing to do: trained already with these settings on these values")
@@ -87,11 +86,12 @@ def train(
     return TrainSummary(path, config.weak, head.validation, head.test, notes)
 
 
-def fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
+def fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig) -> Heads:
     """Heads of all folds on the rows that can teach."""
     truth = truth_of(samples.grade, config.weak)
     usable = samples.finite & truth.labelled
     rows = training_rows(fold[usable], int(fold.max()) + 1)
+    device = device_of(config.device)
     return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
 
 

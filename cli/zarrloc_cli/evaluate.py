@@ -1,0 +1,28 @@
+"""`zarrloc evaluate`."""
+
+import json
+from typing import Any
+
+import click
+
+from zarrloc.config.evaluate import EvaluateConfig
+from zarrloc_cli.options import config_options
+
+
+@click.command()
+@click.argument("store")
+@config_options(EvaluateConfig)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
+def command(store: str, as_json: bool, **options: Any) -> None:
+    """Score a head of STORE, or the nearest neighbours of an embedding.
+
+    \b
+    zarrloc evaluate oc.zarr --head head
+    zarrloc evaluate oc.zarr --embedding dino --knn 1,3,5,10,20 --exclude-same protein
+    """
+    config = EvaluateConfig.of(options)
+    from zarrloc.scorecard import lines
+    from zarrloc.stages.evaluate import evaluate
+
+    result = evaluate(store, config)
+    click.echo(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines(result)))

@@ -1,0 +1,44 @@
+"""Brightness as features: the baseline that knows no pattern."""
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.baselines import intensity_statistics
+from zarrloc.fovs import Fovs, read_fovs
+from zarrloc.location import Location, StoreClock
+from zarrloc.samples import Samples
+from zarrloc.store import need, read_column
+
+Array32 = npt.NDArray[np.float32]
+
+
+def intensities(location: Location, samples: Samples) -> dict[str, Array32]:
+    """Intensity statistics of every row: of all channels, and of the nucleus alone."""
+    fovs = Fovs.of(location)
+    if samples.cells is not None:
+        table = need(location, samples.cells, "segment STORE")
+        names = ("mean", "sd", "p5", "p50", "p95")
+        columns = [read_column(table, f"intensity_{name}") for name in names]
+        statistics = np.stack(columns, axis=-1).astype(np.float32)
+    else:
+        statistics = np.concatenate(
+            [
+                _field_statistics(location, start, min(start + fovs.shard, fovs.rows))
+                for start in range(0, fovs.rows, fovs.shard)
+            ]
+        )
+    statistics = np.nan_to_num(statistics)
+    found = {"intensity statistics": statistics.reshape(len(statistics), -1)}
+    if "nucleus" in fovs.roles:
+        found["nucleus channel only"] = statistics[:, fovs.roles.index("nucleus")]
+    return found
+
+
+def _field_statistics(location: Location, start: int, stop: int) -> Array32:
+    block = read_fovs(location, start, stop, StoreClock())
+    return np.stack(
+        [
+            intensity_statistics(image[:, : max(height, 1), : max(width, 1)])
+            for image, height, width in zip(block.image, block.height, block.width, strict=True)
+        ]
+    )
