@@ -76,7 +76,7 @@ class Forward:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """`(n, channel, y, x)` -> features `(n, feature)` and the largest input `(n,)`, float32."""
         backbone = self.backbone
-        inputs, _ = preprocess.prepare(
+        inputs, largest = preprocess.prepare(
             images,
             self.channel_map,
             preprocess.Size.parse(self.size),
@@ -88,7 +88,7 @@ class Forward:
             images.device.type, torch.bfloat16, enabled=self.execution.get("precision") == "bf16"
         ):
             features = torch.cat([backbone(one) for one in inputs], dim=1)
-        return features.float(), inputs.abs().amax((0, 2, 3, 4))
+        return features.float(), largest
 
     def fitting(self, work: Callable[[int], T]) -> T:
         """`work(batch)`; where that runs out of GPU memory, all of it again with half the batch."""

@@ -36,6 +36,14 @@ class IngestConfig(Config):
         description="FOVs in one shard; default: as many as fit 128 MiB, at most 64.",
     )
 
+    @field_validator("axes")
+    @classmethod
+    def _are_axes(cls, value: str | None) -> str | None:
+        letters = (value or "YX").upper()
+        if len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters) <= set("TZCYX"):
+            raise ValueError("expected letters of TZCYX, each at most once, Y and X among them")
+        return None if value is None else letters
+
     @field_validator("field_size")
     @classmethod
     def _is_size(cls, value: str | None) -> str | None:

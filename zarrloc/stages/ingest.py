@@ -75,7 +75,8 @@ class IngestStage:
 
     location: Location
     roles: tuple[str, ...]
-    named_by_files: bool
+    by_name: bool
+    """Channels are put in order by their names in the file, not by place."""
     dtype: str
     height: int
     width: int
@@ -122,7 +123,9 @@ class IngestStage:
             return
         try:
             rows.put(at, self.read_field(source))
-            rows.content[at] = sources.content_hash(source, unsigned=self.unsigned)
+            # An object's ETag speaks of its content already; a second download would tell no more.
+            if not files.is_remote(source.paths[0]):
+                rows.content[at] = sources.content_hash(source, unsigned=self.unsigned)
         except SourceError as error:
             rows.error[at] = str(error)
 
@@ -131,7 +134,7 @@ class IngestStage:
         pixels = fields.read_field(
             source,
             self.roles,
-            channels_given=not self.named_by_files,
+            channels_given=not self.by_name,
             project=self.project,
             reader=self.reader
             or partial(
@@ -277,11 +280,11 @@ def ingest(
         commit(location, GROUP)
         ledger = Ledger(location, GROUP, COLUMNS, len(rows), shard)
         stage = IngestStage(
-            location, shape.roles, shape.named_by == "files", shape.dtype, shape.height,
+            location, shape.roles, shape.named_by != "given", shape.dtype, shape.height,
             shape.width, config.axes, config.project, unsigned, reader,
         )  # fmt: skip
         identities = [
-            _identity(ledger, row, one, rehash, unsigned) for row, one in enumerate(rows.sources)
+            _identity(ledger, row, one, rehash) for row, one in enumerate(rows.sources)
         ]
         inputs, payloads = _plan(ledger, rows, identities, wanted.fingerprint)
         summary = drive(stage, ledger, inputs, run, token, payloads=payloads, quiet=quiet)
@@ -310,15 +313,16 @@ def _plan(
     return inputs, payloads
 
 
-def _identity(
-    ledger: Ledger, row: int, source: FovSource | None, rehash: bool, unsigned: bool
-) -> int:
+def _identity(ledger: Ledger, row: int, source: FovSource | None, rehash: bool) -> int:
     stored = int(ledger.columns["source_digest"][row])
     if source is None:
         return stored
-    if not rehash or source.problem:
+    if not rehash or source.problem or files.is_remote(source.paths[0]):
         return source.identity
-    content = sources.content_hash(source, unsigned=unsigned)
+    try:
+        content = sources.content_hash(source)
+    except SourceError:
+        return source.identity  # the worker finds out, and says why
     if content == int(ledger.columns["source_hash"][row]):
         return stored
     return combine([source.identity, content])
@@ -329,7 +333,7 @@ def _shape_of(
 ) -> Shape:
     """Learn from the files' headers what they have in common."""
     whole = [one for one in found if not one.problem]
-    is_opencell = bool(whole) and all(one.kind.startswith("opencell") for one in whole)
+    is_opencell = any(one.kind.startswith("opencell") for one in whole)
     if whole and files.is_remote(whole[0].paths[0]):
         whole = whole[:: max(1, len(whole) // REMOTE_HEADERS)]
     headers, reasons = [], [one.problem for one in found if one.problem]

@@ -1,0 +1,73 @@
+"""Every command and every line of Python in the README runs, in its order, on simulated data."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from zarrloc_cli.main import zarrloc
+
+from zarrloc import sources
+from zarrloc.config.simulate import SimulateConfig
+from zarrloc.simulate import simulate
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    text = "\n".join(blocks("bash")).replace("\\\n", " ")
+    return [shlex.split(line) for line in text.splitlines() if line.strip()]
+
+
+def test_make_has_the_targets_the_readme_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    targets = [words[1] for words in commands() if words[0] == "make"]
+    assert targets == ["demo", "test"]
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In this process; the bucket is a folder; published weights are random ones."""
+    from zarrloc import weights
+
+    find = sources.find
+
+    def local(source: object, **options: object) -> list[sources.FovSource]:
+        return find(tmp_path / "images" if "://" in str(source) else str(source), **options)  # type: ignore[arg-type]
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "find", local)
+    monkeypatch.setattr("zarrloc.engine.drive.choose", lambda *_: "serial")
+    obtain = weights.obtain
+    monkeypatch.setattr(
+        weights, "obtain", lambda backbone, given: obtain(backbone, given or "random:0")
+    )
+
+
+@pytest.mark.usefixtures("offline")
+def test_every_command_of_the_readme(tmp_path: Path) -> None:
+    simulate("data", SimulateConfig(proteins=2, fovs_per_protein=2, size=128, workers=1))
+    shutil.copytree("data/raw", "images")
+    for table in Path("data/labels").iterdir():
+        shutil.copy(table, ".")
+    names = [file.name for file in Path("images").iterdir()]
+    Path("labels.csv").write_text("path,label,plate\n" + "\n".join(f"{n},er,A" for n in names))
+    ran: list[list[str]] = []
+    for words in commands():
+        if words[0] == "zarrloc":
+            code = zarrloc.main(words[1:], standalone_mode=False)
+            assert code in (None, 0), words
+            ran.append(words)
+    assert len(ran) >= 9
+    for snippet in blocks("python"):
+        run: Callable[[str], None] = exec
+        run(snippet)
