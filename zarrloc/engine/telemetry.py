@@ -79,7 +79,9 @@ class Summary:
             if self.seconds[name]
         ]
         decode = self.seconds["read"] + self.seconds["decode"]
-        rate = f"; read at {self.bytes_read / decode / 1e6:.0f} MB/s stored" if decode else ""
+        rate = (
+            f"; read at {self.bytes_read / decode / 1e6:.0f} MB/s stored" if self.bytes_read else ""
+        )
         return f"time in {', '.join(parts)}; bottleneck: {self.bottleneck}{rate}"
 
 

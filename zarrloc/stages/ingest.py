@@ -1,35 +1,28 @@
-"""Ingest: image files become one sharded array of fields of view, with what is known of each.
-
-A block is one shard. Its FOVs are read one by one; a file that cannot be used leaves a zero field
-and its reason in `error`. FOVs that stand in the store already are taken from it.
-"""
+"""Ingest: image files become one sharded array of fields of view, with what is known of each."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import zarr
 
-from zarrloc import background, catalog, fields, files, labels, opencell, sources, tiff
+from zarrloc import background, catalog, files, labels, opencell, sources, tiff
 from zarrloc.catalog import Catalog
+from zarrloc.common import Shape, shape_of
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.digest import combine
-from zarrloc.engine.blocks import Block, Output
 from zarrloc.engine.drive import drive
 from zarrloc.engine.ledger import Ledger, receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import LockedError, SourceError
 from zarrloc.fovs import DIGESTED, GROUP
-from zarrloc.location import Location, StoreClock
+from zarrloc.location import Location
 from zarrloc.lock import hold
-from zarrloc.roles import map_channels, role_of
+from zarrloc.roles import role_of
 from zarrloc.sources import FovSource
+from zarrloc.stages.ingest_block import COLUMNS, IngestStage, Job
 from zarrloc.store import (
     PENDING,
     StageAttrs,
@@ -50,173 +43,6 @@ from zarrloc.store import (
 
 SHARD_BYTES = 128 << 20
 MOST_SHARD_FOVS = 64
-COLUMNS = (*DIGESTED, "source_digest", "source_hash")
-REMOTE_HEADERS = 16
-"""Of an object store's files so many are opened to learn their shape: each costs a download."""
-
-REMOVED = "its file is no longer in SOURCE, and the store's copy was marked as damaged"
-
-
-# --- one block ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to do for one row: read these files, or, where None, keep what the store has."""
-
-    source: FovSource | None
-    identity: int
-    keep: bool
-
-
-@dataclass(frozen=True)
-class IngestStage:
-    """Reads a block's files into `(fov, channel, y, x)`."""
-
-    location: Location
-    roles: tuple[str, ...]
-    by_name: bool
-    """Channels are put in order by their names in the file, not by place."""
-    dtype: str
-    height: int
-    width: int
-    axes: str | None
-    project: str | None
-    unsigned: bool = False
-    reader: tiff.Reader | None = None
-    group: str = GROUP
-    array: str | None = "image"
-    on_device: bool = False
-
-    def open(self) -> None:
-        """Nothing to load."""
-
-    def read(self, block: Block, clock: StoreClock) -> Any:
-        """Fields and columns of the block, read from files or kept from the store."""
-        rows = _Rows.of(len(block), len(self.roles), self.height, self.width, self.dtype)
-        jobs: Sequence[Job] = block.payload
-        kept = self._stored(block, clock) if any(job.keep for job in jobs) else None
-        for at, (row, job) in enumerate(zip(block.rows, jobs, strict=True)):
-            if row in block.skip:
-                rows.error[at] = block.skip[row]
-            elif job.keep and kept is not None:
-                rows.copy(at, kept)
-            else:
-                self._read_row(rows, at, job)
-        return rows
-
-    def device(self, data: Any) -> Any:
-        """Nothing to compute."""
-        return data
-
-    def finish(self, block: Block, state: Any) -> Output:
-        """The block's rows."""
-        aside = {"source_digest": state.digest, "source_hash": state.content}
-        columns = {"height": state.height, "width": state.width, "error": state.error}
-        return Output(state.image, {**columns, "background": state.background}, aside)
-
-    def _read_row(self, rows: "_Rows", at: int, job: Job) -> None:
-        source = job.source
-        rows.digest[at] = job.identity
-        if source is None:
-            rows.error[at] = REMOVED
-            return
-        try:
-            rows.put(at, self.read_field(source))
-            # An object's ETag speaks of its content already; a second download would tell no more.
-            if not files.is_remote(source.paths[0]):
-                rows.content[at] = sources.content_hash(source, unsigned=self.unsigned)
-        except SourceError as error:
-            rows.error[at] = str(error)
-
-    def read_field(self, source: FovSource) -> npt.NDArray[Any]:
-        """One field `(channel, y, x)` in the store's dtype and channel order. SourceError."""
-        pixels = fields.read_field(
-            source,
-            self.roles,
-            channels_given=not self.by_name,
-            project=self.project,
-            reader=self.reader
-            or partial(
-                fields.read_uri, axes=self.axes, channels=len(self.roles), unsigned=self.unsigned
-            ),
-        )
-        if pixels.dtype.name != self.dtype:
-            raise SourceError(f"has dtype {pixels.dtype.name}, the store holds {self.dtype}")
-        height, width = pixels.shape[1:]
-        if height > self.height or width > self.width:
-            raise SourceError(
-                f"is {height}x{width} px, larger than the store's {self.height}x{self.width}; "
-                f"ingest anew with --field-size {max(height, self.height)}x{max(width, self.width)}"
-            )
-        return pixels
-
-    def _stored(self, block: Block, clock: StoreClock) -> "_Rows":
-        group = self.location.group(GROUP, mode="r", clock=clock)
-        values = {
-            name: read_column(group, name, block.stop, block.start) for name in ("image", *COLUMNS)
-        }
-        return _Rows(
-            values["image"],
-            values["height"],
-            values["width"],
-            values["background"],
-            values["error"],
-            values["source_digest"],
-            values["source_hash"],
-        )
-
-
-@dataclass
-class _Rows:
-    """A block's rows while they are filled."""
-
-    image: npt.NDArray[Any]
-    height: npt.NDArray[np.int32]
-    width: npt.NDArray[np.int32]
-    background: npt.NDArray[np.float32]
-    error: npt.NDArray[Any]
-    digest: npt.NDArray[np.uint64]
-    content: npt.NDArray[np.uint64]
-
-    @classmethod
-    def of(cls, rows: int, channels: int, height: int, width: int, dtype: str) -> "_Rows":
-        return cls(
-            np.zeros((rows, channels, height, width), dtype),
-            np.zeros(rows, np.int32),
-            np.zeros(rows, np.int32),
-            np.zeros((rows, channels), np.float32),
-            np.full(rows, "", np.dtypes.StringDType()),
-            np.zeros(rows, np.uint64),
-            np.zeros(rows, np.uint64),
-        )
-
-    def put(self, at: int, pixels: npt.NDArray[Any]) -> None:
-        height, width = pixels.shape[1:]
-        self.image[at, :, :height, :width] = pixels
-        self.height[at], self.width[at] = height, width
-        self.background[at] = background.measure(pixels)
-
-    def copy(self, at: int, other: "_Rows") -> None:
-        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
-            mine[at] = theirs[at]
-
-
-# --- the whole ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What every field of the store has in common, and where the channel roles came from."""
-
-    roles: tuple[str, ...]
-    named_by: str
-    """`given`, `opencell` or `files`."""
-    dtype: str
-    height: int
-    width: int
-    pixel_size_um: float | None
-    notes: tuple[str, ...] = field(default=(), compare=False)
 
 
 def ingest(
@@ -256,7 +82,7 @@ def ingest(
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
     shape = (
-        _shape_of(found, config, unsigned, reader) if before is None else _shape_in(before, config)
+        shape_of(found, config, unsigned, reader) if before is None else _shape_in(before, config)
     )
     notes = list(shape.notes)
     old = catalog.EMPTY if before is None else _catalog_in(before)
@@ -283,9 +109,7 @@ def ingest(
             location, shape.roles, shape.named_by != "given", shape.dtype, shape.height,
             shape.width, config.axes, config.project, unsigned, reader,
         )  # fmt: skip
-        identities = [
-            _identity(ledger, row, one, rehash) for row, one in enumerate(rows.sources)
-        ]
+        identities = [_identity(ledger, row, one, rehash) for row, one in enumerate(rows.sources)]
         inputs, payloads = _plan(ledger, rows, identities, wanted.fingerprint)
         summary = drive(stage, ledger, inputs, run, token, payloads=payloads, quiet=quiet)
     summary.notes[:0] = notes
@@ -326,57 +150,6 @@ def _identity(ledger: Ledger, row: int, source: FovSource | None, rehash: bool) 
     if content == int(ledger.columns["source_hash"][row]):
         return stored
     return combine([source.identity, content])
-
-
-def _shape_of(
-    found: Sequence[FovSource], config: IngestConfig, unsigned: bool, reader: tiff.Reader | None
-) -> Shape:
-    """Learn from the files' headers what they have in common."""
-    whole = [one for one in found if not one.problem]
-    is_opencell = any(one.kind.startswith("opencell") for one in whole)
-    if whole and files.is_remote(whole[0].paths[0]):
-        whole = whole[:: max(1, len(whole) // REMOTE_HEADERS)]
-    headers, reasons = [], [one.problem for one in found if one.problem]
-    for one in whole:
-        try:
-            headers.append(_header(one, config, unsigned, reader))
-        except SourceError as error:
-            reasons.append(f"{Path(one.paths[0]).name} {error}")
-    if not headers:
-        raise SourceError(f"none of the {len(found)} images can be read; the first: {reasons[0]}")
-    names = catalog.commonest([h.channel_names or () for h in headers])
-    roles, how = map_channels(config.channels, names or None, is_opencell)  # type: ignore[arg-type]
-    if config.field_size:
-        height, width = map(int, config.field_size.split("x"))
-    else:
-        height, width = catalog.commonest([(h.size("Y"), h.size("X")) for h in headers])  # type: ignore[misc]
-    sizes = [h.pixel_size_um for h in headers if h.pixel_size_um]
-    pixel = config.pixel_size_um or (
-        opencell.PIXEL_SIZE_UM
-        if is_opencell
-        else (float(catalog.commonest(sizes)) if sizes else None)  # type: ignore[arg-type]
-    )
-    named_by = "given" if config.channels else "opencell" if is_opencell else "files"
-    return Shape(
-        roles,
-        named_by,
-        str(catalog.commonest([h.dtype for h in headers])),
-        height,
-        width,
-        pixel,
-        how,
-    )
-
-
-def _header(
-    source: FovSource, config: IngestConfig, unsigned: bool, reader: tiff.Reader | None
-) -> tiff.Header:
-    if reader is not None:
-        image = reader(source.paths[0])
-        shape, dtype = image.pixels.shape, image.pixels.dtype.name
-        return tiff.Header(shape, image.axes, dtype, image.channel_names, image.pixel_size_um)
-    channels = None if source.channels else len(config.channels) or None
-    return fields.describe(source, axes=config.axes, channels=channels, unsigned=unsigned)
 
 
 def _over(config: IngestConfig, before: zarr.Group | None) -> IngestConfig:
