@@ -40,51 +40,85 @@ def texture(fov: Fov) -> Vector:
 
 
 def geometry(fov: Fov) -> Vector:
-    """The protein within the true nuclei and cells: where, how grainy, in what shapes."""
-    cells, nuclei = fov.cells, fov.nuclei
-    inside, nuclear = cells > 0, nuclei > 0
+    """The protein within the true nuclei and cells: where, how grainy, in what shapes.
+
+    Measured cell by cell; the field's features are quantiles over its cells, which the tenth of
+    them that shows another pattern can't move far.
+    """
+    cells = Cells(fov)
     protein = fov.image[1].astype(np.float32)
-    protein -= np.percentile(protein[~inside], 50) if (~inside).any() else protein.min()
-    protein = _level_cells(protein, cells)
-    contact, free = _borders(cells)
-    rim = _signed(nuclear)
-    from_contact, from_free = (_away(mask) for mask in (contact, free))
-    border = np.minimum(from_contact, from_free)
-    zones = {
-        "core": rim < -5,
-        "rim": np.abs(rim) <= 2,
-        "near": (rim > 3) & (rim <= 10),
-        "middle": (rim > 10) & (border > 12),
-        "outer": (rim > 6) & (border > 3) & (border <= 12),
-        "contact": (from_contact <= 1.5) & (from_free > 6) & (rim > 5),
-        "beside": (from_contact > 4) & (from_contact <= 8) & (rim > 5),
-        "free": (from_free <= 3) & (from_contact > 6),
-    }
-    zones = {name: zone & inside for name, zone in zones.items()}
-    bands = _bands(protein)
-    hoechst = _bands(fov.image[0].astype(np.float32))
-    values: list[float] = []
-    means = [float(protein[zone].mean()) if zone.any() else 0.0 for zone in zones.values()]
-    values += [*means, *np.log(np.maximum(np.array(means), 0.02))]
-    parts = {
-        "nucleus": rim < -4,
-        "cytoplasm": inside & (rim > 3) & (border > 3),
-        "edge": inside & (border <= 3),
-    }
-    for part in parts.values():
+    dark = fov.cells == 0
+    protein -= np.median(protein[dark]) if dark.any() else protein.min()
+    protein /= np.maximum(cells.mean(protein, ~dark), 0.05 * protein.mean())[fov.cells]
+    columns = [np.log(np.maximum(cells.mean(protein, zone), 0.02)) for zone in cells.zones]
+    bands, dna = _bands(protein), _bands(fov.image[0].astype(np.float32))
+    for part in cells.parts:
         for band in bands:
-            values += _moments(band[part])
-        values += (
-            [*np.percentile(protein[part], [1, 10, 50, 90, 99, 99.9])] if part.any() else [0] * 6
-        )
-    for ours, dna in zip(bands, hoechst, strict=True):
-        values.append(_correlation(ours[zones["core"]], dna[zones["core"]]))
-    for part in (rim < -2, inside & (rim > 0)):
-        for share in (0.25, 0.5):
-            values += _shapes(protein, part, share, len(fov.grades))
-    values += _one_sidedness(protein, cells, nuclei, (rim > 0) & (rim < 16))
-    values += _coherence(protein, parts["cytoplasm"])
-    return np.nan_to_num(np.array(values, float), posinf=0, neginf=0)
+            power = cells.mean(band * band, part) + 1e-6
+            columns.append(np.log(power))
+            columns.append(np.cbrt(cells.mean(band * band * band, part)) / np.sqrt(power))
+    for ours, other in zip(bands, dna, strict=True):
+        both = cells.mean(ours * other, cells.zones[0])
+        norm = cells.mean(ours * ours, cells.zones[0]) * cells.mean(other * other, cells.zones[0])
+        columns.append(both / np.sqrt(norm + 1e-9))
+    for part in cells.parts[:2]:
+        columns += _shapes(cells, protein, part)
+    columns += _one_sidedness(cells, protein) + _coherence(cells, protein)
+    return np.concatenate([_quantiles(column[cells.whole]) for column in columns])
+
+
+def _quantiles(values: Vector) -> Vector:
+    values = values[np.isfinite(values)]
+    return np.asarray(np.percentile(values, [30, 50, 70]) if values.size else np.zeros(3))
+
+
+class Cells:
+    """The zones of all cells of a field, and means over them: a value a cell id, NaN for none."""
+
+    def __init__(self, fov: Fov) -> None:
+        self.ids, self.nuclei = fov.cells, fov.nuclei
+        self.count = int(fov.cells.max()) + 1
+        self.whole = np.bincount(fov.nuclei.ravel(), minlength=self.count) > 2000
+        self.whole[0] = False
+        inside = fov.cells > 0
+        contact, free = _borders(fov.cells)
+        self.rim = _away(fov.nuclei > 0) - _away(fov.nuclei == 0)
+        from_contact, from_free = _away(contact), _away(free)
+        border = np.minimum(from_contact, from_free)
+        rim = self.rim
+        self.zones = [
+            zone & inside
+            for zone in (
+                rim < -5,
+                np.abs(rim) <= 2,
+                (rim > 3) & (rim <= 10),
+                (rim > 10) & (border > 12),
+                (rim > 6) & (border > 3) & (border <= 12),
+                (from_contact <= 1.5) & (from_free > 6) & (rim > 5),
+                (from_contact > 4) & (from_contact <= 8) & (rim > 5),
+                (from_free <= 3) & (from_contact > 6),
+            )
+        ]
+        self.parts = [rim < -4, inside & (rim > 3) & (border > 3), inside & (border <= 3)]
+
+    def mean(self, value: npt.NDArray[np.floating], where: Mask) -> Vector:
+        """Of `value` over the pixels of every cell that are `where`."""
+        owner = self.ids[where]
+        number = np.bincount(owner, minlength=self.count)
+        total = np.bincount(owner, weights=value[where], minlength=self.count)
+        means: Vector = np.divide(total, number, out=np.full(self.count, np.nan), where=number > 0)
+        return means
+
+    def range(self, value: Image, where: Mask) -> tuple[Vector, Vector]:
+        """Median and 99th percentile of `value` over the pixels of every cell that are `where`."""
+        owner, values = self.ids[where], value[where]
+        order = np.argsort(owner, kind="stable")
+        edges = np.searchsorted(owner[order], np.arange(1, self.count))
+        found = np.full((2, self.count), np.nan)
+        for number, group in enumerate(np.split(values[order], edges)):
+            if group.size > 20:
+                found[:, number] = np.percentile(group, [50, 99])
+        return found[0], found[1]
 
 
 FEATURES: dict[str, Callable[[Fov], Vector]] = {
@@ -94,7 +128,7 @@ FEATURES: dict[str, Callable[[Fov], Vector]] = {
 
 def _zscore(channel: npt.NDArray[np.uint16]) -> Image:
     values = channel.astype(np.float32)
-    return (values - values.mean()) / values.std()
+    return np.asarray((values - values.mean()) / values.std(), np.float32)
 
 
 def _bands(channel: Image) -> list[Image]:
@@ -153,14 +187,6 @@ def _correlation(one: Image, other: Image) -> float:
     return float(one @ other / (np.sqrt((one @ one) * (other @ other)) + 1e-6))
 
 
-def _level_cells(protein: Image, cells: npt.NDArray[np.uint16]) -> Image:
-    """Every cell divided by its own mean (held above a third of the median cell's)."""
-    number = np.maximum(np.bincount(cells.ravel()), 1)
-    mean = np.bincount(cells.ravel(), weights=protein.ravel()) / number
-    usual = np.median(mean[1:][mean[1:] != 0])
-    return (protein / np.maximum(mean, usual / 3)[cells]).astype(np.float32)
-
-
 def _borders(cells: npt.NDArray[np.uint16]) -> tuple[Mask, Mask]:
     """Pixels of cells beside another cell, and beside none."""
     largest = ndimage.maximum_filter(cells, 3)
@@ -177,86 +203,68 @@ def _away(mask: Mask) -> Image:
     return np.asarray(ndimage.distance_transform_edt(~mask), np.float32)
 
 
-def _signed(mask: Mask) -> Image:
-    return _away(mask) - _away(~mask)
+def _shapes(cells: Cells, protein: Image, part: Mask) -> list[Vector]:
+    """Contrast, and number, size, length and filling of bright components, in every cell."""
+    smooth = np.asarray(ndimage.gaussian_filter(protein, 1.0, truncate=3), np.float32)
+    low, top = cells.range(smooth, part)
+    values = [np.log(np.maximum(top - low, 1e-3))]
+    level = (smooth - low[cells.ids]) / np.maximum(top - low, 1e-3)[cells.ids]
+    for share in (0.3, 0.7):
+        bright, _ = ndimage.label(part & (level > share))
+        area, length, width, home = _ellipses(bright, cells.ids)
+        big = area >= 5  # smaller ones are noise
+        area, length, width, home = area[big], length[big], width[big], home[big]
+        total = np.bincount(home, weights=area, minlength=cells.count)
+        values += [np.log1p(np.bincount(home, minlength=cells.count)), np.log1p(total)]
+        for value in (np.log(area), length / width, area / (length * width), width):
+            weighted = np.bincount(home, weights=area * value, minlength=cells.count)
+            values.append(weighted / np.maximum(total, 1))
+    return values
 
 
-def _shapes(protein: Image, part: Mask, share: float, cells: int) -> list[float]:
-    """Number, size, length and brightness of bright components, an average cell."""
-    if not part.any():
-        return [0.0] * 8
-    smooth = ndimage.gaussian_filter(protein, 1.0, truncate=3)
-    low, top = np.percentile(smooth[part][::3], [50, 99.7])
-    bright, _ = ndimage.label(part & (smooth > low + share * (top - low)))
-    area, length, width = _ellipses(bright)
-    big = area >= 5  # smaller ones are noise
-    if not big.any():
-        return [0.0] * 8
-    area, length, width = area[big], length[big], width[big]
-    return [
-        float(np.log(len(area) / cells)),
-        float(np.log(np.average(area, weights=area))),
-        float(np.log(np.median(area))),
-        float(np.log(area.sum() / part.sum())),
-        float(np.average(length / np.maximum(width, 1), weights=area)),
-        float(np.average(area / (length * width), weights=area)),
-        float(np.average(width, weights=area)),
-        float(np.log(max((top - low) / max(abs(low), 0.05), 1e-3))),
-    ]
-
-
-def _ellipses(instances: npt.NDArray[np.int32]) -> tuple[Vector, Vector, Vector]:
-    """Area and both axes of the ellipse of the same second moments, of every component."""
+def _ellipses(
+    instances: npt.NDArray[np.int32], ids: npt.NDArray[np.uint16]
+) -> tuple[Vector, Vector, Vector, npt.NDArray[np.int64]]:
+    """Of every component: area, axes of the ellipse of the same second moments, cell id."""
     y, x = np.nonzero(instances)
     owner = instances[y, x] - 1
     area = np.bincount(owner).astype(float)
 
-    def mean(values: Vector) -> Vector:
+    def mean(values: npt.ArrayLike) -> Vector:
         return np.asarray(np.bincount(owner, weights=values) / area)
 
-    dy, dx = y - mean(y.astype(float))[owner], x - mean(x.astype(float))[owner]
+    dy, dx = y - mean(y)[owner], x - mean(x)[owner]
     yy, xx, xy = mean(dy * dy) + 1 / 12, mean(dx * dx) + 1 / 12, mean(dy * dx)
     spread = np.hypot(yy - xx, 2 * xy)
-    return area, np.sqrt(8 * (yy + xx + spread)), np.sqrt(8 * np.maximum(yy + xx - spread, 1e-3))
+    home = np.zeros(len(area), np.int64)
+    home[owner] = ids[y, x]
+    length, width = (np.sqrt(8 * np.maximum(yy + xx + s, 1e-3)) for s in (spread, -spread))
+    return area, length, width, home
 
 
-def _one_sidedness(
-    protein: Image, cells: npt.NDArray[np.uint16], nuclei: npt.NDArray[np.uint16], ring: Mask
-) -> list[float]:
-    """How far, in mean over cells, the light around a nucleus lies to one side of it."""
-    ids = np.arange(1, int(cells.max()) + 1)
-    present = np.isin(ids, np.unique(nuclei))
-    centres = np.zeros((len(ids) + 1, 2))
-    centres[1:][present] = ndimage.center_of_mass(nuclei > 0, nuclei, ids[present])
-    y, x = np.nonzero(ring & (cells > 0))
-    owner = cells[y, x]
-    bearing = np.arctan2(y - centres[owner, 0], x - centres[owner, 1])
-    values: list[float] = []
+def _one_sidedness(cells: Cells, protein: Image) -> list[Vector]:
+    """How far the light around every nucleus lies to one side of it."""
+    y, x = np.indices(protein.shape)
+    nuclear = cells.nuclei > 0
+    around = (cells.rim > 0) & (cells.rim < 16) & (cells.ids > 0)
+    middle = [cells.mean(axis.astype(np.float32), nuclear)[cells.ids] for axis in (y, x)]
+    bearing = np.arctan2(y - middle[0], x - middle[1])
+    values = []
     for power in (1, 2):
-        weight = np.maximum(protein[y, x], 0) ** power
-        total = np.bincount(owner, weights=weight, minlength=len(ids) + 1)[1:][present] + 1e-6
-        east, north = (
-            np.bincount(owner, weights=weight * f(bearing), minlength=len(ids) + 1)[1:][present]
-            for f in (np.cos, np.sin)
-        )
-        side = np.hypot(east, north) / total
-        values += [*np.percentile(side, [25, 50, 75])]
+        light: Image = np.maximum(protein, 0) ** power
+        east = cells.mean(light * np.cos(bearing), around)
+        north = cells.mean(light * np.sin(bearing), around)
+        values.append(np.hypot(east, north) / (cells.mean(light, around) + 1e-6))
     return values
 
 
-def _coherence(protein: Image, part: Mask) -> list[float]:
-    """How parallel the texture runs, at three widths of neighbourhood."""
+def _coherence(cells: Cells, protein: Image) -> list[Vector]:
+    """How parallel the texture of the cytoplasm runs, at three widths of neighbourhood."""
     dy, dx = (ndimage.gaussian_filter(protein, 1.2, order=order) for order in ((1, 0), (0, 1)))
     values = []
     for reach in (3, 6, 12):
         yy, xx, xy = (_blur(p, reach) for p in (dy * dy, dx * dx, dy * dx))
-        coherence = np.hypot(yy - xx, 2 * xy) / (yy + xx + 1e-6)
-        values += (
-            [
-                float(coherence[part].mean()),
-                float(np.average(coherence[part], weights=(yy + xx)[part])),
-            ]
-            if part.any()
-            else [0.0, 0.0]
-        )
+        strength = np.hypot(yy - xx, 2 * xy)
+        along = cells.mean(strength, cells.parts[1])
+        values.append(along / (cells.mean(yy + xx, cells.parts[1]) + 1e-6))
     return values

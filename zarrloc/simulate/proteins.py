@@ -71,7 +71,7 @@ def draw_grades(rng: np.random.Generator, main: str) -> dict[str, int]:
     names = np.array([label for label in LABELS if label != main])
     weight = np.array([LABELS[name] for name in names], float) ** 0.5
     others = rng.choice(names, 3, replace=False, p=weight / weight.sum())
-    for label, grade, chance in zip(others, (3, 2, 1), (0.3, 0.3, 0.25), strict=True):
+    for label, grade, chance in zip(others, (3, 2, 1), (0.25, 0.3, 0.25), strict=True):
         if rng.random() < chance:
             grades[str(label)] = grade
     return grades
