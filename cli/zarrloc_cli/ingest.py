@@ -11,8 +11,8 @@ from zarrloc_cli.options import config_options, report, split
 
 
 @click.command()
-@click.argument("source", required=False)
-@click.argument("store")
+@click.argument("source", metavar="[SOURCE]")
+@click.argument("store", metavar="STORE", required=False)
 @click.option(
     "--manifest",
     type=click.Path(path_type=Path),
@@ -35,12 +35,16 @@ from zarrloc_cli.options import config_options, report, split
 @click.option("--unsigned", is_flag=True, help="Read a public object store without credentials.")
 @config_options(IngestConfig)
 @config_options(RunConfig)
-def command(source: str | None, store: str, **options: Any) -> int:
-    """Read images of SOURCE (folder, glob, object store) into STORE.
+def command(source: str | None, store: str | None, **options: Any) -> int:
+    """Read images of SOURCE (folder, glob, object store), or of a --manifest, into STORE.
 
     \b
     zarrloc ingest images/ oc.zarr --channels nucleus,protein --labels labels.csv
     """
+    if store is None:
+        source, store = None, source
+        if options["manifest"] is None or store is None:
+            raise click.UsageError("give SOURCE and STORE, or STORE and --manifest")
     from zarrloc.stages.ingest import failures, ingest
 
     config, run, rest = split(options, IngestConfig, RunConfig)

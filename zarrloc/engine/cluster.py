@@ -197,6 +197,7 @@ def _start(stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: 
                     processes=True,
                     memory_limit=run.memory_limit,
                     dashboard_address=run.dashboard,
+                    preload=["zarrloc.engine.worker"],
                     silence_logs=logging.CRITICAL,  # deaths are told in our own words
                 )
             stack.enter_context(cluster)
