@@ -11,15 +11,17 @@ import numpy as np
 from zarrloc.config.run import RunConfig
 from zarrloc.digest import combine
 from zarrloc.engine.blocks import Block, Output
-from zarrloc.engine.drive import drive
-from zarrloc.engine.ledger import Ledger, receipt_variables
+from zarrloc.engine.drive import drive, open_group
+from zarrloc.engine.ledger import receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
 from zarrloc.location import Location, StoreClock
 from zarrloc.lock import hold
-from zarrloc.store import PENDING, StageAttrs, Variable, allocate, claim, commit, ensure_root
+from zarrloc.store import PENDING, StageAttrs, Variable, ensure_root
 
 GROUP = "embeddings/toy"
+SERIAL = RunConfig(cluster="serial")
+LOCAL = RunConfig(cluster="local", workers=2, dashboard=":0")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class Toy:
             raise OSError("no model here")
 
     def read(self, block: Block, clock: StoreClock) -> Any:
+        for row in block.rows:
+            if row not in block.skip and self.do.get(row) == "unreadable":
+                raise ValueError(f"row {row} cannot be read")
         return np.array(block.rows, dtype=np.float32), block
 
     def device(self, data: Any) -> Any:
@@ -53,6 +58,8 @@ class Toy:
                     os._exit(9)
                 case "kill in company" if len(block.skip) < len(block) - 1:
                     os._exit(9)
+                case "environment":
+                    raise ValueError(os.environ.get("OMP_NUM_THREADS", "unset"))
         return rows
 
     def finish(self, block: Block, state: Any) -> Output:
@@ -63,33 +70,38 @@ class Toy:
 
 
 def run_toy(
-    where: Any, rows: int = 20, block_rows: int = 4, inputs: Any = None, **options: Any
+    where: Any,
+    rows: int = 20,
+    block_rows: int = 4,
+    *,
+    config: RunConfig = SERIAL,
+    settings: Mapping[str, Any] | None = None,
+    inputs: Mapping[int, Any] | None = None,
+    overwrite: bool = False,
+    **options: Any,
 ) -> Summary:
-    """Allocate or grow the toy's group and run it."""
-    location = Location.of(where)
-    config = options.pop("config", RunConfig(cluster="serial"))
-    overwrite = options.pop("overwrite", False)
-    toy = Toy(location, **options)
-    ensure_root(location)
-    with hold(location, GROUP, new_run_id()) as token:
-        wanted = StageAttrs.of(
-            "toy", {}, {}, block_rows=block_rows, array="value", digested=["error", "double"]
-        )
-        if claim(location, GROUP, wanted, overwrite=overwrite) is None:
-            variables = {
-                "value": Variable(("row", "feature"), "float32", (rows, 3), np.nan, block_rows),
-                "error": Variable(("row",), "string", (rows,), PENDING),
-                "double": Variable(("row",), "int64", (rows,), -1),
-                **receipt_variables(rows, block_rows),
-            }
-            attrs = {"zarrloc": wanted.model_dump()}
-            allocate(location, GROUP, variables, attrs=attrs, coords=["error"])
-        else:
-            Ledger.grow(location, GROUP, "row", rows, block_rows)
-        commit(location, GROUP)
-        ledger = Ledger(location, GROUP, ("error", "double"), rows, block_rows)
-        blocks = [
-            combine([tuple(range(b * block_rows, min(rows, (b + 1) * block_rows))), inputs])
-            for b in range(ledger.blocks)
+    """Allocate or grow the toy's group and run it; `inputs` says what a block is made from."""
+    toy = Toy(Location.of(where), **options)
+    wanted = StageAttrs.of(
+        "toy", settings or {}, {},
+        block_rows=block_rows, array=toy.array, digested=["error", "double"],
+    )  # fmt: skip
+    variables = {
+        "value": Variable(("row", "feature"), "float32", (rows, 3), np.nan, block_rows),
+        "error": Variable(("row",), "string", (rows,), PENDING),
+        "double": Variable(("row",), "int64", (rows,), -1),
+        "name": Variable(("row",), "string", (rows,)),
+        **receipt_variables(rows, block_rows),
+    }
+    names = np.array([f"r{row}" for row in range(rows)], np.dtypes.StringDType())
+    ensure_root(toy.location)
+    with hold(toy.location, GROUP, new_run_id()) as token:
+        ledger = open_group(
+            toy.location, GROUP, wanted, variables,
+            columns=("error", "double"), coords={"name": names}, overwrite=overwrite,
+        )  # fmt: skip
+        digests = [
+            combine([len(range(start, min(rows, start + block_rows))), (inputs or {}).get(block)])
+            for block, start in enumerate(range(0, rows, block_rows))
         ]
-        return drive(toy, ledger, blocks, config, token, unit="row", quiet=True)
+        return drive(toy, ledger, digests, config, token, unit="row", quiet=True)

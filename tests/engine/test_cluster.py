@@ -1,0 +1,106 @@
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.engine.toys import SERIAL
+from zarrloc.config.run import RunConfig
+from zarrloc.engine import cluster
+from zarrloc.engine.cluster import THREAD_VARIABLES, Dask, Done, executor
+from zarrloc.errors import ClusterError, ConfigError
+from zarrloc.forward import inference
+
+
+def _environment() -> dict[str, str | None]:
+    return {name: os.environ.get(name) for name in THREAD_VARIABLES}
+
+
+def _cpu_over_wall(threads: int) -> float:
+    """CPU time over wall time of matrix products in a process that would use all its cores."""
+    torch.set_num_threads(4)
+    matrix = torch.ones(600, 600)
+    with inference(threads):
+        wall, cpu = time.perf_counter(), time.process_time()
+        while time.perf_counter() - wall < 0.5:
+            matrix @ matrix
+        return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
+def test_a_local_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    before = _environment()
+    config = RunConfig(memory_limit="2GB", dashboard=":0", profile=tmp_path / "profile.html")
+    with executor("local", config, workers=1, threads=2, prefetch=2) as pool:
+        assert isinstance(pool, Dask)
+        assert pool.workers == 1
+        assert pool.dashboard.startswith("http://")
+        (there,) = pool.client.run(_environment).values()
+        assert there == dict.fromkeys(THREAD_VARIABLES, "2")
+        (about,) = pool.client.scheduler_info()["workers"].values()
+        assert (about["nthreads"], about["memory_limit"]) == (2, 2_000_000_000)
+        pool.submit([("load", (1,))], _cpu_over_wall)
+        (end,) = pool.completed()
+        assert end.key == "load"
+        assert end.value < 1.4
+    assert _environment() == before
+    assert "<html" in (tmp_path / "profile.html").read_text()
+
+
+def test_threads_are_those_of_the_task_and_the_callers_come_back() -> None:
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(_cpu_over_wall, 1).result() < 1.4
+    torch.set_num_threads(before)
+    with inference(3):
+        assert torch.get_num_threads() == 3
+        assert torch.is_inference_mode_enabled()
+    assert torch.get_num_threads() == before
+
+
+def _divide(a: int, b: int) -> float:
+    return a / b
+
+
+def test_serial_runs_what_is_asked_for_in_this_process() -> None:
+    with executor("serial", SERIAL, workers=9, threads=1, prefetch=2) as pool:
+        pool.submit([("a", (6, 3)), ("b", (1, 0)), ("c", (1, 1))], _divide)
+        assert pool.completed() == [Done("a", 2.0)]
+        (bad,) = pool.completed()
+        assert isinstance(bad.error, ZeroDivisionError)
+        assert not bad.killed
+        pool.cancel()
+        assert pool.workers == 1
+        with pytest.raises(IndexError):
+            pool.completed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "error", "words"),
+    [
+        ("serial", {"profile": "p.html"}, ConfigError, "--profile needs a Dask cluster"),
+        ("cuda", {}, ClusterError, "cuda"),
+        ("tcp://127.0.0.1:1", {}, ClusterError, "no Dask scheduler.*127.0.0.1:1"),
+    ],
+)
+def test_what_cannot_start_says_why(
+    kind: str, options: dict[str, Any], error: type[Exception], words: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(cluster, "CONNECT_S", 1, raising=False)
+    with pytest.raises(error, match=words):  # noqa: SIM117
+        with executor(kind, RunConfig(**options), workers=1, threads=1, prefetch=1):
+            pass
+
+
+def test_auto_takes_the_gpu_only_for_a_stage_that_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "has_cuda", lambda: True)
+    assert cluster.choose(RunConfig(), on_device=True) == "cuda"
+    assert cluster.choose(RunConfig(), on_device=False) == "local"
+    assert cluster.choose(RunConfig(cluster="serial"), on_device=True) == "serial"
+    monkeypatch.setattr(cluster, "has_cuda", lambda: False)
+    assert cluster.choose(RunConfig(), on_device=True) == "local"

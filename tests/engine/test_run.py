@@ -1,0 +1,187 @@
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
+from tests.objects import assert_same, opened
+from zarrloc.engine import drive, run
+from zarrloc.engine.cluster import Dask, Executor, executor
+from zarrloc.engine.ledger import Ledger
+from zarrloc.errors import ConfigError, LockedError
+from zarrloc.location import Location
+from zarrloc.lock import RunToken, StaleRun, hold
+from zarrloc.store import PENDING
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Executor]:
+    """Two worker processes for all tests here: starting them is what costs time."""
+    with executor("local", LOCAL, workers=2, threads=1, prefetch=2) as pool:
+        yield pool
+
+
+@pytest.fixture
+def pool(workers: Executor, monkeypatch: pytest.MonkeyPatch) -> Executor:
+    monkeypatch.setattr(drive, "executor", lambda *_, **__: nullcontext(workers))
+    return workers
+
+
+def _errors(store: Path) -> dict[int, str]:
+    error = opened(store, GROUP)["error"].values
+    return {row: str(text) for row, text in enumerate(error) if text}
+
+
+def _receipts(store: Path) -> np.ndarray[Any, Any]:
+    group = zarr.open_group(store, path=GROUP, mode="r")
+    return np.stack([group[name][:] for name in ("block_input", "block_output", "block_bytes")])  # type: ignore[index, list-item]
+
+
+def test_rows_are_what_the_stage_says(tmp_path: Path) -> None:
+    summary = run_toy(tmp_path / "s", rows=10, block_rows=4)
+    assert (summary.exit_code, summary.blocks_run, summary.rows_run) == (0, 3, 10)
+    data = opened(tmp_path / "s", GROUP)
+    np.testing.assert_array_equal(data["value"][:, 1], np.arange(10) + 1)
+    np.testing.assert_array_equal(data["double"], np.arange(10) * 2)
+    assert set(data.coords) == {"error", "name"}
+
+
+def test_the_same_command_again_has_nothing_to_do(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s")
+    again = run_toy(tmp_path / "s", do={0: "kill"})
+    assert (again.blocks_run, again.exit_code) == (0, 0)
+    assert "nothing to do" in again.lines()[0]
+
+
+def test_growing_runs_new_blocks_and_the_partial_one_alone(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", rows=10, block_rows=4)
+    before = _receipts(tmp_path / "s")
+    assert run_toy(tmp_path / "s", rows=17, block_rows=4).blocks_run == 3
+    np.testing.assert_array_equal(_receipts(tmp_path / "s")[:, :2], before[:, :2])
+    run_toy(tmp_path / "whole", rows=17, block_rows=4)
+    assert_same(tmp_path / "s", tmp_path / "whole", GROUP)
+
+
+def test_only_blocks_with_other_input_run(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", inputs={3: "old"})
+    assert run_toy(tmp_path / "s", inputs={3: "new"}).blocks_run == 1
+
+
+def test_other_settings_are_refused_with_the_difference_unless_overwritten(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", settings={"size": "224", "deep": {"a": 1}})
+    changed = {"size": "native", "deep": {"a": 2}}
+    with pytest.raises(ConfigError, match=r"\(deep\.a: 1 -> 2; size: 224 -> native\).*--overwrite"):
+        run_toy(tmp_path / "s", settings=changed)
+    assert run_toy(tmp_path / "s", settings=changed, overwrite=True).blocks_run == 5
+
+
+def test_processes_give_the_bytes_of_one_process(tmp_path: Path, pool: Executor) -> None:
+    run_toy(tmp_path / "local", rows=50)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drive, "executor", executor)
+        run_toy(tmp_path / "serial", rows=50, config=SERIAL)
+    assert_same(tmp_path / "local", tmp_path / "serial", GROUP)
+    np.testing.assert_array_equal(_receipts(tmp_path / "local"), _receipts(tmp_path / "serial"))
+
+
+@pytest.mark.parametrize("what", ["raise", "unreadable"])
+def test_a_row_that_raises_costs_that_row(tmp_path: Path, what: str) -> None:
+    summary = run_toy(tmp_path / "s", do={6: what})
+    assert (summary.exit_code, summary.rows_failed) == (3, 1)
+    (row, reason), = _errors(tmp_path / "s").items()  # fmt: skip
+    assert row == 6
+    assert reason.startswith("ValueError: row 6")
+    value = opened(tmp_path / "s", GROUP)["value"].values
+    assert np.isnan(value[6]).all()
+    np.testing.assert_array_equal(np.delete(value[:, 0], 6), np.delete(np.arange(20), 6))
+    assert run_toy(tmp_path / "s").blocks_run == 0
+    assert (
+        run_toy(tmp_path / "s", config=SERIAL.model_copy(update={"retry_failed": True})).exit_code
+        == 0
+    )
+    run_toy(tmp_path / "fine")
+    assert_same(tmp_path / "s", tmp_path / "fine", GROUP)
+
+
+def test_a_row_that_kills_its_worker_costs_that_row(tmp_path: Path, pool: Executor) -> None:
+    summary = run_toy(tmp_path / "s", rows=24, do={9: "kill", 2: "raise"})
+    assert (summary.exit_code, summary.rows_failed, summary.blocks_run) == (3, 2, 6)
+    errors = _errors(tmp_path / "s")
+    assert errors.keys() == {2, 9}
+    assert "its worker died while this FOV was computed alone" in errors[9]
+
+
+def test_a_block_that_kills_only_as_a_whole_is_left_undone(tmp_path: Path, pool: Executor) -> None:
+    summary = run_toy(tmp_path / "s", do={5: "kill in company"})
+    assert summary.exit_code == 1
+    assert "block 1 kills its worker though each FOV alone does not" in summary.failures[0]
+    assert _errors(tmp_path / "s") == dict.fromkeys(range(4, 8), PENDING)
+    assert run_toy(tmp_path / "s").blocks_run == 1
+
+
+def test_a_stage_that_cannot_open_fails_the_run_and_no_row(tmp_path: Path) -> None:
+    summary = run_toy(tmp_path / "s", do={-1: "open"})
+    assert summary.exit_code == 1
+    assert len(summary.failures) == 5
+    assert "OSError: no model here" in summary.failures[0]
+    assert set(_errors(tmp_path / "s").values()) == {PENDING}
+    with pytest.raises(RuntimeError, match=r"first 8 blocks all failed.*no model here"):
+        run_toy(tmp_path / "long", rows=100, do={-1: "open"})
+    assert run_toy(tmp_path / "long", rows=100).blocks_run == 25
+
+
+def test_a_second_run_is_told_who_holds_the_stage(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s")
+    with (
+        hold(Location.of(tmp_path / "s"), GROUP, "first"),
+        pytest.raises(LockedError, match=r"'embeddings/toy'.*run first \(pid \d+"),
+    ):
+        run_toy(tmp_path / "s")
+
+
+def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
+    lost = RunToken("gone", str(tmp_path / "nothing.lock"))
+    run_toy(tmp_path / "s")
+    toy = Toy(Location.of(tmp_path / "s"))
+    ledger = Ledger(toy.location, GROUP, ("error", "double"), 20, 4)
+    blocks = run.todo(ledger, [1] * 5)
+    assert len(blocks) == 5
+    with executor("serial", SERIAL, workers=1, threads=1, prefetch=1) as pool:
+        with pytest.raises(LockedError, match="this run stops"):
+            run.run(toy, ledger, blocks, pool, lost, quiet=True)
+        with pytest.raises(StaleRun):
+            run.run_block(toy, blocks[0], lost)
+
+
+def test_redone_blocks_are_undone_until_their_receipts_are_written(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", do={6: "raise"})
+    location = Location.of(tmp_path / "s")
+    Ledger(location, GROUP, ("error", "double"), 20, 4).reopen([1])
+    # As after a crash between the worker's write and the coordinator's receipt.
+    assert run_toy(tmp_path / "s").blocks_run == 1
+    assert _errors(tmp_path / "s") == {}
+
+
+def test_tasks_on_a_scheduler_carry_stage_run_and_attempt(tmp_path: Path) -> None:
+    toy = Toy(Location.of(tmp_path / "s"))
+    other = Toy(Location.of(tmp_path / "t"))
+    assert run.key_prefix(toy).startswith("embeddings.toy-")
+    assert run.key_prefix(toy) != run.key_prefix(other)
+
+
+def test_a_new_run_waits_for_tasks_of_an_older_one(pool: Executor, tmp_path: Path) -> None:
+    assert isinstance(pool, Dask)
+    toy = Toy(Location.of(tmp_path / "s"))
+    done = threading.Event()
+    future = pool.client.submit(time.sleep, 1.0, key=f"{run.key_prefix(toy)}-older-1-0")
+    future.add_done_callback(lambda _: done.set())
+    while not any(pool.client.processing().values()):
+        time.sleep(0.01)
+    run.wait_out(pool.client, run.key_prefix(toy), "newer")
+    assert done.wait(1)
