@@ -28,7 +28,7 @@ from zarrloc.location import Location
 from zarrloc.ssl.sources import open_data
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import plan, pretrain
-from zarrloc.store import write_group
+from zarrloc.store import Variable, allocate, commit, write_column, write_group
 
 FIELDS, SHARD, CELLS = 18, 4, 4
 FOLD = np.array([-1 if fov % 5 == 2 else fov % 3 for fov in range(FIELDS)], np.int8)
@@ -80,9 +80,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     location = Location.of(path)
     write_group(location, "splits/paper", {"fold": (("fov",), FOLD)}, attrs={})
-    write_group(
-        location, "segmentations/cells", {"mask": (("fov", "y", "x"), np.stack(masks))}, attrs={}
-    )
+    template = Variable(("fov", "y", "x"), "<u4", (FIELDS, 60, 60), grid_chunk=1)
+    group = allocate(location, "segmentations/cells", {"mask": template}, attrs={}, coords=())
+    write_column(group, "mask", np.stack(masks))
+    commit(location, "segmentations/cells")
     table = {key: np.concatenate([part[key] for part in tables]) for key in tables[0]}
     table["fov_index"] = np.repeat(np.arange(FIELDS), CELLS)
     table["keep"] = np.arange(FIELDS * CELLS) % 7 != 3
