@@ -3,16 +3,22 @@
 import csv
 import hashlib
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import tifffile
 from click.testing import CliRunner
+from numpy.random import SeedSequence
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.simulate import LABELS, Protein, draw_grades, simulate, simulate_fov
+from zarrloc.simulate.camera import expose
+from zarrloc.simulate.fields import smooth_noise
+from zarrloc.simulate.plan import plan, planned_fov
 
 NAME = re.compile(r"^OC-FOV_(.+)_(ENSG\d+)_(CID\d+)_(FID\d+)_(proj|stack)\.tif$")
 
@@ -120,8 +126,6 @@ def test_bytes_depend_on_the_seed_alone(tmp_path: Path, workers: int) -> None:
 
 
 def test_fovs_counts_fields_and_four_to_six_go_to_a_protein(tmp_path: Path) -> None:
-    from zarrloc.simulate.write import plan
-
     counts = [target.fovs for target in plan(SimulateConfig(fovs=103))]
     assert sum(counts) == 103
     assert set(counts[:-1]) == {4, 5, 6}
@@ -131,7 +135,7 @@ def test_fovs_counts_fields_and_four_to_six_go_to_a_protein(tmp_path: Path) -> N
 def test_nuclei_are_78_px_across_whatever_the_size() -> None:
     for side in (256, 600):
         across = []
-        for seed in range(3):
+        for seed in range(2 if side == 600 else 4):
             nuclei = simulate_fov({"er": 3}, shape=(side, side), seed=seed).nuclei
             border = set(np.unique(np.r_[nuclei[0], nuclei[-1], nuclei[:, 0], nuclei[:, -1]]))
             areas = np.bincount(nuclei.ravel())
@@ -165,7 +169,7 @@ def test_nuclear_labels_shine_in_the_nucleus_and_others_do_not(label: str, insid
 
 
 def test_about_one_cell_in_ten_shows_another_pattern() -> None:
-    fovs = [simulate_fov({"er": 3, "golgi": 1}, shape=(256, 256), seed=seed) for seed in range(25)]
+    fovs = [simulate_fov({"er": 3, "golgi": 1}, shape=(256, 256), seed=seed) for seed in range(14)]
     cells = [grades for fov in fovs for grades in fov.grades.values()]
     assert 0.04 < np.mean(["er" not in grades for grades in cells]) < 0.17
 
@@ -186,6 +190,63 @@ def test_drawn_grades_hold_the_main_label_at_three() -> None:
     assert all(grades["er"] == 3 for grades in drawn)
     assert {grade for grades in drawn for grade in grades.values()} == {1, 2, 3}
     assert 1.2 < np.mean([len(grades) for grades in drawn]) < 2.5
+
+
+def test_fields_of_a_protein_share_its_effects_but_not_their_seed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[tuple[Protein, tuple[int, ...]]] = []
+
+    def fake(grades: object, *, shape: object, protein: Protein, seed: SeedSequence) -> None:
+        given.append((protein, tuple(seed.generate_state(2))))
+
+    monkeypatch.setattr("zarrloc.simulate.plan.simulate_fov", fake)
+    config = SimulateConfig(proteins=20, fovs_per_protein=3)
+    for target in plan(config):
+        for field in range(target.fovs):
+            planned_fov(target, field, config)
+    proteins = [protein for protein, _ in given]
+    assert proteins == [protein for protein in proteins[::3] for _ in range(3)]
+    assert len({protein.peak for protein in proteins}) == 20
+    assert len({seed for _, seed in given}) == 60
+
+
+def test_main_labels_are_as_frequent_as_asked() -> None:
+    def mains(labels: str) -> Counter[str]:
+        config = SimulateConfig.of({"proteins": 340, "labels": labels})
+        return Counter(next(iter(target.grades)) for target in plan(config))
+
+    assert set(mains("balanced").values()) == {20}
+    assert mains("opencell").most_common(1)[0][0] == "cytoplasmic"
+
+
+def test_fields_hold_ten_to_forty_nuclei_and_touching_cells() -> None:
+    for seed in range(3):
+        fov = simulate_fov({"er": 3}, protein=Protein.draw(np.random.default_rng(seed)), seed=seed)
+        areas = np.bincount(fov.nuclei.ravel())[1:]
+        assert 10 <= np.sum(areas > 1500) <= 42
+        left, right = fov.cells[:, :-1], fov.cells[:, 1:]
+        assert np.sum((left != right) & (left > 0) & (right > 0)) > 50
+
+
+def test_noise_is_white_skewed_and_as_strong_as_the_background_asks() -> None:
+    empty = np.zeros((200, 200), np.float32)
+    noise = expose(
+        np.random.default_rng(0), empty, empty, focus_px=1, haze=0.05, background=700, gain=40
+    ).astype(float)
+    assert noise.mean() == pytest.approx(700, abs=4)
+    assert 40 < noise.std() < 85
+    assert abs(np.corrcoef(noise[:, 1:].ravel(), noise[:, :-1].ravel())[0, 1]) < 0.02
+    assert 0.6 < scipy.stats.skew(noise.ravel()) < 1.6
+
+
+def test_smooth_noise_has_unit_variance_and_its_scale() -> None:
+    noise = smooth_noise(np.random.default_rng(0), (400, 400), 4.0)
+    assert noise.dtype == np.float32
+    assert noise.std() == pytest.approx(1, abs=0.05)
+    # White noise blurred by a Gaussian of sd s has the autocorrelation exp(-d^2 / 4 s^2).
+    got = np.mean(noise[:, 4:] * noise[:, :-4]) / noise.var()
+    assert got == pytest.approx(np.exp(-1 / 4), abs=0.04)
 
 
 def test_refusals_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

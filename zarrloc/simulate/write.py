@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import tifffile
 
 from zarrloc.config.simulate import SimulateConfig
-from zarrloc.errors import ConfigError
+from zarrloc.errors import ClusterError, ConfigError
 from zarrloc.simulate.fov import Fov
 from zarrloc.simulate.plan import Target, plan, planned_fov
 
@@ -38,26 +39,23 @@ def simulate(out: str | os.PathLike[str], config: SimulateConfig | None = None) 
     the seed and the sizes, not on the number of processes. As in OpenCell, some file names carry
     another ENSG or another spelling of the gene than the tables: join by cell line.
 
-    Raises `ConfigError` if `out` holds anything already.
+    Raises `ConfigError` if `out` holds anything already, `ClusterError` if a process dies.
     """
     config = config or SimulateConfig()
-    target_path = Path(out)
-    if target_path.exists() and (not target_path.is_dir() or any(target_path.iterdir())):
-        raise ConfigError(f"{target_path} is not empty; expected a new folder: name another one")
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is not empty; expected a new folder: name another one")
     targets = plan(config)
-    partial = target_path.with_name(f"{target_path.name}.partial-{os.getpid()}")
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     try:
-        for folder in ("raw", "labels", "truth"):
-            (partial / folder).mkdir(parents=True)
+        for name in ("raw", "labels", "truth"):
+            (partial / name).mkdir(parents=True)
         rows = list(_write_fovs(partial, targets, config))
         _write_tables(partial, targets, rows)
-        os.replace(partial, target_path)
+        os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Summary(str(target_path), sum(t.fovs for t in targets), len(targets), len(rows))
-
-
-Job = tuple[Path, Target, int, int, SimulateConfig]
+    return Summary(str(folder), sum(t.fovs for t in targets), len(targets), len(rows))
 
 
 def _write_fovs(
@@ -71,12 +69,20 @@ def _write_fovs(
         for job in jobs:
             yield from _write_fov(job)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for rows in pool.map(_write_fov, jobs, chunksize=4):
-            yield from rows
+    try:
+        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+            for rows in pool.map(_write_fov, jobs, chunksize=4):
+                yield from rows
+    except BrokenProcessPool as error:
+        raise ClusterError(
+            "a process died while it simulated; a script needs `if __name__ == '__main__':` "
+            "around what it does, and workers=1 uses no other process"
+        ) from error
 
 
-def _write_fov(job: Job) -> list[dict[str, Any]]:
+def _write_fov(
+    job: tuple[Path, Target, int, int, SimulateConfig],
+) -> list[dict[str, Any]]:
     out, target, field, fid, config = job
     fov = planned_fov(target, field, config)
     stem = (
