@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zarrloc.config.segment import SegmentConfig
+from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
 from zarrloc.errors import ConfigError, WeightsError
 from zarrloc.segmenters import cpnet, dynamics, files, size, tiles
 from zarrloc.segmenters.masks import Mask
@@ -177,8 +177,9 @@ def load(config: SegmentConfig, device: torch.device) -> CellposeSegmenter:
         weights = Path(config.model)
         if not weights.is_file():
             raise WeightsError(
-                f"no model {config.model}: expected {', '.join(PUBLISHED)}, cpsam, watershed or "
-                "the PATH of Cellpose 1 to 3 weights"
+                f"no model {config.model}: expected "
+                f"{', '.join((*PUBLISHED, *CELLPOSE_4, 'watershed'))} or the PATH of Cellpose 1 to "
+                "3 weights"
             )
     net = cpnet.load(weights, device)
     diam_mean = published.diam_mean if published else float(net.diam_mean)

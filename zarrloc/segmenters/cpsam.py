@@ -16,7 +16,7 @@ from cellpose.models import CellposeModel
 
 # isort: on
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segmenters import files, tiles
+from zarrloc.segmenters import dynamics, files, tiles
 from zarrloc.segmenters.masks import Mask, numbered
 from zarrloc.segmenters.seam import Field, select
 from zarrloc.weights import hash_state
@@ -88,6 +88,7 @@ class CellposeSamSegmenter:
 
     def mask(self, state: Flows) -> Mask:
         """Masks of one field by cellpose's own dynamics."""
+        dynamics.accept_sparse_default()
         masks = resize_and_compute_masks(
             state.flow,
             state.logit,

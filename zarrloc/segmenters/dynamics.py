@@ -48,12 +48,19 @@ def masks_from_flows(
         return np.zeros(logit.shape, np.uint32)
     follow = _follow if interpolate else _follow_nearest
     ends = follow(flow * inside / FLOW_SCALE, inside, steps)
-    # Says aloud what is torch's default: the indices of Cellpose's histogram are clamped by it.
-    torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
+    accept_sparse_default()
     masks: Mask = get_masks_torch(ends.int(), np.nonzero(inside), logit.shape).astype(np.uint32)
     if flow_threshold > 0 and masks.any():
         masks[np.isin(masks, 1 + np.nonzero(_flow_errors(masks, flow) > flow_threshold)[0])] = 0
     return masks
+
+
+def accept_sparse_default() -> None:
+    """Opt out of torch's checks of sparse tensors, as it does unasked but not without a warning.
+
+    Cellpose clamps the indices of its histogram before it makes it one.
+    """
+    torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
 
 
 def clean(masks: npt.NDArray[np.integer[Any]], min_size: int) -> Mask:

@@ -15,7 +15,9 @@ def numbered(masks: npt.NDArray[np.integer[Any]]) -> Mask:
     return renumbered
 
 
-def without_small(masks: npt.NDArray[np.integer[Any]], min_px: float) -> Mask:
-    """`masks` without objects of fewer than `min_px` pixels, numbered 1..n."""
+def without_small(
+    masks: npt.NDArray[np.integer[Any]], min_px: float | npt.NDArray[np.float64]
+) -> Mask:
+    """`masks` without objects of fewer than `min_px` pixels (of all, or by id), numbered 1..n."""
     areas = np.bincount(masks.ravel())
     return numbered(np.where((areas < min_px)[masks], 0, masks))

@@ -24,10 +24,10 @@ class SizeModel:
     diam_mean: float
 
     def diameter_px(self, style: npt.NDArray[np.float32]) -> float:
-        """Diameter of the objects in an image of `style`, at least 5 px."""
+        """Diameter of the objects in an image of `style`, at least 5 px; without one, the mean."""
         log = self.slope @ (style - self.mean_style) + np.log(self.diam_mean) + self.mean_log
-        diameter = max(SMALLEST_PX, float(np.exp(log)))
-        return diameter if np.isfinite(diameter) else self.diam_mean
+        diameter = float(np.maximum(SMALLEST_PX, np.exp(log)))
+        return self.diam_mean if np.isnan(diameter) else diameter
 
     def hash(self) -> str:
         """Hex digest of the numbers."""

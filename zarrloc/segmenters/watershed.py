@@ -33,8 +33,8 @@ LOCAL_PX = 25.0
 SHAPE_SMOOTH, DENT = 0.03, 0.01
 """In diameters: what evens out a ragged edge, and how deep a waist parts two nuclei."""
 
-SMALLEST = 0.02
-"""Smallest piece of a nucleus at the field's border, in squared diameters."""
+SMALLEST, SMALLEST_CUT = 0.1, 0.02
+"""Smallest nucleus, whole and cut by the field's border, in squared diameters."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class WatershedSegmenter:
 def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float = 0) -> Mask:
     """Masks `(y, x)` of the bright, roundish objects of `image` `(y, x)`, ids 1..n.
 
-    `diameter_px` None is measured in the image. Pieces below `min_px` pixels go, and those below
-    0.02 squared diameters.
+    `diameter_px` None is measured in the image. What is below `min_px` pixels goes, and what is
+    too small for a nucleus of that diameter.
     """
     bright = _bright(image)
     depth = distance_transform_edt(np.pad(bright, 1, mode="edge"))[1:-1, 1:-1]
@@ -81,7 +81,10 @@ def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float
     depth = gaussian_filter(depth, SHAPE_SMOOTH * diameter)
     seeds, _ = label(h_maxima(depth, DENT * diameter), np.ones((3, 3)))
     masks = watershed(-depth, seeds, mask=bright)
-    return without_small(masks, max(min_px, SMALLEST * diameter**2))
+    border = np.concatenate((masks[[0, -1]].ravel(), masks[:, [0, -1]].ravel()))
+    smallest = np.full(masks.max() + 1, SMALLEST * diameter**2)
+    smallest[border] = SMALLEST_CUT * diameter**2
+    return without_small(masks, np.maximum(min_px, smallest))
 
 
 def _bright(image: Image) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,3 @@
+"""Tests here compare with cellpose itself, whose torchvision may need the shim."""
+
+import zarrloc._torchvision  # noqa: F401

@@ -1,0 +1,106 @@
+"""The watershed on simulated fields of known truth, and on shapes drawn here."""
+
+import numpy as np
+import numpy.typing as npt
+from cellpose.metrics import average_precision
+from scipy.ndimage import gaussian_filter
+from skimage.draw import disk
+
+from zarrloc.config.segment import SegmentConfig
+from zarrloc.segmenters import grow, load, segment_block
+from zarrloc.segmenters.watershed import segment_nuclei
+from zarrloc.simulate import simulate_fov
+
+Image = npt.NDArray[np.float32]
+
+
+def field(*where: tuple[int, int, float], radius: int = 30, offset: float = 600) -> Image:
+    """Blurred discs of the given brightness on a noisy offset, 200 x 260 px."""
+    image = np.zeros((200, 260))
+    for y, x, brightness in where:
+        image[disk((y, x), radius, shape=image.shape)] = brightness
+    noise = np.random.default_rng(0).normal(offset, 30, image.shape)
+    return (gaussian_filter(image, 1) + noise).astype(np.float32)
+
+
+def test_simulated_nuclei_and_cells_are_found() -> None:
+    segmenter = load(SegmentConfig(model="watershed"))
+    nuclei, cells = [], []
+    for seed, label in enumerate(("er", "nucleolus_gc", "big_aggregates")):
+        fov = simulate_fov({label: 3}, shape=(400, 400), seed=seed)
+        found = segment_nuclei(fov.image[0].astype(np.float32))
+        (grown,) = segment_block(segmenter, [fov.image], ("nucleus", "protein"))
+        nuclei.append((fov.nuclei, found))
+        cells.append((fov.cells, grown))
+        assert found.max() == grown.max()
+    assert pooled(nuclei) >= 0.8
+    assert pooled(cells) >= 0.6
+
+
+def pooled(pairs: list[tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]]) -> float:
+    """AP at IoU 0.5 over all fields as one, by cellpose's metric."""
+    true, found = zip(*pairs, strict=True)
+    _, hits, extra, missed = average_precision(list(true), list(found), [0.5])
+    return float(hits.sum() / (hits.sum() + extra.sum() + missed.sum()))
+
+
+def test_touching_nuclei_are_parted_and_dim_ones_kept_beside_bright_ones() -> None:
+    mask = segment_nuclei(field((60, 60, 900), (60, 112, 1000), (140, 200, 3000), (150, 60, 700)))
+    assert mask.max() == 4
+    assert mask[60, 60] != mask[60, 112]
+    areas = np.bincount(mask.ravel())[1:]
+    np.testing.assert_allclose(areas, np.pi * 30**2, rtol=0.15)
+
+
+def test_a_given_diameter_decides_what_is_debris() -> None:
+    image = field((60, 60, 900), radius=30) + field((150, 200, 900), radius=7, offset=0)
+    assert segment_nuclei(image, 60).max() == 1
+    assert segment_nuclei(image, 12).max() == 2
+    assert segment_nuclei(image, 12, min_px=300).max() == 1
+
+
+def test_a_field_without_light_has_no_nuclei() -> None:
+    assert not segment_nuclei(np.zeros((50, 60), np.float32)).any()
+    assert not segment_nuclei(np.full((50, 60), 700, np.float32)).any()
+
+
+def test_growth_by_distance_meets_halfway_and_keeps_ids() -> None:
+    seeds = np.zeros((11, 21), np.uint32)
+    seeds[5, 4], seeds[5, 16] = 7, 3
+    grown = grow.by_distance(seeds, 6)
+    assert (grown[5, 1:10] == 7).all()
+    assert (grown[5, 11:20] == 3).all()
+    assert not grown[0, 0]
+
+
+def seeds_and_ring() -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.bool_]]:
+    seeds, cell = np.zeros((200, 260), np.uint32), np.zeros((200, 260), bool)
+    seeds[disk((100, 90), 25)] = 4
+    cell[disk((100, 90), 45)] = True
+    return seeds, cell
+
+
+def test_a_cell_ends_where_its_light_does() -> None:
+    seeds, cell = seeds_and_ring()
+    light = field((100, 90, 800), radius=45)
+    grown = grow.along_light(seeds, light)
+    assert set(np.unique(grown)) == {0, 4}
+    assert (grown[cell] == 4).mean() > 0.97
+    assert (grown[~cell] == 0).mean() > 0.99
+
+
+def test_a_cell_with_light_in_the_nucleus_or_none_has_a_rim() -> None:
+    seeds, _ = seeds_and_ring()
+    radius = np.sqrt((seeds > 0).sum() / np.pi)
+    for light in (field((100, 90, 800), radius=20), field(), np.zeros((200, 260), np.float32)):
+        area = (grow.along_light(seeds, light) == 4).sum()
+        assert 1.3 < np.sqrt(area / np.pi) / radius < 1.5
+
+
+def test_neighbours_share_their_light_halfway() -> None:
+    seeds = np.zeros((200, 260), np.uint32)
+    seeds[disk((100, 60), 25)], seeds[disk((100, 140), 25)] = 1, 2
+    grown = grow.along_light(seeds, field((100, 100, 800), radius=90))
+    assert grown[100, 98] == 1
+    assert grown[100, 102] == 2
+    assert not grow.along_light(np.zeros_like(seeds), field()).any()
