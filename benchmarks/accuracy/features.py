@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ def geometry(fov: Fov) -> Vector:
     protein = fov.image[1].astype(np.float32)
     dark = fov.cells == 0
     protein -= np.median(protein[dark]) if dark.any() else protein.min()
-    protein /= np.maximum(cells.mean(protein, ~dark), 0.05 * protein.mean())[fov.cells]
+    protein /= np.maximum(cells.mean(protein, cells.zone(~dark)), 0.05 * protein.mean())[fov.cells]
     columns = [np.log(np.maximum(cells.mean(protein, zone), 0.02)) for zone in cells.zones]
     bands, dna = _bands(protein), _bands(fov.image[0].astype(np.float32))
     for part in cells.parts:
@@ -61,8 +62,8 @@ def geometry(fov: Fov) -> Vector:
         both = cells.mean(ours * other, cells.zones[0])
         norm = cells.mean(ours * ours, cells.zones[0]) * cells.mean(other * other, cells.zones[0])
         columns.append(both / np.sqrt(norm + 1e-9))
-    for part in cells.parts[:2]:
-        columns += _shapes(cells, protein, part)
+    for mask in cells.masks[:2]:
+        columns += _shapes(cells, protein, mask)
     columns += _one_sidedness(cells, protein) + _coherence(cells, protein)
     return np.concatenate([_quantiles(column[cells.whole]) for column in columns])
 
@@ -70,6 +71,14 @@ def geometry(fov: Fov) -> Vector:
 def _quantiles(values: Vector) -> Vector:
     values = values[np.isfinite(values)]
     return np.asarray(np.percentile(values, [30, 50, 70]) if values.size else np.zeros(3))
+
+
+class Zone(NamedTuple):
+    """Some pixels of the cells: flat indices, the cells they belong to, and how many each has."""
+
+    pixels: npt.NDArray[np.intp]
+    owner: npt.NDArray[np.uint16]
+    size: npt.NDArray[np.intp]
 
 
 class Cells:
@@ -87,7 +96,7 @@ class Cells:
         border = np.minimum(from_contact, from_free)
         rim = self.rim
         self.zones = [
-            zone & inside
+            self.zone(zone & inside)
             for zone in (
                 rim < -5,
                 np.abs(rim) <= 2,
@@ -99,23 +108,28 @@ class Cells:
                 (from_free <= 3) & (from_contact > 6),
             )
         ]
-        self.parts = [rim < -4, inside & (rim > 3) & (border > 3), inside & (border <= 3)]
+        self.masks = [rim < -4, inside & (rim > 3) & (border > 3), inside & (border <= 3)]
+        self.parts = [self.zone(mask) for mask in self.masks]
 
-    def mean(self, value: npt.NDArray[np.floating], where: Mask) -> Vector:
+    def zone(self, mask: Mask) -> Zone:
+        """The pixels of a mask, once and for all."""
+        pixels = np.flatnonzero(mask)
+        owner = self.ids.ravel()[pixels]
+        return Zone(pixels, owner, np.bincount(owner, minlength=self.count))
+
+    def mean(self, value: npt.NDArray[np.floating], where: Zone) -> Vector:
         """Of `value` over the pixels of every cell that are `where`."""
-        owner = self.ids[where]
-        number = np.bincount(owner, minlength=self.count)
-        total = np.bincount(owner, weights=value[where], minlength=self.count)
-        means: Vector = np.divide(total, number, out=np.full(self.count, np.nan), where=number > 0)
+        total = np.bincount(where.owner, weights=value.ravel()[where.pixels], minlength=self.count)
+        none = np.full(self.count, np.nan)
+        means: Vector = np.divide(total, where.size, out=none, where=where.size > 0)
         return means
 
-    def range(self, value: Image, where: Mask) -> tuple[Vector, Vector]:
+    def range(self, value: Image, where: Zone) -> tuple[Vector, Vector]:
         """Median and 99th percentile of `value` over the pixels of every cell that are `where`."""
-        owner, values = self.ids[where], value[where]
-        order = np.argsort(owner, kind="stable")
-        edges = np.searchsorted(owner[order], np.arange(1, self.count))
+        order = np.argsort(where.owner, kind="stable")
+        groups = np.split(value.ravel()[where.pixels[order]], np.cumsum(where.size)[:-1])
         found = np.full((2, self.count), np.nan)
-        for number, group in enumerate(np.split(values[order], edges)):
+        for number, group in enumerate(groups):
             if group.size > 20:
                 found[:, number] = np.percentile(group, [50, 99])
         return found[0], found[1]
@@ -206,7 +220,7 @@ def _away(mask: Mask) -> Image:
 def _shapes(cells: Cells, protein: Image, part: Mask) -> list[Vector]:
     """Contrast, and number, size, length and filling of bright components, in every cell."""
     smooth = np.asarray(ndimage.gaussian_filter(protein, 1.0, truncate=3), np.float32)
-    low, top = cells.range(smooth, part)
+    low, top = cells.range(smooth, cells.zone(part))
     values = [np.log(np.maximum(top - low, 1e-3))]
     level = (smooth - low[cells.ids]) / np.maximum(top - low, 1e-3)[cells.ids]
     for share in (0.3, 0.7):
@@ -244,17 +258,17 @@ def _ellipses(
 
 def _one_sidedness(cells: Cells, protein: Image) -> list[Vector]:
     """How far the light around every nucleus lies to one side of it."""
-    y, x = np.indices(protein.shape)
-    nuclear = cells.nuclei > 0
-    around = (cells.rim > 0) & (cells.rim < 16) & (cells.ids > 0)
-    middle = [cells.mean(axis.astype(np.float32), nuclear)[cells.ids] for axis in (y, x)]
-    bearing = np.arctan2(y - middle[0], x - middle[1])
+    nuclear = cells.zone(cells.nuclei > 0)
+    around = cells.zone((cells.rim > 0) & (cells.rim < 16) & (cells.ids > 0))
+    offset = [
+        axis - cells.mean(axis, nuclear)[cells.ids] for axis in np.indices(protein.shape, float)
+    ]
+    away = np.hypot(*offset) + 1e-6
     values = []
     for power in (1, 2):
         light: Image = np.maximum(protein, 0) ** power
-        east = cells.mean(light * np.cos(bearing), around)
-        north = cells.mean(light * np.sin(bearing), around)
-        values.append(np.hypot(east, north) / (cells.mean(light, around) + 1e-6))
+        north, east = (cells.mean(light * axis / away, around) for axis in offset)
+        values.append(np.hypot(north, east) / (cells.mean(light, around) + 1e-6))
     return values
 
 

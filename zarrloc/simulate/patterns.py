@@ -26,7 +26,7 @@ from zarrloc.simulate.scene import Scene
 Pattern = Callable[[Scene, Protein, np.random.Generator], Map]
 Rng = np.random.Generator
 
-_WEIGHT = (0.0, 0.12, 0.35, 1.0)  # of a grade
+_WEIGHT = (0.0, 0.1, 0.28, 1.0)  # of a grade
 
 
 def big_aggregates(scene: Scene, protein: Protein, rng: Rng) -> Map:

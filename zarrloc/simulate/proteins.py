@@ -53,7 +53,7 @@ class Protein:
             size=float(rng.lognormal(0, 0.16)),
             number=float(rng.lognormal(0, 0.35)),
             spread=float(rng.uniform(0.1, 0.9)),
-            diffuse=float(rng.lognormal(np.log(0.10), 0.8)),
+            diffuse=float(rng.lognormal(np.log(0.08), 0.75)),
             nuclear=float(rng.uniform(0.15, 1.0)),
             grain=float(rng.uniform(0.04, 0.2)),
             grain_px=float(rng.uniform(1.5, 6)),
@@ -65,6 +65,15 @@ class Protein:
         )
 
 
+# Each lies inside the other's pattern or on top of it: side by side nobody could tell both.
+_ALIKE = (
+    {"cell_contact", "membrane"},
+    {"chromatin", "nucleoplasm"},
+    {"er", "nuclear_membrane"},
+    {"nucleolus_fc_dfc", "nucleolus_gc"},
+)
+
+
 def draw_grades(rng: np.random.Generator, main: str) -> dict[str, int]:
     """Grades of a protein whose `main` label is 3; others as rarely as in OpenCell's table."""
     grades = {main: 3}
@@ -72,6 +81,6 @@ def draw_grades(rng: np.random.Generator, main: str) -> dict[str, int]:
     weight = np.array([LABELS[name] for name in names], float) ** 0.5
     others = rng.choice(names, 3, replace=False, p=weight / weight.sum())
     for label, grade, chance in zip(others, (3, 2, 1), (0.25, 0.3, 0.25), strict=True):
-        if rng.random() < chance:
+        if rng.random() < chance and not (grade == 3 and {main, str(label)} in _ALIKE):
             grades[str(label)] = grade
     return grades
