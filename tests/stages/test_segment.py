@@ -84,9 +84,8 @@ def test_more_objects_than_the_mask_can_number(
 @pytest.mark.parametrize("at", range(-(-FOVS // SHARD)))
 def test_stopped_at_any_block_and_resumed(fresh: Fresh, at: int) -> None:
     store, whole = fresh("a.zarr"), fresh("b.zarr")
-    run(whole)
     stop_at = xr.open_zarr(store, group="fovs").image.values[at * SHARD]
-    armed = [True]
+    armed: list[bool] = []
 
     def stops(image: npt.NDArray[Any], roles: tuple[str, ...]) -> npt.NDArray[Any]:
         if armed and np.array_equal(image, stop_at):
@@ -94,6 +93,8 @@ def test_stopped_at_any_block_and_resumed(fresh: Fresh, at: int) -> None:
             raise KeyboardInterrupt
         return bright_spots(image, roles)
 
+    run(whole, stops)
+    armed.append(True)
     with pytest.raises(KeyboardInterrupt):
         run(store, stops)
     assert int((opened(store).block_output == 0).sum()) == 3 - at

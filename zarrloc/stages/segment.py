@@ -176,8 +176,8 @@ def segment_fovs(
 
 
 def _refuse_missing_roles(segmenter: Segmenter, fovs: Fovs) -> None:
-    blank = np.zeros((len(fovs.roles), 1, 1), np.float32)
-    select(blank, fovs.roles, segmenter.roles)
+    if segmenter.roles:
+        select(np.zeros((len(fovs.roles), 1, 1), np.float32), fovs.roles, segmenter.roles)
 
 
 def _variables(fovs: Fovs) -> dict[str, Variable]:
