@@ -25,13 +25,14 @@ def make_store(
 ) -> Path:
     """`proteins` x `fields` fields; embedding `planted` is the truth + `noise`, `noise` is noise.
 
-    Each protein has one or two grade-3 labels and now and then a weak one. `embedding` settings
+    Each protein has one grade-3 label, every fifth two, and now and then a weak one. `embedding` settings
     go into the embeddings' recorded config.
     """
     rng = np.random.default_rng(seed)
     grade = np.zeros((proteins, len(LABELS)), np.uint8)
     grade[np.arange(proteins), np.arange(proteins) % len(LABELS)] = 3
-    grade[rng.random(grade.shape) < 0.1] = 3
+    pairs = np.arange(0, proteins, 5)
+    grade[pairs, (pairs + 1) % len(LABELS)] = 3
     grade[(rng.random(grade.shape) < 0.1) & (grade == 0)] = 2
     rows = np.repeat(np.arange(proteins), fields)
     grade, n = grade[rows], len(rows)

@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 from zarrloc.baselines import permuted, siblings_in_training
 from zarrloc.config.evaluate import EvaluateConfig
-from zarrloc.config.train import PROBE
 from zarrloc.errors import ConfigError
 from zarrloc.evaluation import score_folds, training_rows
 from zarrloc.head_store import StoredHead, read_head
-from zarrloc.heads import device_of, train_heads
+from zarrloc.heads import device_of
 from zarrloc.intensity import intensities
 from zarrloc.location import Location
 from zarrloc.metrics import Truth, truth_of
+from zarrloc.probe import train_probe
 from zarrloc.samples import Samples, left_out, need_labels, read_samples
 
 Array32 = npt.NDArray[np.float32]
@@ -40,8 +40,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         )  # fmt: skip
 
     def probe(answers: Truth, features: Array32) -> dict[str, Any]:
-        settings = PROBE.model_copy(update={"seed": config.seed})
-        heads = train_heads(features, answers, train, settings, device=device)
+        heads = train_probe(features, answers, train, device=device)
         return judge(answers, heads.probability(features, device))
 
     features = samples.features[rows]

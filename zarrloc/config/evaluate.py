@@ -47,7 +47,7 @@ class EvaluateConfig(DeviceConfig):
     bootstrap: int = Field(
         default=1000, ge=0, description="bootstrap resamples of the proteins; 0 = none"
     )
-    seed: int = Field(default=0, ge=0, description="seed of bootstrap, permutation and probe")
+    seed: int = Field(default=0, ge=0, description="seed of bootstrap and permutation")
 
 
 class PredictConfig(DeviceConfig):

@@ -45,7 +45,3 @@ class TrainConfig(HeadConfig, DeviceConfig):
         default="ignore",
         description="what grades 1 and 2 are: left out of loss and scores, positive, or negative",
     )
-
-
-PROBE = HeadConfig(hidden=(), dropout=0, lr=1e-2, epochs=100)
-"""The linear probe: logistic regressions, trained as a head without hidden layers."""

@@ -1,0 +1,250 @@
+"""Split, train, evaluate, predict on small stores of known truth."""
+
+import csv
+import importlib
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+
+from tests.labelled_store import LABELS, make_store
+from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
+from zarrloc.config.split import SplitConfig
+from zarrloc.config.train import TrainConfig
+from zarrloc.errors import ConfigError, StoreError
+from zarrloc.head_store import read_head
+from zarrloc.location import Location
+from zarrloc.scorecard import lines
+from zarrloc.stages.evaluate import evaluate
+from zarrloc.stages.predict import predict
+from zarrloc.stages.split import split
+from zarrloc.stages.train import train
+
+QUICK = {"hidden": (64,), "epochs": 60, "lr": 1e-2, "batch": 64}
+GROUPED = SplitConfig()
+PAPER = SplitConfig(test=0.1, group="image")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A store with both splits and a head on each of both embeddings."""
+    path = make_store(tmp_path_factory.mktemp("oc") / "oc.zarr")
+    split(path, GROUPED, "grouped")
+    split(path, PAPER, "paper")
+    for name in ("planted", "noise"):
+        train(path, TrainConfig(embedding=name, split="grouped", **QUICK), name)
+    train(path, TrainConfig(embedding="planted", split="paper", **QUICK), "paper")
+    return path
+
+
+def test_every_group_opens_with_xarray_without_a_warning(store):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = xr.open_zarr(store, group="splits/paper").load()
+        assert found.fold.dims == ("fov",)
+        assert found.fold.dtype == np.int8
+        assert set(found.fold.values) == {-1, 0, 1, 2, 3, 4}
+        head = xr.open_zarr(store, group="heads/planted").load()
+        assert head.probability.dims == ("fov", "label")
+        assert tuple(head.label.values) == LABELS
+        weights = xr.open_zarr(store, group="heads/planted/weights").load()
+        assert dict(weights.sizes) == {"fold": 5, "feature": 4, "unit_1": 64, "label": 4}
+
+
+def test_stored_probabilities_are_out_of_fold(store):
+    head = read_head(Location.of(store), "planted")
+    features = zarr.open_array(store / "embeddings/planted/embedding")[:]
+    every = head.heads.probability(features)
+    stored = zarr.open_array(store / "heads/planted/probability")[:]
+    np.testing.assert_allclose(stored, every[head.row_fold, np.arange(len(stored))], rtol=1e-5)
+
+
+def test_split_says_what_leaks_and_is_kept(store):
+    again = split(store, PAPER, "paper")
+    assert not again.made
+    text = "\n".join(again.lines())
+    assert "test: " in text
+    assert "leakage: 100.0%" in text
+    kept = dict(zarr.open_group(store / "splits/paper").attrs)["leakage"]
+    assert kept["parts"][0]["fold"] == -1
+    assert kept["parts"][0]["shared_proteins"] > 0
+    with pytest.raises(ConfigError, match=r"seed: 0 -> 1.*--overwrite"):
+        split(store, SplitConfig(seed=1), "grouped")
+    with pytest.raises(ConfigError, match=r"no coordinate 'donor'.*plate"):
+        split(store, SplitConfig(group="donor"), "donor")
+    assert split(store, SplitConfig(group="plate", folds=2), "plates").leakage.sibling_share == 0
+
+
+def test_planted_truth_scores_one_and_noise_does_not(store):
+    config = EvaluateConfig(head="planted", bootstrap=50, probe=True)
+    got = evaluate(store, config)
+    assert got["pooled"]["macro_f1"] == 1
+    assert got["probe"]["pooled"]["macro_f1"] == 1
+    assert got["weak"] == "ignore"
+    baselines = {name: one["pooled"]["macro_f1"] for name, one in got["baselines"].items()}
+    assert set(baselines) == {
+        "permuted labels",
+        "sibling look-up",
+        "intensity statistics",
+        "nucleus channel only",
+    }
+    assert baselines["sibling look-up"] == 0  # grouped by protein: nothing to look up
+    assert all(value < 0.6 for value in baselines.values())
+    noise = evaluate(store, EvaluateConfig(head="noise", bootstrap=0, baselines=False))
+    assert noise["pooled"]["macro_auroc"] == pytest.approx(0.5, abs=0.1)
+    json.dumps(got, allow_nan=False)
+    text = "\n".join(lines(got))
+    assert "linear probe, out of fold" in text
+    assert "sibling look-up" in text
+
+
+def test_image_split_shows_what_leakage_alone_scores(store):
+    got = evaluate(store, EvaluateConfig(head="paper", bootstrap=20, threshold="tuned"))
+    assert got["test"]["rows_are"] == "test set"
+    assert set(got["test"]["macro_f1"]) == {"mean", "sd", "each", "ci"}
+    assert got["baselines"]["sibling look-up"]["test"]["macro_f1"]["mean"] == 1
+    assert "head, test set" in "\n".join(lines(got))
+
+
+def test_neighbours_with_and_without_siblings(store):
+    got = evaluate(store, EvaluateConfig(embedding="planted", knn=(1, 3), bootstrap=20))
+    assert got["knn"]["1"]["macro_f1"] == 1
+    assert got["knn"]["1"]["macro_f1_excluding"]["none"] == 1
+    assert got["baselines"]["sibling look-up"]["3"]["macro_f1"] == 1
+    assert got["baselines"]["permuted labels"]["1"]["macro_f1"] < 0.6
+    config = EvaluateConfig(embedding="planted", knn=(1,), exclude_same="protein", baselines=False)
+    excluded = evaluate(store, config)
+    assert excluded["knn"]["1"]["macro_f1"] == got["knn"]["1"]["macro_f1_excluding"]["protein"]
+    assert "excl. protein" in "\n".join(lines(got))
+
+
+def test_more_neighbours_than_rows_is_a_note(store):
+    got = evaluate(store, EvaluateConfig(embedding="planted", knn=(500,), baselines=False))
+    assert any("fewer than" in note for note in got["notes"])
+
+
+def test_same_training_is_not_done_twice_and_other_settings_are_refused(store):
+    config = TrainConfig(embedding="planted", split="grouped", **QUICK)
+    assert "nothing to do" in "\n".join(train(store, config, "planted").lines())
+    other = config.model_copy(update={"epochs": 3})
+    with pytest.raises(ConfigError, match="epochs: 60 -> 3"):
+        train(store, other, "planted")
+
+
+def test_failed_rows_are_left_out_and_counted(tmp_path):
+    store = make_store(tmp_path / "oc.zarr")
+    zarr.open_array(store / "embeddings/planted/embedding")[:7] = np.nan
+    zarr.open_array(store / "fovs/grade")[10:15] = 0
+    split(store, GROUPED, "g")
+    summary = train(store, TrainConfig(embedding="planted", split="g", **QUICK), "head")
+    assert summary.notes == [
+        "7 of 200 rows left out: no embedding",
+        "5 of 200 rows left out: no label",
+    ]
+    stored = zarr.open_array(store / "heads/head/probability")[:]
+    assert np.isnan(stored[:7]).all()
+    assert np.isfinite(stored[7:]).all()
+    got = evaluate(store, EvaluateConfig(head="head", bootstrap=0, baselines=False))
+    assert got["pooled"]["rows"] == 188
+
+
+def test_a_store_without_labels_is_told_so(tmp_path):
+    store = make_store(tmp_path / "oc.zarr", labelled=False)
+    split(store, GROUPED, "g")
+    with pytest.raises(ConfigError, match=r"the store has no labels.*--labels"):
+        train(store, TrainConfig(embedding="planted", split="g"), "head")
+
+
+def test_a_split_that_is_absent_is_told_with_those_there_are(store):
+    with pytest.raises(StoreError, match=r"no 'splits/h'.*splits/grouped, splits/paper"):
+        train(store, TrainConfig(embedding="planted", split="h"), "x")
+
+
+def test_labels_of_other_proteins_are_told(tmp_path):
+    store = make_store(tmp_path / "oc.zarr")
+    zarr.open_array(store / "fovs/grade")[:] = 0
+    split(store, GROUPED, "g")
+    with pytest.raises(ConfigError, match="no row of 'embeddings/planted' has both"):
+        evaluate(store, EvaluateConfig(embedding="planted", knn=(1,)))
+
+
+def test_a_split_made_anew_does_not_leak_into_an_older_head(store, tmp_path):
+    copy = tmp_path / "copy.zarr"
+    shutil.copytree(store, copy)
+    before = evaluate(copy, EvaluateConfig(head="noise", bootstrap=0, baselines=False))
+    split(copy, SplitConfig(seed=9), "grouped", overwrite=True)
+    after = evaluate(copy, EvaluateConfig(head="noise", bootstrap=0, baselines=False))
+    assert before == after
+
+
+def test_saved_weights_say_what_they_are(store, tmp_path):
+    head = read_head(Location.of(store), "planted")
+    head.save(tmp_path / "head.safetensors")
+    arrays = load_file(tmp_path / "head.safetensors")
+    np.testing.assert_array_equal(arrays["weight_0"], head.heads.weights[0])
+    assert set(arrays) == {"mean", "scale", "weight_0", "weight_1", "bias_0", "bias_1"}
+
+
+def test_predict_new_images(store, tmp_path):
+    new = make_store(tmp_path / "new.zarr", seed=3, proteins=8, labelled=False)
+    zarr.open_array(new / "embeddings/planted/embedding")[2] = np.nan
+    config = PredictConfig(head=f"{store}/heads/planted", embedding="planted")
+    summary = predict(new, config, out=tmp_path / "calls.csv")
+    assert (summary.rows, summary.failed, summary.exit_code) == (40, 1, 3)
+    found = xr.open_zarr(new, group="heads/planted").load()
+    assert found.probability.dims == found.called.dims == ("fov", "label")
+    with (tmp_path / "calls.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[2]["er"] == ""
+    assert rows[0]["fov"] == "FID00000"
+    names = [label for label in LABELS if found.called.sel(label=label).values[0]]
+    assert rows[0]["called"].split(";") == names
+    truth = zarr.open_array(new / "embeddings/planted/embedding")[:] > 0.5
+    np.testing.assert_array_equal(found.called.values[3:], truth[3:])
+
+
+def test_predict_refuses_another_embedding_with_the_difference(store, tmp_path):
+    other = make_store(tmp_path / "new.zarr", size="224", weights="elsewhere.pth")
+    config = PredictConfig(head=f"{store}/heads/planted", embedding="planted")
+    with pytest.raises(ConfigError, match=r"\(size: native -> 224\)"):
+        predict(other, config)
+    with pytest.raises(ConfigError, match="is a trained head; pass another --name"):
+        predict(store, config, overwrite=True)
+    with pytest.raises(ConfigError, match="STORE/heads/NAME"):
+        predict(store, PredictConfig(head="planted", embedding="planted"))
+
+
+def test_evaluate_refuses_what_is_unclear(store):
+    for config in ({"head": "planted", "knn": (1,)}, {"embedding": "planted"}, {}):
+        with pytest.raises(ConfigError, match="give either --head"):
+            evaluate(store, EvaluateConfig(**config))
+    with pytest.raises(ConfigError, match="is of whole fields"):
+        evaluate(store, EvaluateConfig(embedding="planted", knn=(1,), labels="expert"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["split", "--name", "grouped"], "leakage: 0.0%"),
+        (["evaluate", "--head", "planted", "--no-baselines", "--bootstrap", "0"], "macro-F1"),
+        (["evaluate", "--embedding", "planted", "--knn", "1,3", "--no-baselines"], "excl. none"),
+    ],
+)
+def test_commands_print_a_table(store, arguments, expected):
+    command = importlib.import_module(f"zarrloc_cli.{arguments[0]}").command
+    result = CliRunner().invoke(command, [str(store), *arguments[1:]], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert expected in result.output
+
+
+def test_json_is_one_object(store):
+    command = importlib.import_module("zarrloc_cli.evaluate").command
+    arguments = [str(store), "--embedding", "planted", "--knn", "1,3", "--json", "--no-baselines"]
+    result = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert json.loads(result.output)["knn"]["3"]["macro_f1"] == 1
