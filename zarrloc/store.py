@@ -202,7 +202,7 @@ def allocate(
     return group
 
 
-def add_variable(group: zarr.Group, name: str, variable: Variable) -> zarr.Array[Any]:
+def add_variable(group: zarr.Group, name: str, variable: Variable) -> None:
     """Create one array of a group, replacing one of that name."""
     rows, *rest = variable.shape
     shards: tuple[int, ...] | None = None
@@ -212,7 +212,7 @@ def add_variable(group: zarr.Group, name: str, variable: Variable) -> zarr.Array
     else:
         chunks = (COLUMN_CHUNK, *rest)
     text = variable.dtype == "string"
-    return group.create_array(
+    group.create_array(
         name,
         shape=(rows, *rest),
         dtype=zarr.dtype.VariableLengthUTF8() if text else variable.dtype,  # type: ignore[arg-type]
@@ -223,8 +223,6 @@ def add_variable(group: zarr.Group, name: str, variable: Variable) -> zarr.Array
         dimension_names=variable.dims,
         attributes=dict(variable.attrs),
         overwrite=True,
-        # With empty chunks left out, "no object" would mean both "all zero" and "not done".
-        config={"write_empty_chunks": True},
     )
 
 
@@ -394,10 +392,12 @@ def read_column(
 
 
 def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
-    """The array `name` of a group."""
+    """The array `name` of a group, which stores every chunk that is written to it."""
     array = group[name]
     assert isinstance(array, zarr.Array), f"{group.path}/{name} is a group"
-    return array
+    # With empty chunks left out, "no object" would mean both "all zero" and "not done". Metadata
+    # do not remember this: a handle has it or has it not.
+    return array.with_config({"write_empty_chunks": True})
 
 
 # --- look ---------------------------------------------------------------------------------------

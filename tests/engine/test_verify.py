@@ -1,0 +1,137 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zarr
+from zarrloc_cli.main import main
+
+from tests.engine.toys import GROUP, run_toy
+from tests.objects import assert_nothing_but_zarr, assert_same
+from zarrloc.engine.verify import Finding, verify
+from zarrloc.errors import LockedError, StoreError
+from zarrloc.location import Location
+from zarrloc.lock import hold
+
+BLOCK = f"{GROUP}/value/c/2/0"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    run_toy(tmp_path / "s")
+    return tmp_path / "s"
+
+
+def _only(store: Path, **options: bool) -> Finding:
+    (found,) = verify(store, **options)
+    return found
+
+
+def _delete(path: Path) -> None:
+    path.unlink()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def _swap(path: Path) -> None:
+    """The object of another block: sound in itself."""
+    path.write_bytes(path.with_name("0").parent.parent.joinpath("0/0").read_bytes())
+
+
+def test_a_sound_store_has_no_findings(store: Path) -> None:
+    assert _only(store) == Finding(GROUP, 5, 0)
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+    assert _only(store, deep=True, repair=True) == Finding(GROUP, 5, 0)
+    assert run_toy(store).blocks_run == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "deep", "words"),
+    [
+        (_delete, False, "its object is missing"),
+        (_truncate, False, "bytes, its receipt says"),
+        (_flip, True, "cannot be decoded|differ from its receipt"),
+        (_swap, True, "differ from its receipt"),
+    ],
+)
+def test_damage_is_found_repaired_and_redone(
+    store: Path, tmp_path: Path, damage: Callable[[Path], None], deep: bool, words: str
+) -> None:
+    damage(store / BLOCK)
+    if deep:
+        assert not _only(store).bad or damage is _swap
+    found = _only(store, deep=deep)
+    assert found.bad.keys() == {2}
+    assert re.search(words, found.bad[2])
+    assert run_toy(store).blocks_run == 0  # looking changes nothing
+    _only(store, deep=deep, repair=True)
+    assert _only(store).undone == 1
+    assert run_toy(store).blocks_run == 1
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+    run_toy(tmp_path / "whole")
+    assert_same(store, tmp_path / "whole", GROUP)
+
+
+def test_a_wrong_column_is_damage_too(store: Path) -> None:
+    group = zarr.open_group(store, path=GROUP, mode="r+")
+    group["double"][5] = 7  # type: ignore[index]
+    assert _only(store).bad == {}
+    assert _only(store, deep=True).bad.keys() == {1}
+
+
+def test_debris_and_strangers_are_cleared(store: Path) -> None:
+    partial = store / f"{BLOCK}.1234.partial"
+    stranger = store / f"{GROUP}/value/c/9/0"
+    for path in (partial, stranger):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    assert set(_only(store).debris) == {str(partial), str(stranger)}
+    assert partial.exists()
+    _only(store, repair=True)
+    assert not partial.exists()
+    assert not stranger.exists()
+    assert_nothing_but_zarr(store)
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+
+
+def test_rows_that_failed_and_blocks_not_done_are_no_damage(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", do={1: "raise"})
+    assert _only(tmp_path / "s", deep=True) == Finding(GROUP, 5, 0)
+    run_toy(tmp_path / "t", do={-1: "open"})
+    assert _only(tmp_path / "t", deep=True) == Finding(GROUP, 5, 5)
+
+
+def test_nothing_is_repaired_under_a_live_run(store: Path) -> None:
+    with hold(Location.of(store), GROUP, "alive"):
+        assert _only(store).bad == {}
+        with pytest.raises(LockedError, match="run alive"):
+            verify(store, repair=True)
+
+
+def test_without_a_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store at"):
+        verify(tmp_path / "none")
+
+
+def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def call(*options: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["verify", str(store), *options])
+        return int(end.value.code or 0), capsys.readouterr().out
+
+    assert call("--deep") == (0, f"{GROUP}: 5 blocks, 0 not done, 0 bad, 0 left-over files\n")
+    (store / BLOCK).unlink()
+    code, said = call()
+    assert code == 3
+    assert "block 2: its object is missing" in said
+    assert "`--repair`" in said
+    assert call("--repair")[0] == 0
+    assert call() == (0, f"{GROUP}: 5 blocks, 1 not done, 0 bad, 0 left-over files\n")
