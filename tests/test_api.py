@@ -1,0 +1,32 @@
+import subprocess
+import sys
+
+import pytest
+
+import zarrloc
+
+
+def test_the_public_names_are_there_and_no_other() -> None:
+    assert set(zarrloc.__all__) >= {"embed", "ingest", "info", "open_store", "verify"}
+    for name in zarrloc.__all__:
+        assert getattr(zarrloc, name).__name__ == name
+        assert getattr(zarrloc, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = zarrloc.nonsense
+
+
+def test_importing_a_stage_does_not_hide_its_function() -> None:
+    code = (
+        "import zarrloc, zarrloc.stages.embed, zarrloc.stages.ingest, zarrloc.engine.verify\n"
+        "assert all(callable(getattr(zarrloc, name)) for name in zarrloc.__all__)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_zarrloc_costs_nothing() -> None:
+    code = (
+        "import sys, zarrloc\n"
+        "heavy = {'torch', 'numpy', 'xarray', 'zarr', 'pydantic', 'distributed'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

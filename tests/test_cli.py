@@ -1,0 +1,256 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from zarrloc_cli import main as cli
+from zarrloc_cli.options import config_options, split
+
+from tests.images import write_opencell
+from zarrloc.config.embed import EmbedConfig
+from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.run import RunConfig
+from zarrloc.config.simulate import SimulateConfig
+from zarrloc.engine.telemetry import Summary
+from zarrloc.engine.verify import Finding
+from zarrloc.errors import ConfigError, LockedError
+
+NAMES = cli.zarrloc.list_commands(click.Context(cli.zarrloc))
+
+
+def _call(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        cli.main(list(arguments))
+    code = end.value.code
+    assert isinstance(code, int)
+    return code
+
+
+# --- help ---------------------------------------------------------------------------------------
+
+
+def test_every_command_has_a_module_and_is_listed() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+    assert modules - {"__init__", "main", "options"} == set(NAMES)
+    assert {"ingest", "embed", "info", "verify", "backbones", "simulate"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_says_what_it_does_with_an_example(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(name, "--help") == 0
+    said = capsys.readouterr().out
+    assert re.search(rf"^ +(Example: |\$ )?zarrloc {name}\b", said, re.MULTILINE), said
+    command = cli.zarrloc.get_command(click.Context(cli.zarrloc), name)
+    assert command is not None
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or getattr(parameter, "help", ""), parameter
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from zarrloc_cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'timm', 'xarray', 'numpy', 'zarr', 'dask', 'distributed', 'sklearn',"
+        " 'tifffile', 'obstore', 'rich', 'pandas', 'PIL', 'skimage'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    for name in NAMES:
+        assert re.search(rf"^  {name}  +\S", run.stdout, re.MULTILINE), name
+
+
+# --- a command is one library call --------------------------------------------------------------
+
+
+class Called(list[Any]):
+    """Stands for a library function, and notes what it got."""
+
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        self.append((arguments, options))
+        return self.result
+
+
+def test_ingest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called(Summary("fovs", 9, 3, blocks_run=3, rows_run=9))
+    monkeypatch.setattr("zarrloc.stages.ingest.ingest", called)
+    options = ["--labels", "l.csv", "--cell-lines", "c.csv", "--channels", "DAPI, GFP", "--rehash"]
+    options += ["--field-size", "600x700", "--shard-fovs", "5", "--workers", "3", "--retry-failed"]
+    assert _call("ingest", "raw", "oc.zarr", *options) == 0
+    ((arguments, rest),) = called
+    config = IngestConfig(channels=("DAPI", "GFP"), field_size="600x700", shard_fovs=5)
+    assert arguments == ("raw", "oc.zarr", config)
+    assert rest == {
+        "run": RunConfig(workers=3, retry_failed=True), "overwrite": False, "rehash": True,
+        "labels_csv": Path("l.csv"), "cell_lines_csv": Path("c.csv"), "manifest": None,
+        "unsigned": False,
+    }  # fmt: skip
+    assert "fovs: 9 rows in 3 of 3 blocks" in capsys.readouterr().out
+
+
+def test_ingest_of_a_manifest_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(Summary("fovs", 9, 3))
+    monkeypatch.setattr("zarrloc.stages.ingest.ingest", called)
+    assert _call("ingest", "oc.zarr", "--manifest", "m.csv") == 0
+    assert called[0][0] == (None, "oc.zarr", IngestConfig())
+    assert called[0][1]["manifest"] == Path("m.csv")
+    assert _call("ingest", "oc.zarr") == 2
+
+
+def test_embed(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Called(Summary("embeddings/e", 9, 3, rows_failed=2))
+    monkeypatch.setattr("zarrloc.stages.embed.embed", called)
+    options = ["--backbone", "dino-vits8", "--weights", "random:0", "--cluster", "serial"]
+    assert _call("embed", "oc.zarr", "--name", "e", *options) == 3
+    config = EmbedConfig(backbone="dino-vits8", weights="random:0")
+    run = RunConfig(cluster="serial")
+    assert called == [(("oc.zarr", config, "e"), {"run": run, "overwrite": False})]
+
+
+def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {"store": "oc.zarr", "format": 1, "groups": {}}
+    called = Called(found)
+    monkeypatch.setattr("zarrloc.describe.info", called)
+    assert _call("info", "oc.zarr", "--json", "--errors") == 0
+    assert called == [(("oc.zarr",), {"errors": True})]
+    assert json.loads(capsys.readouterr().out) == found
+
+
+def test_verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    called = Called([Finding("fovs", 3, 1, {2: "its object is missing"})])
+    monkeypatch.setattr("zarrloc.engine.verify.verify", called)
+    assert _call("verify", "oc.zarr", "--deep") == 3
+    assert called == [(("oc.zarr",), {"deep": True, "repair": False})]
+    assert "block 2: its object is missing" in capsys.readouterr().out
+    assert _call("verify", "oc.zarr", "--repair") == 0
+
+
+def test_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    from zarrloc.simulate.write import Summary as Written
+
+    called = Called(Written("sim", 2, 1, 30))
+    monkeypatch.setattr("zarrloc.simulate.simulate", called)
+    assert _call("simulate", "sim", "--fovs", "2", "--size", "128", "--seed", "3") == 0
+    assert called == [((Path("sim"), SimulateConfig(fovs=2, size=128, seed=3)), {})]
+
+
+def test_backbones_are_all_listed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from zarrloc.backbones import SPECS
+
+    monkeypatch.setenv("COLUMNS", "250")
+    assert _call("backbones") == 0
+    said = capsys.readouterr().out
+    for name in SPECS:
+        assert name in said
+
+
+# --- exit codes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "words"),
+    [
+        (ConfigError("got a, expected b"), 2, "zarrloc: got a, expected b\n"),
+        (LockedError("held by run x"), 2, "zarrloc: held by run x\n"),
+        (KeyboardInterrupt(), 1, "zarrloc: stopped; the same command continues from here\n"),
+    ],
+)
+def test_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    what: BaseException, code: int, words: str,
+) -> None:  # fmt: skip
+    def fail(*_: Any, **__: Any) -> None:
+        raise what
+
+    monkeypatch.setattr("zarrloc.describe.info", fail)
+    assert _call("info", "oc.zarr") == code
+    assert capsys.readouterr().err.lstrip() == words  # click ends the line of a ^C
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zarrloc.describe.info", Called(7))
+    with pytest.raises(TypeError):
+        cli.main(["info", "oc.zarr"])
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nonsense"], ["info"], ["info", "x", "--nonsense"], ["embed", "x", "--name", "e"],
+     ["embed", "x", "--name", "e", "--backbone", "b", "--norm", "odd"], ["info", "/none/at/all"]],
+)  # fmt: skip
+def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call(*arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_exit_codes_of_a_run() -> None:
+    assert Summary("g", 3, 1).exit_code == 0
+    assert Summary("g", 3, 1, rows_failed=1).exit_code == 3
+    assert Summary("g", 3, 1, rows_failed=1, failures=["x"]).exit_code == 1
+
+
+# --- options from configs -----------------------------------------------------------------------
+
+
+def test_defaults_and_help_come_from_the_config() -> None:
+    @click.command()
+    @config_options(RunConfig)
+    @config_options(IngestConfig)
+    def command(**options: Any) -> None:
+        run, ingest, rest = split({**options, "other": 1}, RunConfig, IngestConfig)
+        assert (run, ingest, rest) == (RunConfig(), IngestConfig(), {"other": 1})
+
+    command.main([], standalone_mode=False)
+    flags = {option for parameter in command.params for option in parameter.opts}
+    assert {"--memory-limit", "--field-size", "--retry-failed"} <= flags
+    help_text = command.get_help(click.Context(command))
+    assert "[default: :8787]" in help_text
+
+
+def test_all_problems_are_told_at_once_by_their_names() -> None:
+    with pytest.raises(ConfigError, match=r"field_size: .*\(got '6'\); shard_fovs: .*\(got 0\)"):
+        IngestConfig.of({"shard_fovs": 0, "field_size": "6"})
+
+
+# --- the main job -------------------------------------------------------------------------------
+
+
+def test_the_main_job_through_the_installed_command(tmp_path: Path) -> None:
+    write_opencell(tmp_path / "raw", 5, shape=(2, 40, 40))
+    zarrloc = str(Path(sys.executable).with_name("zarrloc"))
+
+    def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [zarrloc, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+
+    said = call("ingest", "raw", "oc.zarr", "--shard-fovs", "2", "--cluster", "serial")
+    assert "fovs: 5 rows in 3 of 3 blocks" in said.stdout
+    options = ["--backbone", "timm:test_vit", "--weights", "random:0", "--dashboard", ":0"]
+    said = call("embed", "oc.zarr", "--name", "smoke", *options)
+    assert "bottleneck: " in said.stdout
+    assert "Dask dashboard: http://" in said.stdout
+    assert "Traceback" not in said.stderr
+    assert "Warning" not in said.stderr
+    assert "nothing to do" in call("embed", "oc.zarr", "--name", "smoke", *options).stdout
+    described = json.loads(call("info", "oc.zarr", "--json").stdout)
+    assert described["groups"]["embeddings/smoke"]["blocks"] == {"total": 3, "done": 3}
+    code = "import xarray; print(xarray.open_zarr('oc.zarr', group='embeddings/smoke'))"
+    shown = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "embedding" in shown.stdout
