@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.location import Location
-from zarrloc.store import StageAttrs, ensure_root, write_group
+from zarrloc.store import StageAttrs, ensure_root, read_column, write_group
 
 LABELS = ("chromatin", "er", "golgi", "vesicles")
 SIDE = 12
@@ -25,8 +25,8 @@ def make_store(
 ) -> Path:
     """`proteins` x `fields` fields; embedding `planted` is the truth + `noise`, `noise` is noise.
 
-    Each protein has one grade-3 label, every fifth two, and now and then a weak one. `embedding` settings
-    go into the embeddings' recorded config.
+    Each protein has one grade-3 label, every fifth two, and now and then a weak one. `embedding`
+    settings go into the embeddings' recorded config.
     """
     rng = np.random.default_rng(seed)
     grade = np.zeros((proteins, len(LABELS)), np.uint8)
@@ -94,3 +94,48 @@ def write_embedding(
 def _write(location: Location, path: str, arrays: dict[str, Any], attrs: StageAttrs) -> None:
     coords = [name for name, (dims, _) in arrays.items() if len(dims) == 1 and dims[0] != "block"]
     write_group(location, path, arrays, attrs={"zarrloc": attrs.model_dump()}, coords=coords)
+
+
+def add_cells(path: Path, *, per_field: int = 3, expert: bool = True, seed: int = 0) -> None:
+    """`cells/cp` and `embeddings/cells`: the truth, alike within a field. One cell is not kept.
+
+    An expert has judged every second cell, found every fourth of those wanting, and says of the
+    rest that they show the label after their field's.
+    """
+    rng = np.random.default_rng(seed)
+    location = Location.of(path)
+    fovs = location.group("fovs", mode="r")
+    grade, fov = read_column(fovs, "grade"), read_column(fovs, "fov")
+    index = np.repeat(np.arange(len(fov)), per_field)
+    n, keep = len(index), np.arange(len(index)) > 0
+    judged = np.arange(n) % 2 == 0
+    cells: dict[str, Any] = {
+        "fov_index": (("cell",), index),
+        "keep": (("cell",), keep),
+        **{
+            f"intensity_{name}": (("cell", "channel"), rng.random((n, 2)).astype(np.float32))
+            for name in ("mean", "sd", "p5", "p50", "p95")
+        },
+    }
+    if expert:
+        cells |= {
+            "label": (("label",), np.array(LABELS)),
+            "expert_whole": (("cell",), judged),
+            "expert_confirmed": (("cell",), judged & (np.arange(n) % 8 > 0)),
+            "expert_grade": (("cell", "label"), np.roll(grade, 1, axis=1)[index] // 3 * 3),
+        }
+    segment = StageAttrs.of("segment", {"model": "planted"}, {})
+    _write(location, "cells/cp", cells, segment)
+    features = (grade[index] == 3) + 0.3 * rng.normal(size=(len(fov), len(LABELS)))[index]
+    features += 0.01 * rng.normal(size=features.shape)
+    features[~keep] = np.nan
+    arrays = {
+        "embedding": (("cell", "feature"), features.astype(np.float32)),
+        "error": (("cell",), np.array([""] * n)),
+        "fov": (("cell",), fov[index]),
+        "fov_index": (("cell",), index),
+        "keep": (("cell",), keep),
+    }
+    config = {"level": "cell", "cells": "cp", "backbone": "planted"}
+    embed = StageAttrs.of("embed", config, {"cells/cp": segment.fingerprint})
+    _write(location, "embeddings/cells", arrays, embed)

@@ -13,7 +13,7 @@ import zarr
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
-from tests.labelled_store import LABELS, make_store
+from tests.labelled_store import LABELS, add_cells, make_store
 from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
@@ -248,3 +248,58 @@ def test_json_is_one_object(store):
     arguments = [str(store), "--embedding", "planted", "--knn", "1,3", "--json", "--no-baselines"]
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert json.loads(result.output)["knn"]["3"]["macro_f1"] == 1
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory):
+    """A store with cells that look like their neighbours in the field."""
+    path = make_store(tmp_path_factory.mktemp("cells") / "oc.zarr")
+    add_cells(path)
+    split(path, GROUPED, "g")
+    return path
+
+
+def test_cells_follow_their_field(cells):
+    config = TrainConfig(embedding="cells", split="g", **{**QUICK, "batch": 512})
+    train(cells, config, "head")
+    head = xr.open_zarr(cells, group="heads/head").load()
+    fold = xr.open_zarr(cells, group="splits/g").fold.values
+    assert head.probability.dims == ("cell", "label")
+    np.testing.assert_array_equal(head.row_fold, fold[head.fov_index])
+    assert np.isnan(head.probability.values[0]).all()  # not kept
+    got = evaluate(cells, EvaluateConfig(head="head", bootstrap=0))
+    assert got["pooled"]["macro_f1"] > 0.7
+    assert got["baselines"]["intensity statistics"]["pooled"]["macro_f1"] < 0.6
+
+
+def test_leaving_out_the_own_field_tells_what_siblings_gave_away(cells):
+    config = EvaluateConfig(embedding="cells", knn=(1,), exclude_same="fov", bootstrap=0)
+    got = evaluate(cells, config)
+    by = got["knn"]["1"]["macro_f1_excluding"]
+    assert by["none"] == 1
+    assert by["fov"] < 0.99
+    assert by["protein"] <= by["fov"]
+    assert got["knn"]["1"]["macro_f1"] == by["fov"]
+
+
+def test_expert_and_weak_labels_are_separate_columns(cells):
+    config = EvaluateConfig(embedding="cells", knn=(1,), labels="expert", bootstrap=0)
+    got = evaluate(cells, config)
+    ticked = xr.open_zarr(cells, group="cells/cp").expert_confirmed.values.sum()
+    assert got["rows"] == ticked
+    assert got["notes"][0].startswith(f"{ticked} cells that an expert ticked")
+    # The expert's labels are the field's, shifted by one: as learnable, and not the same.
+    assert got["knn"]["1"]["macro_f1"] > 0.8
+    assert got["knn"]["1"]["macro_f1_weak_labels"] > 0.8
+    assert "field's labels" in "\n".join(lines(got))
+
+
+def test_labels_of_one_field_are_named(tmp_path):
+    store = make_store(tmp_path / "oc.zarr", proteins=8)
+    grade = zarr.open_array(store / "fovs/grade")
+    grade[:, 2] = np.where(np.arange(grade.shape[0]) == 3, 3, 0)
+    add_cells(store, expert=False)
+    config = EvaluateConfig(embedding="cells", knn=(1,), exclude_same="fov", baselines=False)
+    assert any("one fov" in note and "golgi" in note for note in evaluate(store, config)["notes"])
+    with pytest.raises(ConfigError, match=r"no expert labels.*zarrloc label"):
+        evaluate(store, config.model_copy(update={"labels": "expert"}))

@@ -71,7 +71,7 @@ def predict(
         {
             samples.group: samples.stage.fingerprint,
             "head": head.stage.fingerprint,
-            "values": f"{digest({'x': samples.features}):016x}",
+            "features": f"{digest({'x': samples.features}):016x}",
         },
     )
     with hold(location, path, new_run_id()):

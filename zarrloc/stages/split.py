@@ -28,7 +28,6 @@ class SplitSummary:
     group: str
     unlabelled: int
     made: bool
-
     exit_code: int = 0
 
     def lines(self) -> list[str]:
@@ -83,13 +82,9 @@ def split(
             write_group(
                 location,
                 path,
-                {
-                    "fold": (("fov",), fold),
-                    "fov": (("fov",), fov),
-                    "protein": (("fov",), protein),
-                },
+                {"fold": (("fov",), fold), "fov": (("fov",), fov)},
                 attrs={"zarrloc": wanted.model_dump(), "leakage": asdict(leakage)},
-                coords=["fov", "protein"],
+                coords=["fov"],
             )
         fold = read_fold(location, name)
     return SplitSummary(

@@ -17,7 +17,7 @@ from zarrloc.location import Location
 from zarrloc.lock import hold
 from zarrloc.metrics import best_thresholds, truth_of
 from zarrloc.samples import Samples, left_out, need_labels, read_samples, row_folds
-from zarrloc.store import StageAttrs, check_name, claim, need, stage_attrs
+from zarrloc.store import StageAttrs, check_name, claim
 
 
 @dataclass(frozen=True)
@@ -60,22 +60,21 @@ def train(
     samples = read_samples(location, config.embedding)
     need_labels(samples)
     fold = row_folds(location, config.split, samples)
+    device = device_of(config.device)
+    content = digest({"features": samples.features, "grade": samples.grade, "fold": fold})
     wanted = StageAttrs.of(
         "train",
         config.model_dump(mode="json", exclude={"device"}),
         {
             samples.group: samples.stage.fingerprint,
-            f"splits/{config.split}": stage_attrs(
-                need(location, f"splits/{config.split}", "split STORE")
-            ).fingerprint,
-            "values": f"{digest({'x': samples.features, 'y': samples.grade, 'fold': fold}):016x}",
+            "features, labels and folds": f"{content:016x}",
         },
-        execution={"device": device_of(config.device)},
+        execution={"device": device},
     )
     with hold(location, path, new_run_id()):
         notes = left_out(samples)
         if claim(location, path, wanted, overwrite=overwrite) is None:
-            trained = fit(samples, fold, config)
+            trained = _fit(samples, fold, config, device)
             _write(location, path, samples, fold, config, wanted, trained)
         else:
             notes.insert(0, "nothing to do: trained already with these settings on these values")
@@ -86,12 +85,11 @@ def train(
     return TrainSummary(path, config.weak, head.validation, head.test, notes)
 
 
-def fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig) -> Heads:
+def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
     """Heads of all folds on the rows that can teach."""
     truth = truth_of(samples.grade, config.weak)
     usable = samples.finite & truth.labelled
     rows = training_rows(fold[usable], int(fold.max()) + 1)
-    device = device_of(config.device)
     return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
 
 
