@@ -42,9 +42,9 @@ def _centres(rng: np.random.Generator, shape: tuple[int, int], crowding: float) 
     canvas = (shape[0] + 2 * _MARGIN_PX, shape[1] + 2 * _MARGIN_PX)
     colony = smooth_noise(rng, canvas, 90.0)
     inside = colony >= np.quantile(colony, 0.45 * (1 - crowding))
-    wanted = round(canvas[0] * canvas[1] / 710**2 * (14 + 34 * crowding) * rng.uniform(0.9, 1.1))
+    wanted = round(canvas[0] * canvas[1] / 710**2 * (12 + 35 * crowding) * rng.uniform(0.9, 1.1))
     darts = rng.uniform(0, 1, (wanted * 60, 2)) * canvas
-    spacing = rng.uniform(52, 84, len(darts))
+    spacing = rng.uniform(50, 84, len(darts))
     placed = [np.array(canvas) / 2 + rng.uniform(-30, 30, 2)]  # no field is empty
     for dart, gap in zip(darts, spacing, strict=True):
         if len(placed) >= wanted:
@@ -76,7 +76,7 @@ def _outlines(
     bumps = np.where(mitotic[:, None], 2.5, 1.0) * (wave(3, 0.03) + wave(4, 0.018) + wave(7, 0.008))
     nuclear = ellipse * np.clip(1 + bumps, 0.75, 1.25)
 
-    lobes = rng.uniform(1.4, 2.2, (number, 1)) + wave(2, 0.24) + wave(3, 0.2) + wave(5, 0.12)
+    lobes = rng.uniform(1.4, 2.3, (number, 1)) + wave(2, 0.24) + wave(3, 0.2) + wave(5, 0.12)
     cellular = np.where(mitotic[:, None], _ROUNDED_PX, np.maximum(mean * lobes, nuclear + 6))
     return nuclear.astype(np.float32), np.minimum(cellular, 105).astype(np.float32)
 
@@ -167,7 +167,7 @@ def _nucleoli(
 def _chromatin(rng: np.random.Generator, nucleus: Labels, nucleolus: Map, number: int) -> Map:
     """Clumps of DNA, coarser and stronger in some nuclei, sparse in nucleoli."""
     shape = (nucleus.shape[0], nucleus.shape[1])
-    contrast = rng.uniform(0.6, 1.35, number).astype(np.float32)[nucleus]
+    contrast = rng.uniform(0.55, 1.35, number).astype(np.float32)[nucleus]
     fine = rough(rng, shape, 0.26, 1.3) ** contrast
     coarse = rough(rng, shape, 0.18, 3.0) ** contrast
     return fine * coarse * rough(rng, shape, 0.08, 9.0) * (1 - np.float32(0.35) * nucleolus)

@@ -59,14 +59,14 @@ def simulate_fov(
     shown = _shown(marks, scene, dict(grades))
     hoechst = _hoechst(shapes, scene, protein)
     tagged = _tagged(marks, scene, protein, shown)
-    haze = float(shapes.uniform(0.02, 0.12))
+    haze = shapes.uniform(0.02, (0.20, 0.12))
     nucleus, signal = (
         expose(
             eye,
             density,
             scene.depth,
             focus_px=focus_px,
-            haze=haze,
+            haze=float(haze[channel]),
             background=protein.background[channel],
             gain=protein.gain[channel],
         )
@@ -115,13 +115,15 @@ def _tagged(
 def _hoechst(rng: np.random.Generator, scene: Scene, protein: Protein) -> Map:
     """Counts of DNA stain above background; a mitotic plate is several times brighter."""
     level = np.float32(protein.stain * rng.lognormal(0, 0.1)) * _levels(
-        rng, scene.count, rng.uniform(0.08, 0.26)
+        rng, scene.count, rng.uniform(0.08, 0.28)
     )
     level *= np.where(scene.mitotic, np.float32(2.6), np.float32(1))
     rimmed = scene.nucleus_soft * (0.85 + 0.25 * bell(scene.rim + 2, 1.8))
     mottle = ramp(smooth_noise(rng, scene.shape, 4.0) - 1.2)
     mottle *= ramp(smooth_noise(rng, scene.shape, 30.0) - 0.8)
-    veil: Map = scene.inside * (1 + 6 * mottle) * np.float32(0.012 * protein.stain)
+    veil: Map = (
+        scene.inside * (1 + 6 * mottle) * np.float32(protein.stain * rng.uniform(0.005, 0.05))
+    )
     dna: Map = scene.chromatin * rimmed * level[scene.cell]
     return dna + veil + _debris(rng, scene.shape, 2.0, 0.4 * protein.stain)
 
