@@ -1,0 +1,66 @@
+"""Examples with their pictures (paper, Figure 6)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from zarrloc.location import Location
+from zarrloc.report.gather import Contents
+from zarrloc.report.pictures import jpeg_url, pictures
+from zarrloc.report.plots import joined
+from zarrloc.report.tallies import examples
+
+PICTURE_PX = 256
+VERDICTS = {
+    "true positives": "found",
+    "false positives": "wrongly",
+    "false negatives": "missed",
+}
+
+
+class Card(NamedTuple):
+    """One example, as text and a picture."""
+
+    url: str
+    protein: str
+    name: str
+    verdict: str
+    wrong: bool
+    label: str
+    probability: str
+    predicted: str
+    reference: str
+
+
+def make_cards(location: Location, contents: Contents) -> dict[str, list[Card]]:
+    """Cards of each kind; empty where there is no head that was judged."""
+    samples, truth, calls = contents.samples, contents.truth, contents.calls
+    if contents.scores is None or samples is None or truth is None or calls is None:
+        return {}
+    rows = np.flatnonzero(contents.judged)
+    found = examples(
+        truth[rows], calls.probability[rows], calls.called[rows], samples.protein[rows]
+    )
+    shown = np.unique([rows[each.row] for kind in found.values() for each in kind])
+    shown = shown.astype(np.int64)
+    seen = pictures(location, samples, shown, PICTURE_PX)
+    urls = {int(row): jpeg_url(one, quality=86) for row, one in zip(shown, seen, strict=True)}
+    predicted = joined(calls.called, calls.labels)
+    reference = joined(truth.positive, samples.labels)
+    return {
+        kind: [
+            Card(
+                urls[row],
+                str(samples.protein[row]),
+                str(samples.fov[row]) + (f", cell {row}" if samples.level == "cell" else ""),
+                VERDICTS[kind],
+                kind != "true positives",
+                calls.labels[label],
+                f"p = {calls.probability[row, label]:.2f}",
+                str(predicted[row]),
+                str(reference[row]),
+            )
+            for row, label in ((int(rows[each.row]), each.label) for each in chosen)
+        ]
+        for kind, chosen in found.items()
+    }

@@ -1,0 +1,354 @@
+"""The page's interactive figures, in bokeh."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from bokeh.models import (
+    ColumnDataSource,
+    CustomJS,
+    HoverTool,
+    Legend,
+    LegendItem,
+    LinearColorMapper,
+    WheelZoomTool,
+)
+from bokeh.plotting import figure
+
+from zarrloc.report.gather import FoldScores
+from zarrloc.report.tallies import Curve
+
+Floats = npt.NDArray[np.float64]
+
+# Eighteen colours that stay apart on white, in the order of the labels.
+PALETTE = (
+    "#1f77b4", "#e6550d", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf",
+    "#bcbd22", "#393b79", "#fdae4b", "#74c476", "#ff6f91", "#6b4ea0", "#006d5b", "#b5651d",
+    "#4ba3c7", "#7f0000",
+)  # fmt: skip
+SEVERAL = "#b4bac1"
+NONE = "#dfe3e7"
+ACCENT = "#0b6e6e"
+INK = "#1d2733"
+FAINT = "#6b7683"
+RULE = "#e3e7eb"
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+WEBGL_FROM = 5000
+"""From so many points on the GPU draws them; below, canvas draws them more finely."""
+
+
+def plain(text: str) -> str:
+    """A name as figures may show it: TeX delimiters would make bokeh fetch MathJax."""
+    for mark in ("$$", r"\[", r"\("):
+        text = text.replace(mark, " ".join(mark))
+    return text
+
+
+def colours(count: int) -> list[str]:
+    """One colour a label."""
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+
+
+def _figure(**settings: Any) -> Any:
+    made = figure(
+        **{
+            "sizing_mode": "stretch_width",
+            "tools": "",
+            "toolbar_location": None,
+            "outline_line_color": None,
+            "background_fill_alpha": 0,
+            "border_fill_alpha": 0,
+            **settings,
+        }
+    )
+    for axis in made.axis:
+        axis.axis_line_color = axis.major_tick_line_color = RULE
+        axis.minor_tick_line_color = None
+        axis.major_label_text_font = axis.axis_label_text_font = FONT
+        axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"
+        axis.major_label_text_color = INK
+        axis.axis_label_text_color = FAINT
+        axis.axis_label_text_font_style = "normal"
+    made.grid.grid_line_color = RULE
+    return made
+
+
+def _legend(made: Any, items: list[tuple[str, list[Any]]], place: str = "right") -> Legend:
+    legend = Legend(
+        items=[LegendItem(label={"value": plain(name)}, renderers=r) for name, r in items],
+        click_policy="hide",
+        border_line_color=None,
+        background_fill_alpha=0,
+        label_text_font=FONT,
+        label_text_font_size="12px",
+        label_text_color=INK,
+        inactive_fill_alpha=0.75,
+        spacing=1,
+        padding=0,
+        margin=6,
+        glyph_height=16,
+        glyph_width=16,
+        label_height=16,
+    )
+    made.add_layout(legend, place)
+    return legend
+
+
+def map_figure(points: npt.NDArray[np.float32], groups: Sequence[tuple[str, str, Any]],
+               columns: Mapping[str, npt.NDArray[np.int32]]) -> Any:  # fmt: skip
+    """The projection `(n, 2)`, coloured by group (paper, Figure 5).
+
+    `groups` are (name, colour, rows of `points`), drawn in this order and listed in the legend in
+    reverse; a click on a name hides it. `columns` `(n,)` are what the hover script looks up.
+    """
+    count = len(points)
+    wheel = WheelZoomTool(modifiers={"ctrl": True})
+    made = _figure(
+        height=620,
+        tools=["pan", "box_zoom", wheel, "reset", "save"],
+        toolbar_location="above",
+        match_aspect=True,
+        output_backend="webgl" if count >= WEBGL_FROM else "canvas",
+        name="map",
+    )
+    made.toolbar.logo = None
+    made.toolbar.active_scroll = wheel
+    made.axis.visible = False
+    made.grid.visible = False
+    size = 9 if count < 1000 else 6 if count < 10_000 else 3
+    items, renderers = [], []
+    for name, colour, rows in groups:
+        source = ColumnDataSource(
+            {"x": points[rows, 0], "y": points[rows, 1]}
+            | {key: column[rows] for key, column in columns.items()}
+        )
+        drawn = made.scatter(
+            "x",
+            "y",
+            source=source,
+            size=size,
+            color=colour,
+            line_color="white" if count < WEBGL_FROM else None,
+            line_width=0.5,
+            fill_alpha=0.85 if count < WEBGL_FROM else 0.6,
+            hover_fill_color=INK,
+            nonselection_fill_alpha=0.85,
+        )
+        renderers.append(drawn)
+        items.append((f"{name}  {len(rows):,}", [drawn]))
+    _legend(made, items[::-1])
+    look_up = CustomJS(code="zarrlocHover(cb_data)")
+    made.add_tools(HoverTool(renderers=renderers, tooltips=None, callback=look_up))
+    return made
+
+
+def bars_figure(per_label: Mapping[str, Mapping[str, Any]]) -> Any:
+    """F1 of each label with its bootstrap interval, best above."""
+    rows = sorted(
+        ((plain(label), row) for label, row in per_label.items() if row["f1"] is not None),
+        key=lambda item: item[1]["f1"],
+    )
+    names = [label for label, _ in rows]
+    interval = [row["f1_ci"] or [None, None] for _, row in rows]
+    source = ColumnDataSource(
+        {
+            "label": names,
+            "low": [low if low is not None else np.nan for low, _ in interval],
+            "high": [high if high is not None else np.nan for _, high in interval],
+            **{
+                key: [np.nan if row[key] is None else row[key] for _, row in rows]
+                for key in ("f1", "precision", "recall", "support")
+            },
+        }
+    )
+    made = _figure(
+        height=26 * len(names) + 60, y_range=names, x_range=(0, 1), x_axis_label="F1", name="bars"
+    )
+    made.ygrid.visible = False
+    bars = made.hbar("label", right="f1", height=0.62, source=source, color=ACCENT, alpha=0.82)
+    made.segment("low", "label", "high", "label", source=source, color=INK, line_width=1.5)
+    for end in ("low", "high"):
+        made.scatter(end, "label", source=source, marker="dash", angle=np.pi / 2, size=8, color=INK)
+    made.add_tools(
+        HoverTool(
+            renderers=[bars],
+            tooltips=[
+                ("label", "@label"),
+                ("F1", "@f1{0.000} (@low{0.000} to @high{0.000})"),
+                ("precision", "@precision{0.000}"),
+                ("recall", "@recall{0.000}"),
+                ("support", "@support{0.}"),
+            ],
+        )
+    )
+    return made
+
+
+def matrix_figure(
+    values: npt.NDArray[Any],
+    shade: Floats,
+    labels: Sequence[str],
+    *,
+    name: str,
+    rows_are: str,
+    columns_are: str,
+) -> Any:
+    """A square table of labels: `values` written in cells, `shade` 0 to 1 behind them."""
+    names = [plain(label) for label in labels]
+    row, column = (index.ravel() for index in np.indices(values.shape))
+    dark = np.nan_to_num(shade).ravel()
+    text = [f"{value:.0f}" if value >= 0.5 else "" for value in values.ravel()]
+    source = ColumnDataSource(
+        {
+            "row": [names[i] for i in row],
+            "column": [names[i] for i in column],
+            "shade": dark,
+            "text": text,
+            "ink": np.where(dark > 0.55, "white", INK).tolist(),
+            "value": values.ravel(),
+        }
+    )
+    made = _figure(
+        height=470,
+        x_range=names,
+        y_range=names[::-1],
+        x_axis_label=columns_are,
+        y_axis_label=rows_are,
+        name=name,
+    )
+    made.grid.visible = False
+    made.xaxis.major_label_orientation = 0.9
+    for axis in made.axis:
+        axis.major_label_text_font_size = "11px"
+        axis.major_tick_line_color = None
+    mapper = LinearColorMapper(palette=_shades(), low=0, high=1)
+    cells = made.rect(
+        "column", "row", 0.96, 0.96, source=source, line_color=None,
+        fill_color={"field": "shade", "transform": mapper},
+    )  # fmt: skip
+    made.text(
+        "column", "row", "text", source=source, text_align="center", text_baseline="middle",
+        text_font={"value": FONT}, text_font_size="10px", text_color="ink",
+    )  # fmt: skip
+    made.add_tools(
+        HoverTool(
+            renderers=[cells],
+            tooltips=[(rows_are, "@row"), (columns_are, "@column"), ("", "@value{0.[0]}")],
+        )
+    )
+    return made
+
+
+def _shades() -> list[str]:
+    """White to the accent, in 64 steps."""
+    white, deep = np.array([247, 249, 250]), np.array([int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)])
+    steps = np.linspace(0, 1, 64)[:, None] ** 0.8
+    return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (white + steps * (deep - white)).astype(int)]
+
+
+def knn_figure(knn: Mapping[str, Any]) -> Any:
+    """Macro-F1 over the number of neighbours, for each way of leaving neighbours out."""
+    table = knn["knn"]
+    ks = list(table)
+    made = _figure(
+        height=380,
+        x_range=ks,
+        y_range=(0, 1),
+        x_axis_label="neighbours k",
+        y_axis_label="macro-F1",
+        name="knn",
+    )
+    made.xgrid.visible = False
+    items = []
+    titles = {"none": "all neighbours", "fov": "other fields only", "protein": "other proteins only"}
+    for title, colour in zip(
+        table[ks[0]]["macro_f1_excluding"], (SEVERAL, "#e6a23c", ACCENT)[::-1], strict=False
+    ):
+        y = [_number(table[k]["macro_f1_excluding"][title]) for k in ks]
+        items.append((titles[title], _line(made, ks, y, colour, titles[title], width=2.5)))
+    spans = [table[k].get("macro_f1_ci") or [None, None] for k in ks]
+    made.segment(
+        ks, [_number(low) for low, _ in spans], ks, [_number(high) for _, high in spans],
+        color=FAINT, line_width=1.2,
+    )  # fmt: skip
+    dashes = ("dashed", "dotted", "dotdash", "dashdot")
+    for index, (title, by_k) in enumerate(knn.get("baselines", {}).items()):
+        y = [_number(by_k[k]["macro_f1"]) for k in ks]
+        drawn = _line(made, ks, y, FAINT, title, dash=dashes[index % len(dashes)])
+        items.append((title, drawn))
+    _legend(made, items)
+    return made
+
+
+def _line(made: Any, x: list[str], y: list[float], colour: str, title: str,
+          *, width: float = 1.3, dash: str = "solid") -> list[Any]:  # fmt: skip
+    source = ColumnDataSource({"x": x, "y": y, "title": [title] * len(x)})
+    line = made.line("x", "y", source=source, color=colour, line_width=width, line_dash=dash)
+    dots = made.scatter("x", "y", source=source, color=colour, size=7 if width > 2 else 4)
+    made.add_tools(
+        HoverTool(renderers=[dots], tooltips=[("", "@title"), ("k", "@x"), ("F1", "@y{0.000}")])
+    )
+    return [line, dots]
+
+
+def _number(value: float | None) -> float:
+    return np.nan if value is None else float(value)
+
+
+def roc_figure(curves: Sequence[Curve], palette: Mapping[str, str]) -> Any:
+    """One curve a label, in the map's colours; the area stands in the legend."""
+    made = _figure(
+        height=460,
+        x_range=(0, 1),
+        y_range=(0, 1.005),
+        x_axis_label="false positive rate",
+        y_axis_label="true positive rate",
+        name="roc",
+    )
+    made.line([0, 1], [0, 1], color=SEVERAL, line_dash="dashed")
+    items = []
+    for curve in sorted(curves, key=lambda each: -each.area):
+        source = ColumnDataSource(
+            {
+                "x": curve.false_positive_rate.astype(np.float32),
+                "y": curve.true_positive_rate.astype(np.float32),
+            }
+        )
+        drawn = made.line(
+            "x", "y", source=source, color=palette[curve.label], line_width=1.8, alpha=0.9,
+            hover_line_width=4, hover_line_color=palette[curve.label], hover_line_alpha=1,
+            name=plain(curve.label),
+        )  # fmt: skip
+        items.append((f"{curve.label}  {curve.area:.3f}", [drawn]))
+    lines = [drawn for _, (drawn,) in items]
+    made.add_tools(HoverTool(renderers=lines, tooltips=[("", "$name")], line_policy="nearest"))
+    _legend(made, items)
+    return made
+
+
+def folds_figure(heads: Sequence[FoldScores]) -> Any:
+    """Macro-F1 of every head of the store, a point a fold (paper, Figure 3)."""
+    names = [plain(head.head) for head in heads]
+    made = _figure(
+        height=44 * len(heads) + 80, y_range=names[::-1], x_range=(0, 1),
+        x_axis_label="macro-F1, a point a fold", name="folds",
+    )  # fmt: skip
+    made.ygrid.visible = False
+    items = []
+    for title, values, colour in (
+        ("validation fold", [head.validation for head in heads], ACCENT),
+        ("test set", [head.test for head in heads], "#e6550d"),
+    ):
+        x = [x for each in values for x in each]
+        y = [name for name, each in zip(names, values, strict=True) for _ in each]
+        if x:
+            dots = made.scatter(x, y, size=9, fill_color=colour, fill_alpha=0.5, line_color=colour)
+            means = [(np.mean(each), name) for name, each in zip(names, values, strict=True) if each]
+            bars = made.scatter(
+                *map(list, zip(*means, strict=True)), marker="dash", angle=np.pi / 2, size=24,
+                color=colour, line_width=2,
+            )  # fmt: skip
+            items.append((title, [dots, bars]))
+    _legend(made, items)
+    return made

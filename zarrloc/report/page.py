@@ -1,0 +1,55 @@
+"""The page: text, tables, pictures and figures in one HTML document that holds all it shows."""
+
+import datetime
+from importlib.metadata import version
+
+from bokeh.embed import components
+from bokeh.resources import Resources
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from zarrloc.config.report import ReportConfig
+from zarrloc.location import Location
+from zarrloc.report import words
+from zarrloc.report.cards import make_cards
+from zarrloc.report.gather import Contents
+from zarrloc.report.plots import make_plots
+
+PLOTS = ("map", "bars", "folds", "roc", "confusion", "cooccurrence", "knn")
+
+
+def render(location: Location, contents: Contents, config: ReportConfig) -> str:
+    """The whole page as HTML. Names from the store are escaped, wherever they appear."""
+    environment = Environment(
+        loader=PackageLoader("zarrloc.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    models, tables, sheets = make_plots(location, contents, config)
+    scripts, divs = "", {}
+    if models:
+        script, divs = components(models)
+        webgl = any(model.output_backend == "webgl" for model in models.values())
+        parts = ["bokeh", "bokeh-gl"] if webgl else ["bokeh"]
+        scripts = Resources(mode="inline", components=parts).render_js() + script
+    return environment.get_template("page.html").render(
+        c=contents,
+        words=words,
+        css=_own(environment, "page.css"),
+        hover_js=_own(environment, "hover.js"),
+        scripts=Markup(scripts),
+        plots={name: Markup(divs.get(name, "")) for name in PLOTS},
+        tables=tables,
+        sheets=sheets,
+        cards=make_cards(location, contents),
+        version=version("zarrloc"),
+        made=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),
+    )
+
+
+def _own(environment: Environment, name: str) -> Markup:
+    """One of the package's files, as it is."""
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])

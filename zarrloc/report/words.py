@@ -1,0 +1,215 @@
+"""What the page says in words and tables. Functions of the contents, called by the template."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from zarrloc.report.gather import Contents
+from zarrloc.scorecard import FIGURES
+from zarrloc.scorecard import HEADINGS as HEADINGS
+from zarrloc.store import StageAttrs
+
+
+SHOWN_FAILURES = 200
+
+
+class Tile(NamedTuple):
+    """One key figure at the top."""
+
+    title: str
+    value: str
+    note: str = ""
+    warn: bool = False
+
+
+class ScoreRow(NamedTuple):
+    """One line of the table of scores."""
+
+    title: str
+    figures: list[str]
+    own: bool = False
+
+
+def lede(c: Contents) -> str:
+    """What this store is, in a sentence or two."""
+    facts = c.facts
+    pixel = f", {facts.pixel_size_um:.3g} µm a pixel" if facts.pixel_size_um else ""
+    told = f"Fields of {facts.size}{pixel}; channels {', '.join(facts.channels)}."
+    if c.samples is not None:
+        settings = c.samples.stage.config
+        told += (
+            f" Embedding {c.samples.group.split('/')[1]}: {settings.get('backbone', 'unknown')}, "
+            f"{c.samples.features.shape[1]} features a {_row(c)}."
+        )
+    return told
+
+
+def tiles(c: Contents) -> list[Tile]:
+    """The key figures."""
+    facts = c.facts
+    found = [
+        Tile("fields of view", f"{facts.fields:,}", f"{facts.proteins:,} proteins"),
+        Tile("labels", str(facts.labels), "in the vocabulary"),
+    ]
+    if facts.cells:
+        found.append(Tile("single cells", f"{facts.cells:,}"))
+    if c.scores is not None:
+        scores = c.scores[_parts(c.scores)[-1]]
+        span = _span(scores.get("macro_f1_ci") or _ci(scores["macro_f1"]))
+        found.append(Tile("macro-F1", _mean(scores["macro_f1"]), f"{span}, {scores['rows_are']}"))
+    shown = next((split for split in c.splits if split.shown), None)
+    if shown is not None:
+        share = shown.leakage.sibling_share
+        note = f"of fields have a sibling across split {shown.name}"
+        found.append(Tile("leakage", f"{100 * share:.0f} %", note, warn=share > 0))
+    failed = len(c.failures)
+    found.append(Tile("failed rows", f"{failed:,}", "of all groups", warn=failed > 0))
+    return found
+
+
+def rows_word(c: Contents) -> str:
+    """What a row of the embedding is, in the plural."""
+    return f"{_row(c)}s"
+
+
+def _row(c: Contents) -> str:
+    return "cell" if c.samples is not None and c.samples.level == "cell" else "field"
+
+
+def map_note(c: Contents) -> str:
+    """How to read the map."""
+    assert c.points is not None and c.samples is not None
+    left_out = len(c.samples.finite) - len(c.points)
+    missing = f" {left_out:,} without an embedding are not shown." if left_out else ""
+    return (
+        f"UMAP of {len(c.points):,} {rows_word(c)}, cosine distances. Proteins with a single "
+        f"reference label are coloured by it, the others grey.{missing} Point at one to see it; "
+        "click a name to hide its points; zoom with Ctrl and the wheel."
+    )
+
+
+def scores_note(c: Contents) -> str:
+    """What was scored, and by which rules."""
+    assert c.scores is not None
+    s = c.scores
+    return (
+        f"Head {s['head']} on embedding {s['embedding']}, split {s['split']}. Weak labels "
+        f"(grades 1 and 2): {s['weak']}. A label is called from {s['threshold']}."
+    )
+
+
+def score_rows(c: Contents) -> list[ScoreRow]:
+    """The head, then the baselines."""
+    assert c.scores is not None
+    found = [
+        ScoreRow(f"head, {c.scores[part]['rows_are']}", _figures(c.scores[part]), own=True)
+        for part in _parts(c.scores)
+    ]
+    for title, scores in c.scores.get("baselines", {}).items():
+        part = scores[_parts(scores)[-1]]
+        found.append(ScoreRow(f"{title}, {part['rows_are']}", _figures(part)))
+    return found
+
+
+def score_notes(c: Contents) -> list[str]:
+    """What must be said beside the table."""
+    assert c.scores is not None
+    part = c.scores[_parts(c.scores)[-1]]
+    ci = part.get("macro_f1_ci") or _ci(part["macro_f1"])
+    found = [f"95 % interval of macro-F1, {part['rows_are']}, proteins resampled: {_span(ci)}."]
+    if part["labels_without_positives"]:
+        names = ", ".join(part["labels_without_positives"])
+        found.append(f"Without positives, and so left out of the mean: {names}.")
+    return found + [f"{note}." for note in c.scores["notes"]]
+
+
+def per_label_rows(c: Contents) -> str:
+    """Whose figures the bars are."""
+    assert c.scores is not None
+    if "test" in _parts(c.scores):
+        return "mean of the folds’ heads on the test set"
+    return "all fields out of fold, pooled"
+
+
+def label_rows(c: Contents) -> Iterator[list[str]]:
+    """The table of labels."""
+    assert c.scores is not None
+    for label, row in c.scores["per_label"].items():
+        first = [_number(row[key]) for key in ("precision", "recall", "f1")]
+        last = [_number(row[key]) for key in ("auroc", "average_precision")]
+        yield [label, *first, _span(row["f1_ci"]), *last, f"{row['support']:.0f}"]
+
+
+def judged_note(c: Contents) -> str:
+    """Which rows curves, confusion and examples are of."""
+    assert c.calls is not None and c.calls.row_fold is not None
+    rows = c.judged
+    where = "in the test set" if (c.calls.row_fold[rows] < 0).any() else "out of fold"
+    return f"{int(rows.sum()):,} {rows_word(c)}, {where}."
+
+
+def knn_note(c: Contents) -> str:
+    """What the lines are."""
+    assert c.knn is not None
+    return (
+        f"Leave-one-out votes of the k nearest of {c.knn['rows']:,} {rows_word(c)}, weighted "
+        "exp(s / 0.07), called from 0.5. Neighbours of the same protein share its labels: what the "
+        "upper line has over the lower is leakage. The whiskers are 95 % intervals."
+    )
+
+
+def colours_note(c: Contents) -> str:
+    """Which channel is which colour."""
+    from zarrloc.preview import COLOURS
+
+    names = {"nucleus": "blue", "protein": "green", "microtubules": "red", "er": "yellow",
+             "mitochondria": "magenta", "actin": "orange"}  # fmt: skip
+    assert names.keys() == COLOURS.keys()
+    return ", ".join(f"{role} {names.get(role, 'grey')}" for role in c.facts.channels)
+
+
+def settings_of(stage: StageAttrs) -> Iterator[tuple[str, str]]:
+    """A stage's settings, inputs, execution and software, flat."""
+    yield from _flat(stage.config)
+    yield from ((f"input {path}", value) for path, value in stage.inputs.items())
+    yield from _flat(stage.execution)
+    yield "software", ", ".join(f"{name} {value}" for name, value in stage.versions.items())
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{name}", ", ".join(map(str, value))
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)
+
+
+def _parts(scores: Mapping[str, Any]) -> list[str]:
+    """What to show: the test set only where there is one."""
+    own_test = scores["test"]["rows_are"] == "test set"
+    return ["validation", "test"] if own_test else ["validation", "pooled"]
+
+
+def _figures(scores: Mapping[str, Any]) -> list[str]:
+    return [_number(scores[key]) for key in FIGURES]
+
+
+def _ci(value: Any) -> Sequence[float | None] | None:
+    return value.get("ci") if isinstance(value, Mapping) else None
+
+
+def _mean(value: Any) -> str:
+    return _number(value["mean"] if isinstance(value, Mapping) else value)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, Mapping):
+        sd = "" if value["sd"] is None else f" ± {value['sd']:.3f}"
+        return "–" if value["mean"] is None else f"{value['mean']:.3f}{sd}"
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _span(ci: Sequence[float | None] | None) -> str:
+    return "no interval" if not ci or ci[0] is None else f"{ci[0]:.3f} to {ci[1]:.3f}"
+
