@@ -18,7 +18,8 @@ def stratify(
 
     Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011) with groups for examples:
     the rarest label left goes first, each of its groups, largest first, to the part that still
-    lacks most of that label, then most of everything.
+    lacks most of that label, then most of everything, each as a share of the part's own size: by
+    number, a small test set would never be the one that lacks most.
 
     Args:
         content: `(group, label)`, how much of each label a group holds. The last column must be
@@ -38,7 +39,8 @@ def stratify(
         queue = rng.permutation(np.flatnonzero(waiting & (content[:, label] > 0)))
         for group in queue[np.argsort(-content[queue, label], kind="stable")]:
             ties = rng.random(len(ratios))
-            choice = np.lexsort((ties, wanted[:, -1], wanted[:, label]))[-1]
+            lacks = wanted[:, [-1, label]] / ratios[:, None]
+            choice = np.lexsort((ties, *lacks.T))[-1]
             part[group] = choice
             wanted[choice] -= content[group]
     return part
