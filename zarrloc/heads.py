@@ -118,8 +118,8 @@ def train_heads(
     steps = -(-draws // config.batch)
     batch = -(-draws // steps)
     streams = range(len(train)) if streams is None else streams
-    generators = [torch.Generator().manual_seed(config.seed * 100_003 + s) for s in streams]
-    noise = [torch.Generator(device).manual_seed(g.initial_seed()) for g in generators]
+    generators = [_generator("cpu", config.seed, stream, 0) for stream in streams]
+    noise = [_generator(device, config.seed, stream, 1) for stream in streams]
 
     x = torch.from_numpy(features).to(device)
     y = torch.from_numpy(truth.positive).to(device, torch.float32)
@@ -164,6 +164,12 @@ def standardisation(features: Array32, train: npt.NDArray[np.bool_]) -> tuple[Ar
     mean = np.stack([features[rows].mean(axis=0, dtype=np.float64) for rows in train])
     scale = np.stack([features[rows].std(axis=0, dtype=np.float64) for rows in train])
     return mean.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32)
+
+
+def _generator(device: str, *key: int) -> torch.Generator:
+    """A stream of its own for each key: neighbouring seeds, and equal ones twice, would not do."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    return torch.Generator(device).manual_seed(seed)
 
 
 def _linear(
