@@ -106,7 +106,7 @@ def make_store(folder: Path, fields: int, seed: int) -> Path:
 
 
 def intensity(images: Image) -> npt.NDArray[np.float32]:
-    """Standardised mean, sd and percentiles of each channel inside the cell, and their logarithms."""
+    """Mean, sd and percentiles of each channel inside the cell and their logs, standardised."""
     rows = []
     for image in images.astype(np.float64):
         inside = image[:, image.any(0)]

@@ -72,9 +72,9 @@ class Pixels:
 
     def to(self, device: torch.device) -> "Pixels":
         """The same on a device; from pinned memory, so that the copy runs beside the compute."""
-        parts = (self.images, self.low, self.high, self.extents)
-        if device.type == "cuda":
-            parts = tuple(part.pin_memory() for part in parts)  # type: ignore[assignment]
+        parts = [self.images, self.low, self.high, self.extents]
+        if device.type == "cuda" and self.images.device.type == "cpu":
+            parts = [part.pin_memory() for part in parts]
         return Pixels(*(part.to(device, non_blocking=True) for part in parts))
 
     def unit(self) -> Tensor:

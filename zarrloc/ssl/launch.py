@@ -115,7 +115,8 @@ def launch(
             )
         return _member(found[0], found[1], device, work, arguments)
     if processes == 0:
-        processes = 1 if device == "cpu" else max(1, torch.cuda.device_count())
+        every = device in ("auto", "cuda")
+        processes = max(1, torch.cuda.device_count()) if every else 1
     if processes == 1:
         return work(World(), *arguments)
     return _spawn(processes, device, work, arguments)
@@ -124,10 +125,15 @@ def launch(
 def _member(
     world: World, meet: str, device: str, work: Callable[..., int], arguments: tuple[Any, ...]
 ) -> int:
-    backend = "nccl" if world.device(device).type == "cuda" else "gloo"
-    dist.init_process_group(backend, init_method=meet, rank=world.rank, world_size=world.size)
+    own = world.device(device)
+    backend, bound = ("nccl", own) if own.type == "cuda" else ("gloo", None)
+    dist.init_process_group(
+        backend, init_method=meet, rank=world.rank, world_size=world.size, device_id=bound
+    )
     try:
-        return work(world, *arguments)
+        code = work(world, *arguments)
+        dist.barrier()  # who leaves early takes the others' connections down
+        return code
     finally:
         dist.destroy_process_group()
 

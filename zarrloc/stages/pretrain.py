@@ -5,6 +5,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import torch
 
 from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.engine.run import new_run_id
 from zarrloc.errors import ConfigError
 from zarrloc.location import Location
+from zarrloc.lock import hold
 from zarrloc.ssl import checkpoint
 from zarrloc.ssl.data import nested_subset
 from zarrloc.ssl.guard import Guard, Health, complaints, whole_images
@@ -81,6 +84,12 @@ def _member(
     device = world.device(config.device)
     data = open_data(location, config)
     run = Run(world, out, config, data, say if world.first else _silent)
+    with hold(Location.of(out), "pretrain", new_run_id()) if world.first else nullcontext():
+        return _train(run, location, device, overwrite)
+
+
+def _train(run: "Run", location: Location, device: torch.device, overwrite: bool) -> int:
+    world, out, config, data = run.world, run.out, run.config, run.data
     run.open(overwrite)
     if run.complete():
         run.say(f"{out}: nothing to do, all {run.plan.steps} steps are done")
@@ -152,44 +161,25 @@ class Run:
         self.state = State.begin(self.config, student, teacher, self.spec.features, device)
         found = checkpoint.every(self.out / "checkpoints")
         packed = checkpoint.load(found[-1], device) if found else None
-        probe = self._probe(packed is None)
+        n = len(self.data.protein)
+        rows = nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
+        images = torch.empty(0)
+        if self.world.first:
+            images = whole_images(self.data.source, rows, self.config.size)
         if packed is None:
-            affine = self.world.shared(
-                affine_of(self.channels, probe.float()) if probe is not None else None
-            )
-            self.inputs = Inputs(self.channels, *affine)
+            own = affine_of(self.channels, images.float()) if self.world.first else None
+            self.inputs = Inputs(self.channels, *self.world.shared(own))
+            self.say(f"{self.channels.describe()}; {self.plan.steps} steps")
         else:
             self.state.unpack(packed)
             self.plan = replace(self.plan, **packed["settled"])
             self.inputs = Inputs(self.channels, *map(tuple, packed["affine"]))
             self.checks, self.warnings = packed["checks"], packed["warnings"]
             self.say(f"continuing from step {self.state.step} of {self.plan.steps}")
-        if self.world.first:
-            self.say(f"{self.channels.describe()}; {self.plan.steps} steps")
-        self.guard = self._guard(probe)
+        graded = self.data.grade[rows], self.data.protein[rows]
+        self.guard = Guard(images, *graded, self.inputs, self.config.teacher_temperature)
         if packed is None:
             self._check()
-
-    def _probe_rows(self) -> Any:
-        n = len(self.data.protein)
-        return nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
-
-    def _probe(self, fresh: bool) -> torch.Tensor | None:
-        if not self.world.first or not (fresh or self.config.guard_epochs):
-            return None
-        return whole_images(self.data.source, self._probe_rows(), self.config.size)
-
-    def _guard(self, probe: torch.Tensor | None) -> Guard | None:
-        if probe is None or not self.config.guard_epochs:
-            return None
-        rows = self._probe_rows()
-        return Guard(
-            probe,
-            self.data.grade[rows],
-            self.data.protein[rows],
-            self.inputs,
-            self.config.teacher_temperature,
-        )
 
     def fit_memory(self, device: torch.device) -> None:
         """Cut the step into as many parts as the GPU needs; the same on all processes."""
@@ -230,7 +220,7 @@ class Run:
         return not ending or last
 
     def _check(self) -> None:
-        if self.guard is not None:
+        if self.world.first and self.config.guard_epochs:
             now = self.guard.check(self.state.teacher, self.state.center, self.state.step)
             best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
             self.checks.append(now.as_dict())

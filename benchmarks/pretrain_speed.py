@@ -1,0 +1,89 @@
+"""Images/s of training from a store, against the same step on tensors already on the device.
+
+    python benchmarks/pretrain_speed.py oc.zarr --arch vit_small_patch8 --batch 64 --steps 50
+
+The share says how much of the step's own speed is left once its pixels come from the store.
+Expected: at least 0.9 with every cache.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.location import Location
+from zarrloc.ssl.inputs import Inputs
+from zarrloc.ssl.launch import World
+from zarrloc.ssl.plan import Plan
+from zarrloc.ssl.sources import cached, open_data
+from zarrloc.ssl.start import start_backbones, start_channels, start_spec
+from zarrloc.ssl.train import State, batches, train, train_step
+
+WORLD = World()
+
+
+def speeds(store: str, config: PretrainConfig) -> dict[str, float]:
+    """Images/s of the bare step and of training with each cache, and their shares."""
+    device = WORLD.device(config.device)
+    location = Location.of(store)
+    data = open_data(location, config)
+    spec = start_spec(config, data.source.roles)
+    channels = start_channels(config, spec, data.source.roles)
+    inputs = Inputs(channels, (0.1,) * len(spec.roles), (0.1,) * len(spec.roles))
+    plan = Plan.of(config, len(data.protein), 1, device.type)
+    student, teacher, _ = start_backbones(config, spec)
+    state = State.begin(config, student, teacher, spec.features, device)
+    first = next(batches(config, data.source, None, inputs.replicate, range(1), WORLD, device))
+
+    def bare(steps: int) -> float:
+        start = time.perf_counter()
+        for _ in range(steps):
+            loss = train_step(config, plan, state, state.student, first, inputs, WORLD)
+        float(loss)  # waits for the device
+        return steps * config.batch / (time.perf_counter() - start)
+
+    bare(3)  # warm-up
+    found = {"step": bare(plan.steps)}
+    for cache in ("none", "ram", "device"):
+        settings = config.model_copy(update={"cache": cache})
+        source, resident = cached(settings, data.source, location, WORLD, device)
+        state.step, rows = 0, []
+        train(config, plan, state, source, resident, inputs, WORLD, rows.append, lambda: True)
+        found[cache] = float(np.mean([row["images_per_s"] for row in rows[1:] or rows]))
+        found[f"{cache} share"] = found[cache] / found["step"]
+        found[f"{cache} decodes"] = float(np.mean([row["decodes_per_sample"] for row in rows]))
+    return found
+
+
+def main() -> None:
+    """Measure, print, and write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("store")
+    parser.add_argument("--arch", default="vit_small_patch8")
+    parser.add_argument("--level", default="fov")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--local-size", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path)
+    given = vars(parser.parse_args())
+    store, out = given.pop("store"), given.pop("out")
+    config = PretrainConfig.of({**given, "log_steps": max(1, given["steps"] // 5)})
+    result = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "images_per_s": speeds(store, config),
+        "settings": given,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
