@@ -1,0 +1,124 @@
+"""What the page finds in a store, and how it says what isn't there."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.labelled_store import make_store
+from tests.report.conftest import CONFIG, flat
+from zarrloc.config.report import ReportConfig
+from zarrloc.errors import ConfigError, StoreError
+from zarrloc.location import Location
+from zarrloc.report.gather import chosen, gather
+from zarrloc.store import StageAttrs, Variable, add_variable, commit
+
+
+def attrs(stage: str, *inputs: str) -> StageAttrs:
+    return StageAttrs.of(stage, {}, dict.fromkeys(inputs, "f"))
+
+
+STAGES = {
+    "fovs": attrs("ingest"),
+    "embeddings/a": attrs("embed", "fovs"),
+    "embeddings/b": attrs("embed", "fovs"),
+    "heads/h": attrs("train", "embeddings/b"),
+    "heads/i": attrs("train", "embeddings/a"),
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, ("b", "h")),
+        ({"embedding": "a"}, ("a", "i")),
+        ({"head": "i"}, ("a", "i")),
+        ({"embedding": "b", "head": "h"}, ("b", "h")),
+    ],
+)
+def test_what_is_shown(wanted: dict[str, str], found: tuple[str, str]) -> None:
+    assert chosen(STAGES, ReportConfig.of(wanted)) == found
+
+
+def test_what_is_shown_of_less() -> None:
+    assert chosen({"fovs": attrs("ingest")}, ReportConfig()) == (None, None)
+    some = {path: STAGES[path] for path in ("fovs", "embeddings/a")}
+    assert chosen(some, ReportConfig()) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "complaint"),
+    [
+        ({"embedding": "x"}, "no embedding 'x'; the store has a, b"),
+        ({"head": "x"}, "no head 'x'; the store has h, i"),
+        ({"embedding": "a", "head": "h"}, "stands on 'embeddings/b', not on 'embeddings/a'"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(wanted: dict[str, str], complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        chosen(STAGES, ReportConfig.of(wanted))
+
+
+def test_everything_of_a_trained_store(trained: Path) -> None:
+    contents = gather(Location.of(trained), CONFIG, flat)
+    assert contents.absent == {}
+    assert contents.facts.fields == 100
+    assert contents.facts.proteins == 20
+    assert contents.points is not None
+    assert contents.points.shape == (100, 2)
+    assert contents.scores is not None
+    assert contents.scores["head"] == "head"
+    assert contents.knn is not None
+    assert contents.knn["exclude_same"] == "protein"
+    (split,) = contents.splits
+    assert split.shown
+    assert split.leakage.sibling_share == 0
+    (failure,) = contents.failures
+    assert failure.group == "fovs"
+    assert failure.error.startswith("torn file")
+    assert contents.judged.sum() == 100
+
+
+def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
+    tmp_path: Path,
+) -> None:
+    location = bare(tmp_path)
+    contents = gather(location, CONFIG, flat)
+    assert "zarrloc train" in contents.absent["scores"]
+    assert contents.points is not None
+    group = Location.of(location.uri).path
+    assert group is not None
+    for name in ("planted", "noise"):
+        (group / "embeddings" / name / "zarr.json").unlink()
+    contents = gather(location, CONFIG, flat)
+    assert "zarrloc embed" in contents.absent["map"]
+    assert contents.points is None
+
+
+def bare(tmp_path: Path) -> Location:
+    location = Location.of(make_store(tmp_path / "b.zarr", proteins=8, labelled=False))
+    fovs = location.group("fovs")
+    add_variable(fovs, "block_bytes", Variable(("block",), "uint64", (1,)))
+    commit(location, "fovs")
+    return location
+
+
+def test_no_labels_no_scores_but_a_reason(tmp_path: Path) -> None:
+    contents = gather(bare(tmp_path), CONFIG, flat)
+    assert "the store has no labels" in contents.absent["knn"]
+    assert contents.truth is not None
+    assert contents.truth.positive.shape == (40, 0)
+
+
+def test_a_row_without_embedding_is_left_off_the_map(tmp_path: Path) -> None:
+    location = bare(tmp_path)
+    embedding = location.group("embeddings/noise")["embedding"]
+    embedding[3] = np.nan  # type: ignore[index]
+    contents = gather(location, CONFIG, flat)
+    assert contents.points is not None
+    assert len(contents.points) == 39
+
+
+def test_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no store at"):
+        gather(Location.of(tmp_path / "x.zarr"), CONFIG, flat)

@@ -1,0 +1,96 @@
+"""The page as a document: all sections, every name escaped, nothing fetched from elsewhere."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from tests.report.conftest import CONFIG, EVIL, flat
+from tests.report.test_gather import bare
+from zarrloc.errors import ConfigError
+from zarrloc.report import write_report
+from zarrloc_cli.report import command
+
+
+class Tags(HTMLParser):
+    """Tags and attributes, as a browser would find them."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def page(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    summary = write_report(trained, out, CONFIG, project=flat)
+    assert summary.points == 100
+    assert summary.bytes == out.stat().st_size
+    assert "100 points" in summary.lines()[0]
+    return out.read_text()
+
+
+def test_all_sections_are_there_and_filled(page: str) -> None:
+    for title in (
+        "Map of the embedding", "Scores", "F1 of each label", "ROC", "What is mistaken for what",
+        "What occurs together", "Nearest neighbours", "True positives", "False positives",
+        "False negatives", "Splits and leakage", "What failed, and why", "Provenance",
+    ):  # fmt: skip
+        assert f">{title}</h" in page
+    assert 'class="absent"' not in page
+
+
+def test_names_from_the_store_are_text_everywhere(page: str) -> None:
+    assert EVIL not in page
+    assert "window.hacked = 1" in page  # it is told, not left out
+    tags = Tags(page).tags
+    assert not [attrs for tag, attrs in tags if "onerror" in attrs or attrs.get("src") == "x"]
+    assert "$$x$$" not in re.sub(r'(?s)<script type="application/json" id="tables">.*?</script>', "", page.split("<footer>")[1])  # noqa: E501
+
+
+def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
+    sources = [
+        attrs.get("src") or attrs.get("href") or ""
+        for tag, attrs in Tags(page).tags
+        if tag in {"script", "link", "img", "iframe", "source"}
+    ]
+    assert [source for source in sources if source and not source.startswith("data:")] == []
+
+
+def test_provenance_holds_settings_and_fingerprints(page: str) -> None:
+    assert "<dt>pixel_size_um</dt><dd class=\"mono\">0.2063</dd>" in page
+    assert len(re.findall(r"<summary>[a-z]+(/[a-z]+)?<code>[0-9a-f]{16,}", page)) == 5
+
+
+def test_an_empty_section_is_one_line_and_no_plot(tmp_path: Path) -> None:
+    out = tmp_path / "report.html"
+    summary = write_report(bare(tmp_path).uri, out, CONFIG, project=flat)
+    page = out.read_text()
+    assert page.count('class="absent"') == 5  # scores, confusion, neighbours, examples, splits
+    assert "zarrloc split" in page
+    assert any("zarrloc train" in line for line in summary.lines())
+
+
+def test_an_out_that_cannot_be_written_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a folder"):
+        write_report(trained, tmp_path / "none" / "report.html", CONFIG, project=flat)
+
+
+def test_the_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def fake(store: str, out: Path, config: object) -> object:
+        asked.extend([store, out, config])
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("zarrloc.report.write_report", fake)
+    found = CliRunner().invoke(command, ["s.zarr", "--out", "o.html", "--knn", "1,5", "--head", "h"])
+    assert isinstance(found.exception, ConfigError)
+    assert asked[:2] == ["s.zarr", Path("o.html")]
+    assert asked[2].model_dump(exclude_defaults=True) == {"knn": (1, 5), "head": "h"}  # type: ignore[attr-defined]
