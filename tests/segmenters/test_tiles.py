@@ -69,7 +69,7 @@ def test_out_of_memory_does_all_again_with_half_the_batch() -> None:
         return x, x.mean((2, 3))
 
     cut = tiles.cut(image)
-    ((outputs, _),) = tiles.forward(network, [cut], 4, CPU)
+    ((outputs, _),) = tiles.fitting(lambda batch: tiles.forward(network, [cut], batch, CPU), 4, CPU)
     assert seen == [4, 2, 1, 1, 1, 1]
     np.testing.assert_array_equal(outputs, cut.tiles)
 
@@ -79,7 +79,7 @@ def test_out_of_memory_with_one_tile_is_raised() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        tiles.forward(network, [tiles.cut(images((64, 64))[0])], 4, CPU)
+        tiles.fitting(lambda batch: network(torch.zeros(batch)), None, CPU)
 
 
 def test_normalise_puts_percentiles_at_0_and_1_and_a_flat_channel_at_0() -> None:

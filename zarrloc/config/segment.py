@@ -51,8 +51,8 @@ class SegmentConfig(Config):
     min_size: NonNegativeInt = Field(15, description="Smallest mask kept, in px.")
     tile_batch: PositiveInt | None = Field(
         None,
-        description="Tiles in one pass of the network. Default: 8 on a CPU; on a GPU 128, halved "
-        "when it runs out of memory.",
+        description="Tiles in one pass of the network, halved while the device has no memory for "
+        "them. Default: 8 on a CPU, 32 on a GPU.",
     )
 
     @model_validator(mode="after")

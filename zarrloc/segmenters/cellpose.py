@@ -23,8 +23,6 @@ from zarrloc.weights import hash_state
 STEPS = 200
 """Steps along the flow at the diameter of the training."""
 
-TILE_BATCH = {"cpu": 8, "cuda": 32}
-
 Image = npt.NDArray[np.float32]
 
 
@@ -133,8 +131,11 @@ class CellposeSegmenter:
     ) -> tuple[list[Flows], list[npt.NDArray[np.float32]]]:
         """Flows, and the style `(256,)` of each image: the direction of its tiles' mean."""
         cuts = [tiles.cut(_rescaled(*pair)) for pair in zip(images, rescales, strict=True)]
-        batch = self.config.tile_batch or TILE_BATCH.get(self.device.type, TILE_BATCH["cpu"])
-        results = tiles.forward(self.net, cuts, batch, self.device)
+        results = tiles.fitting(
+            lambda batch: tiles.forward(self.net, cuts, batch, self.device),
+            self.config.tile_batch,
+            self.device,
+        )
         flows = [
             Flows(cut, outputs, image.shape[1:], rescale)
             for cut, (outputs, _), image, rescale in zip(
@@ -148,9 +149,7 @@ class CellposeSegmenter:
 def _rescaled(image: Image, rescale: float) -> Image:
     if rescale == 1:
         return image
-    height, width = (int(side * rescale) for side in image.shape[1:])
-    if not height or not width:
-        raise ConfigError(f"nothing is left of a field of {image.shape[1:]} px at that --diameter")
+    height, width = (max(1, int(side * rescale)) for side in image.shape[1:])
     return tiles.resize(image, height, width)
 
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +26,6 @@ STEPS = 200
 DIAMETER_PX = 30.0
 """What `--diameter` is resized to."""
 
-TILE_BATCH = {"cpu": 8, "cuda": 64}
 Image = npt.NDArray[np.float32]
 
 
@@ -71,20 +71,25 @@ class CellposeSamSegmenter:
         for index, image in enumerate(inputs):
             sizes[image.shape].append(index)
         states: dict[int, Flows] = {}
-        for shape, indices in sizes.items():
+        for indices in sizes.values():
             stack = np.stack([inputs[index] for index in indices])
-            _, (_, flow, logit), _ = self.model.eval(
-                stack,
-                channel_axis=1,
-                batch_size=self.config.tile_batch or TILE_BATCH.get(self.device.type, 8),
-                diameter=self._diameter,
-                normalize=False,
-                compute_masks=False,
-            )
-            size = (len(indices), *shape[1:])
-            parts = zip(flow.reshape(2, *size).swapaxes(0, 1), logit.reshape(size), strict=True)
-            states.update(zip(indices, (Flows(*part) for part in parts), strict=True))
+            found = tiles.fitting(partial(self._flows, stack), self.config.tile_batch, self.device)
+            states.update(zip(indices, found, strict=True))
         return [states[index] for index in range(len(inputs))]
+
+    def _flows(self, stack: Image, batch: int) -> list[Flows]:
+        _, (_, flow, logit), _ = self.model.eval(
+            stack,
+            channel_axis=1,
+            batch_size=batch,
+            diameter=self._diameter,
+            normalize=False,
+            compute_masks=False,
+        )
+        # Cellpose drops axes of length 1.
+        count, _, *size = stack.shape
+        flows, logits = flow.reshape(2, count, *size), logit.reshape(count, *size)
+        return [Flows(flows[:, n], logits[n]) for n in range(count)]
 
     def mask(self, state: Flows) -> Mask:
         """Masks of one field by cellpose's own dynamics."""

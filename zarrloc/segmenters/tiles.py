@@ -7,6 +7,7 @@ Only the pooling is ours: Cellpose sends one image's tiles through the network a
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from cellpose import transforms
 # isort: on
 
 TILE_PX = 224
+CPU_BATCH, GPU_BATCH = 8, 32
+T = TypeVar("T")
 Array = npt.NDArray[np.float32]
 Network = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -74,26 +77,25 @@ def cut(image: Array) -> Tiled:
     return Tiled(tiles.reshape(-1, *tiles.shape[2:]), rows, columns, (shape[0], shape[1]), real)
 
 
-def forward(
-    network: Network, images: Sequence[Tiled], batch: int, device: torch.device
-) -> list[tuple[Array, Array]]:
-    """The network's output and style, per tile, for each image: `(tile, ...)` float32 arrays.
-
-    Tiles of all images share batches of up to `batch`; only tiles of one size can share one. When
-    the device's memory is out, all of it is done again with half the batch.
-    """
+def fitting(work: Callable[[int], T], asked: int | None, device: torch.device) -> T:
+    """`work(batch)` with the batch asked for; all of it again with half, while memory runs out."""
+    batch = asked or (CPU_BATCH if device.type == "cpu" else GPU_BATCH)
     while True:
         try:
-            return _pooled(network, images, batch, device)
+            return work(batch)
         except torch.OutOfMemoryError:
             if batch == 1:
                 raise
             batch //= 2
 
 
-def _pooled(
+def forward(
     network: Network, images: Sequence[Tiled], batch: int, device: torch.device
 ) -> list[tuple[Array, Array]]:
+    """The network's output and style, per tile, for each image: `(tile, ...)` float32 arrays.
+
+    Tiles of all images share batches of up to `batch`; only tiles of one size can share one.
+    """
     sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, image in enumerate(images):
         sizes[image.tiles.shape[1:]].append(index)
