@@ -68,59 +68,66 @@ def score_folds(
         `pooled`: all out-of-fold rows scored at once; `per_label`. Without a test set, `test` is
         the out-of-fold figures again, and its `rows_are` says so.
     """
-    folds = len(probability)
-    inside = fold >= 0
+    inside, test = fold >= 0, fold < 0
     own = out_of_fold(probability, fold)
-    called_own = np.zeros(own.shape, dtype=bool)
-    for number in range(folds):
-        rows, others = fold == number, inside & (fold != number)
-        threshold = best_thresholds(truth[others], own[others]) if tuned else 0.5
-        called_own[rows] = own[rows] >= threshold
-    threshold = best_thresholds(truth[inside], own[inside]) if tuned else 0.5
-
-    each = [
-        score(truth[rows], own[rows], called_own[rows], labels)
-        for rows in (fold == number for number in range(folds))
+    threshold = _thresholds(truth, own, fold, tuned)
+    called = own >= threshold
+    heads = [
+        score(truth[rows], own[rows], called[rows], labels)
+        for rows in (fold == number for number in range(len(probability)))
     ]
-    pooled = score(truth[inside], own[inside], called_own[inside], labels)
+    pooled = score(truth[inside], own[inside], called[inside], labels)
+    per_label = pooled.per_label
     result: dict[str, Any] = {
-        "validation": {**_mean_sd(each), "rows_are": "validation folds"},
+        "validation": {**_mean_sd(heads), "rows_are": "validation folds"},
         "pooled": {**pooled.as_dict(), "rows_are": "out of fold"},
     }
-    tallies = counts(truth[inside], called_own[inside])
-    samples = bootstrap_f1(tallies, protein[inside], bootstrap, seed) if bootstrap else None
-    per_label: Mapping[str, Mapping[str, float]] = pooled.per_label
-    if samples is not None:
+    samples = None
+    if bootstrap:
+        tallies = counts(truth[inside], called[inside])
+        samples = bootstrap_f1(tallies, protein[inside], bootstrap, seed)
         result["pooled"]["macro_f1_ci"] = interval(macro(samples))
 
-    test = ~inside
     if truth[test].labelled.any():
-        heads = [score(truth[test], p[test], p[test] >= threshold, labels) for p in probability]
-        result["test"] = {**_mean_sd(heads), "rows_are": "test set"}
+        all_called = probability[:, test] >= threshold[test]
+        heads = [
+            score(truth[test], p[test], c, labels)
+            for p, c in zip(probability, all_called, strict=True)
+        ]
         per_label = {
-            label: {
-                key: float(np.mean([head.per_label[label][key] for head in heads])) for key in row
-            }
-            for label, row in heads[0].per_label.items()
+            label: {k: float(np.mean([head.per_label[label][k] for head in heads])) for k in row}
+            for label, row in per_label.items()
         }
+        result["test"] = {**_mean_sd(heads), "rows_are": "test set"}
         if bootstrap:
-            called = probability[:, test] >= threshold
-            tallies = np.stack([counts(truth[test], each) for each in called], axis=1)
+            tallies = np.stack([counts(truth[test], c) for c in all_called], axis=1)
             by_head = bootstrap_f1(tallies, protein[test], bootstrap, seed)
-            result["test"]["macro_f1"]["ci"] = interval(macro(by_head).mean(axis=1))
             samples = by_head.mean(axis=1)
+            result["test"]["macro_f1"]["ci"] = interval(macro(by_head).mean(axis=1))
     else:
-        result["test"] = {**result["validation"], "rows_are": "out of fold (there is no test set)"}
-        result["test"]["macro_f1"] = {
-            **result["test"]["macro_f1"],
+        macro_f1 = {
+            **result["validation"]["macro_f1"],
             "pooled": pooled.overall["macro_f1"],
             "ci": result["pooled"].get("macro_f1_ci"),
         }
+        where = "out of fold (there is no test set)"
+        result["test"] = {**result["validation"], "macro_f1": macro_f1, "rows_are": where}
     result["per_label"] = {
-        label: {**row, "f1_ci": interval(samples[:, index]) if samples is not None else None}
+        label: {**row, "f1_ci": None if samples is None else interval(samples[:, index])}
         for index, (label, row) in enumerate(per_label.items())
     }
     return result
+
+
+def _thresholds(
+    truth: Truth, own: Array32, fold: npt.NDArray[np.int8], tuned: bool
+) -> npt.NDArray[np.float64]:
+    """Each row's thresholds `(n, label)`: a half, or the best on the rows of all other folds."""
+    threshold = np.full(own.shape, 0.5)
+    for number in np.unique(fold) if tuned else ():
+        others = (fold >= 0) & (fold != number)
+        threshold[fold == number] = best_thresholds(truth[others], own[others])
+    return threshold
 
 
 def _mean_sd(scores: Sequence[Scores]) -> dict[str, Any]:

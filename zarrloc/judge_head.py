@@ -16,6 +16,7 @@ from zarrloc.location import Location
 from zarrloc.metrics import Truth, truth_of
 from zarrloc.probe import train_probe
 from zarrloc.samples import Samples, left_out, need_labels, read_samples
+from zarrloc.splits import leakage_of
 
 Array32 = npt.NDArray[np.float32]
 
@@ -50,6 +51,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         "split": trained["split"],
         "weak": trained["weak"],
         "threshold": config.threshold,
+        "sibling_share": leakage_of(fold, truth.positive, protein, samples.labels).sibling_share,
         **judge(truth, head.heads.probability(features, device)),
         "notes": left_out(samples),
     }

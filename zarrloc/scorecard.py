@@ -16,6 +16,8 @@ def _head(result: Mapping[str, Any]) -> list[str]:
     told = [
         f"head {result['head']} on embedding {result['embedding']}, split {result['split']}; "
         f"weak labels: {result['weak']}; threshold: {result['threshold']}",
+        f"leakage: {result['sibling_share']:.1%} of the rows have one of the same protein on the "
+        "other side of the split",
         "",
     ]
     table = [["", *HEADINGS]]

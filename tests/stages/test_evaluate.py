@@ -87,6 +87,7 @@ def test_planted_truth_scores_one_and_noise_does_not(store):
     assert got["pooled"]["macro_f1"] == 1
     assert got["probe"]["pooled"]["macro_f1"] == 1
     assert got["weak"] == "ignore"
+    assert got["sibling_share"] == 0
     baselines = {name: one["pooled"]["macro_f1"] for name, one in got["baselines"].items()}
     assert set(baselines) == {
         "permuted labels",
@@ -107,6 +108,7 @@ def test_planted_truth_scores_one_and_noise_does_not(store):
 def test_image_split_shows_what_leakage_alone_scores(store):
     got = evaluate(store, EvaluateConfig(head="paper", bootstrap=20, threshold="tuned"))
     assert got["test"]["rows_are"] == "test set"
+    assert got["sibling_share"] == 1
     assert set(got["test"]["macro_f1"]) == {"mean", "sd", "each", "ci"}
     assert got["baselines"]["sibling look-up"]["test"]["macro_f1"]["mean"] == 1
     assert "head, test set" in "\n".join(lines(got))
