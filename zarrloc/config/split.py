@@ -8,13 +8,13 @@ from zarrloc.config.base import Config
 class SplitConfig(Config):
     """How the fields of a store are dealt into folds and a test set."""
 
-    folds: int = Field(default=5, ge=2, le=100, description="number of folds")
+    folds: int = Field(default=5, ge=2, le=100, description="Number of folds.")
     test: float = Field(
-        default=0.0, ge=0, lt=1, description="share of the fields kept as a test set"
+        default=0.0, ge=0, lt=1, description="Share of the fields kept as a test set."
     )
     group: str = Field(
         default="protein",
-        description="what stays together: image (each field alone, as in the paper), protein, or "
-        "any coordinate of the fields (donor, plate)",
+        description="What stays together: image (each field alone, as in the paper), protein, or "
+        "any coordinate of the fields (donor, plate).",
     )
-    seed: int = Field(default=0, ge=0, description="seed of the random ties")
+    seed: int = Field(default=0, ge=0, description="Seed of the random ties.")

@@ -12,36 +12,36 @@ Weak = Literal["ignore", "positive", "negative"]
 class HeadConfig(Config):
     """One classification head and how it is optimised; every fold gets the same."""
 
-    hidden: tuple[int, ...] = Field(default=(512, 256), description="widths of the hidden layers")
-    dropout: float = Field(default=0.5, ge=0, lt=1, description="dropout after each hidden layer")
-    lr: float = Field(default=1e-4, gt=0, description="initial learning rate, cosine to 0")
-    weight_decay: float = Field(default=0.04, ge=0, description="AdamW's decoupled weight decay")
-    epochs: int = Field(default=300, ge=1, description="epochs")
+    hidden: tuple[int, ...] = Field(default=(512, 256), description="Widths of the hidden layers.")
+    dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout after each hidden layer.")
+    lr: float = Field(default=1e-4, gt=0, description="Initial learning rate, cosine to 0.")
+    weight_decay: float = Field(default=0.04, ge=0, description="AdamW's decoupled weight decay.")
+    epochs: int = Field(default=300, ge=1, description="Epochs.")
     batch: int = Field(
-        default=512, ge=1, description="largest batch; an epoch is cut into equal ones"
+        default=512, ge=1, description="Largest batch; an epoch is cut into equal ones."
     )
     resample: Literal["epoch", "once"] = Field(
         default="epoch",
-        description="draw the balanced sample anew each epoch, or once before the first "
-        "(as Dino4Cells does)",
+        description="Draw the balanced sample anew each epoch, or once before the first "
+        "(as Dino4Cells does).",
     )
-    seed: int = Field(default=0, ge=0, description="seed of weights, samples and dropout")
+    seed: int = Field(default=0, ge=0, description="Seed of weights, samples and dropout.")
 
 
 class DeviceConfig(Config):
     """Where torch computes; no part of what a result is."""
 
     device: str = Field(
-        default="auto", description="auto (a GPU where there is one), cpu, cuda or cuda:N"
+        default="auto", description="Auto (a GPU where there is one), cpu, cuda or cuda:N."
     )
 
 
 class TrainConfig(HeadConfig, DeviceConfig):
     """A head on a stored embedding, trained on every fold of a stored split."""
 
-    embedding: str = Field(description="name of the embedding to train on")
-    split: str = Field(description="name of the split")
+    embedding: str = Field(description="Name of the embedding to train on.")
+    split: str = Field(description="Name of the split.")
     weak: Weak = Field(
         default="ignore",
-        description="what grades 1 and 2 are: left out of loss and scores, positive, or negative",
+        description="What grades 1 and 2 are: left out of loss and scores, positive, or negative.",
     )
