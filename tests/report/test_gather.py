@@ -11,7 +11,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.location import Location
 from zarrloc.report.gather import chosen, gather
-from zarrloc.store import StageAttrs, Variable, add_variable, commit
+from zarrloc.store import StageAttrs, Variable, add_variable, commit, remove
 
 
 def attrs(stage: str, *inputs: str) -> StageAttrs:
@@ -86,10 +86,8 @@ def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
     contents = gather(location, CONFIG, flat)
     assert "zarrloc train" in contents.absent["scores"]
     assert contents.points is not None
-    group = Location.of(location.uri).path
-    assert group is not None
     for name in ("planted", "noise"):
-        (group / "embeddings" / name / "zarr.json").unlink()
+        remove(location, f"embeddings/{name}")
     contents = gather(location, CONFIG, flat)
     assert "zarrloc embed" in contents.absent["map"]
     assert contents.points is None

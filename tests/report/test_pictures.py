@@ -57,7 +57,7 @@ def test_a_tile_is_the_field_of_its_row(location: Location) -> None:
 
 def test_the_budget_holds_and_those_beyond_it_have_no_picture(location: Location) -> None:
     samples = samples_of("fov", 5)
-    budget = 3 * 64 * 64
+    budget = 64 * 64
     sheets = make_sheets(location, samples, np.arange(5), budget)
     assert sum(map(len, sheets.urls)) <= budget
     assert sheets.tile_px == 64

@@ -13,7 +13,7 @@ from zarrloc.report.tallies import examples
 PICTURE_PX = 256
 VERDICTS = {
     "true positives": "found",
-    "false positives": "wrongly",
+    "false positives": "called",
     "false negatives": "missed",
 }
 

@@ -261,16 +261,21 @@ def knn_figure(knn: Mapping[str, Any]) -> Any:
     )
     made.xgrid.visible = False
     items = []
-    titles = {"none": "all neighbours", "fov": "other fields only", "protein": "other proteins only"}
-    for title, colour in zip(
-        table[ks[0]]["macro_f1_excluding"], (SEVERAL, "#e6a23c", ACCENT)[::-1], strict=False
-    ):
-        y = [_number(table[k]["macro_f1_excluding"][title]) for k in ks]
-        items.append((titles[title], _line(made, ks, y, colour, titles[title], width=2.5)))
+    # Which colour says which neighbours could vote: only the first line is free of siblings.
+    ways = {
+        "protein": ("other proteins only", ACCENT),
+        "fov": ("other fields only", "#7a6fb0"),
+        "none": ("all neighbours", "#d98c1f"),
+    }
+    there = table[ks[0]]["macro_f1_excluding"]
+    for way, (title, colour) in ways.items():
+        if way in there:
+            y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
+            items.append((title, _line(made, ks, y, colour, title, width=2.5)))
     spans = [table[k].get("macro_f1_ci") or [None, None] for k in ks]
     made.segment(
         ks, [_number(low) for low, _ in spans], ks, [_number(high) for _, high in spans],
-        color=FAINT, line_width=1.2,
+        color=ways[knn["exclude_same"]][1], line_width=1.2,
     )  # fmt: skip
     dashes = ("dashed", "dotted", "dotdash", "dashdot")
     for index, (title, by_k) in enumerate(knn.get("baselines", {}).items()):

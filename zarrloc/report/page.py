@@ -36,6 +36,7 @@ def render(location: Location, contents: Contents, config: ReportConfig) -> str:
         scripts = Resources(mode="inline", components=parts).render_js() + script
     return environment.get_template("page.html").render(
         c=contents,
+        config=config,
         words=words,
         css=_own(environment, "page.css"),
         hover_js=_own(environment, "hover.js"),

@@ -1,8 +1,10 @@
 """What the page says in words and tables. Functions of the contents, called by the template."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from zarrloc.config.report import ReportConfig
 from zarrloc.report.gather import Contents
 from zarrloc.scorecard import FIGURES
 from zarrloc.scorecard import HEADINGS as HEADINGS
@@ -37,7 +39,7 @@ def lede(c: Contents) -> str:
     if c.samples is not None:
         settings = c.samples.stage.config
         told += (
-            f" Embedding {c.samples.group.split('/')[1]}: {settings.get('backbone', 'unknown')}, "
+            f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone', 'unknown')}, "
             f"{c.samples.features.shape[1]} features a {_row(c)}."
         )
     return told
@@ -92,7 +94,7 @@ def scores_note(c: Contents) -> str:
     assert c.scores is not None
     s = c.scores
     return (
-        f"Head {s['head']} on embedding {s['embedding']}, split {s['split']}. Weak labels "
+        f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. Weak labels "
         f"(grades 1 and 2): {s['weak']}. A label is called from {s['threshold']}."
     )
 
@@ -127,7 +129,7 @@ def per_label_rows(c: Contents) -> str:
     assert c.scores is not None
     if "test" in _parts(c.scores):
         return "mean of the folds’ heads on the test set"
-    return "all fields out of fold, pooled"
+    return f"all {rows_word(c)} out of fold, pooled"
 
 
 def label_rows(c: Contents) -> Iterator[list[str]]:
@@ -152,8 +154,9 @@ def knn_note(c: Contents) -> str:
     assert c.knn is not None
     return (
         f"Leave-one-out votes of the k nearest of {c.knn['rows']:,} {rows_word(c)}, weighted "
-        "exp(s / 0.07), called from 0.5. Neighbours of the same protein share its labels: what the "
-        "upper line has over the lower is leakage. The whiskers are 95 % intervals."
+        "exp(s / 0.07), called from 0.5. Neighbours of the same protein share its labels: what "
+        "“all neighbours” scores above “other proteins only” is leakage. Whiskers: 95 % intervals, "
+        "proteins resampled."
     )
 
 
@@ -165,6 +168,13 @@ def colours_note(c: Contents) -> str:
              "mitochondria": "magenta", "actin": "orange"}  # fmt: skip
     assert names.keys() == COLOURS.keys()
     return ", ".join(f"{role} {names.get(role, 'grey')}" for role in c.facts.channels)
+
+
+def made_with(config: ReportConfig) -> Iterator[tuple[str, str]]:
+    """How this page itself was made."""
+    yield from _flat(config.model_dump())
+    packages = ("zarrloc", "umap-learn", "scikit-learn", "bokeh")
+    yield "software", ", ".join(f"{name} {version(name)}" for name in packages)
 
 
 def settings_of(stage: StageAttrs) -> Iterator[tuple[str, str]]:
