@@ -11,8 +11,12 @@ from zarrloc.errors import SourceError
 from zarrloc.roles import map_channels
 from zarrloc.sources import FovSource
 
+HEADERS = 64
+"""So many files, evenly spread, are looked into to learn what is commonest: one by one it takes
+the coordinator a millisecond each, while its workers wait."""
+
 REMOTE_HEADERS = 16
-"""Of an object store's files so many are opened to learn their shape: each costs a download."""
+"""The same of an object store, where each costs a download."""
 
 
 @dataclass(frozen=True)
@@ -35,15 +39,13 @@ def shape_of(
     """Learn from the files' headers what they have in common."""
     whole = [one for one in found if not one.problem]
     is_opencell = any(one.kind.startswith("opencell") for one in whole)
-    if whole and files.is_remote(whole[0].paths[0]):
-        whole = whole[:: max(1, len(whole) // REMOTE_HEADERS)]
-    headers, reasons = [], [one.problem for one in found if one.problem]
-    for one in whole:
-        try:
-            headers.append(_header(one, config, unsigned, reader))
-        except SourceError as error:
-            reasons.append(f"{Path(one.paths[0]).name} {error}")
+    remote = bool(whole) and files.is_remote(whole[0].paths[0])
+    some = whole[:: max(1, len(whole) // (REMOTE_HEADERS if remote else HEADERS))]
+    headers, reasons = _headers(some, config, unsigned, reader)
+    if not headers and len(some) < len(whole):
+        headers, reasons = _headers(whole, config, unsigned, reader)
     if not headers:
+        reasons += [one.problem for one in found if one.problem]
         raise SourceError(f"none of the {len(found)} images can be read; the first: {reasons[0]}")
     names = commonest([h.channel_names or () for h in headers])
     roles, how = map_channels(config.channels, names or None, is_opencell)  # type: ignore[arg-type]
@@ -65,6 +67,19 @@ def shape_of(
         pixel,
         how,
     )
+
+
+def _headers(
+    some: Sequence[FovSource], config: IngestConfig, unsigned: bool, reader: tiff.Reader | None
+) -> tuple[list[tiff.Header], list[str]]:
+    """What can be learned of these files, and why nothing can of the others."""
+    headers, reasons = [], []
+    for one in some:
+        try:
+            headers.append(_header(one, config, unsigned, reader))
+        except SourceError as error:
+            reasons.append(f"{Path(one.paths[0]).name} {error}")
+    return headers, reasons
 
 
 def _header(

@@ -6,17 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+import zarr
 
 from tests.engine.toys import SERIAL
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import cluster
-from zarrloc.engine.cluster import THREAD_VARIABLES, Dask, Done, executor
+from zarrloc.engine.cluster import THREAD_VARIABLES, ZARR_THREADS, Dask, Done, executor
 from zarrloc.errors import ClusterError, ConfigError
 from zarrloc.forward import inference
 
 
 def _environment() -> dict[str, str | None]:
-    return {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    return {name: os.environ.get(name) for name in (*THREAD_VARIABLES, ZARR_THREADS)}
+
+
+def _zarr_threads() -> object:
+    return zarr.config.get("threading.max_workers")
 
 
 def _cpu_over_wall(threads: int) -> float:
@@ -40,7 +45,8 @@ def test_a_local_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert pool.workers == 1
         assert pool.dashboard.startswith("http://")
         (there,) = pool.client.run(_environment).values()
-        assert there == dict.fromkeys(THREAD_VARIABLES, "2")
+        assert there == dict.fromkeys((*THREAD_VARIABLES, ZARR_THREADS), "2")
+        assert list(pool.client.run(_zarr_threads).values()) == [2]
         (about,) = pool.client.scheduler_info()["workers"].values()
         assert (about["nthreads"], about["memory_limit"]) == (2, 2_000_000_000)
         pool.submit([("load", (1,))], _cpu_over_wall)

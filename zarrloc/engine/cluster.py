@@ -15,6 +15,10 @@ from zarrloc.config.run import RunConfig
 from zarrloc.errors import ClusterError, ConfigError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
+MOST_ZARR_THREADS = 4
+"""zarr's own default, four more than there are cores, made a worker's reads and writes cost three
+to six times the CPU time of one thread, most of it in the kernel."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +266,12 @@ def wait_out(client: Any, prefix: str, run: str, timeout: float = 3600.0) -> Non
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """Thread counts for spawned workers, which read them at import; the parent's come back."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    wanted = {
+        **dict.fromkeys(THREAD_VARIABLES, str(threads)),
+        ZARR_THREADS: str(min(threads, MOST_ZARR_THREADS)),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
