@@ -36,26 +36,26 @@ def test_tiles_of_an_image_join_to_the_image() -> None:
 
 def test_pooled_images_are_those_cellpose_runs_one_by_one() -> None:
     fields = images((300, 451), (300, 300), (451, 300), (300, 300))
-    cuts = [tiles.cut(image) for image in fields]
-    pooled = tiles.forward(Shift(), cuts, 7, CPU)
-    for image, cut, (outputs, styles) in zip(fields, cuts, pooled, strict=True):
+    pooled = tiles.forward(Shift(), fields, 7, CPU)
+    for image, (output, style) in zip(fields, pooled, strict=True):
         theirs, _ = run_net(Shift(), image.transpose(1, 2, 0)[None], bsize=224)
-        np.testing.assert_allclose(cut.join(outputs), theirs[0].transpose(2, 0, 1), rtol=1e-5)
-        np.testing.assert_allclose(styles[:, 0], cut.tiles.mean((1, 2, 3)), rtol=1e-5)
+        np.testing.assert_allclose(output, theirs[0].transpose(2, 0, 1), rtol=1e-5)
+        np.testing.assert_allclose(style, 1 / 16, rtol=1e-5)  # a unit vector of 256 equal parts
 
 
 def test_tiles_of_small_fields_do_not_mix_with_whole_ones() -> None:
-    cuts = [tiles.cut(image) for image in images((64, 90), (300, 300), (64, 90))]
+    fields = images((64, 90), (300, 300), (64, 90))
     seen: list[tuple[int, ...]] = []
 
     def network(x: Tensor) -> tuple[Tensor, Tensor]:
         seen.append(tuple(x.shape))
         return x, x.mean((2, 3))
 
-    results = tiles.forward(network, cuts, 8, CPU)
+    results = tiles.forward(network, iter(fields), 8, CPU)
     assert seen == [(2, 2, 80, 112), (4, 2, 224, 224)]
-    for cut, (outputs, _) in zip(cuts, results, strict=True):
-        np.testing.assert_array_equal(outputs, cut.tiles)
+    for image, (output, style) in zip(fields, results, strict=True):
+        np.testing.assert_allclose(output, image, rtol=1e-6)
+        assert np.linalg.norm(style) == pytest.approx(1)
 
 
 def test_out_of_memory_does_all_again_with_half_the_batch() -> None:
@@ -68,10 +68,11 @@ def test_out_of_memory_does_all_again_with_half_the_batch() -> None:
             raise torch.OutOfMemoryError
         return x, x.mean((2, 3))
 
-    cut = tiles.cut(image)
-    ((outputs, _),) = tiles.fitting(lambda batch: tiles.forward(network, [cut], batch, CPU), 4, CPU)
+    ((output, _),) = tiles.fitting(
+        lambda batch: tiles.forward(network, [image], batch, CPU), 4, CPU
+    )
     assert seen == [4, 2, 1, 1, 1, 1]
-    np.testing.assert_array_equal(outputs, cut.tiles)
+    np.testing.assert_allclose(output, image, rtol=1e-6)
 
 
 def test_out_of_memory_with_one_tile_is_raised() -> None:

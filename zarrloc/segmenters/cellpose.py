@@ -44,15 +44,10 @@ PUBLISHED = {
 class Flows(NamedTuple):
     """What the network says of one field."""
 
-    tiled: tiles.Tiled
-    outputs: npt.NDArray[np.float32]
-    """(tile, 3, y, x): flow along y and x, logit, at the size the network saw."""
-    shape: tuple[int, int]
+    output: Image
+    """(3, y, x): flow along y and x, logit, at the size the network saw."""
+    shape: tuple[int, ...]
     rescale: float
-
-    def joined(self) -> npt.NDArray[np.float32]:
-        """`(3, y, x)`, at the size the network saw."""
-        return self.tiled.join(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -101,7 +96,7 @@ class CellposeSegmenter:
 
     def mask(self, state: Flows) -> Mask:
         """Masks at the field's own pixels."""
-        output = state.joined()
+        output = state.output
         if state.rescale != 1:
             output = tiles.resize(output, *state.shape)
         masks = dynamics.masks_from_flows(
@@ -129,21 +124,18 @@ class CellposeSegmenter:
     def _flows(
         self, images: Sequence[Image], rescales: Sequence[float]
     ) -> tuple[list[Flows], list[npt.NDArray[np.float32]]]:
-        """Flows, and the style `(256,)` of each image: the direction of its tiles' mean."""
-        cuts = [tiles.cut(_rescaled(*pair)) for pair in zip(images, rescales, strict=True)]
-        results = tiles.fitting(
-            lambda batch: tiles.forward(self.net, cuts, batch, self.device),
-            self.config.tile_batch,
-            self.device,
-        )
+        """Flows and style of each image."""
+
+        def work(batch: int) -> list[tuple[Image, npt.NDArray[np.float32]]]:
+            resized = map(_rescaled, images, rescales)
+            return tiles.forward(self.net, resized, batch, self.device)
+
+        results = tiles.fitting(work, self.config.tile_batch, self.device)
         flows = [
-            Flows(cut, outputs, image.shape[1:], rescale)
-            for cut, (outputs, _), image, rescale in zip(
-                cuts, results, images, rescales, strict=True
-            )
+            Flows(output, image.shape[1:], rescale)
+            for (output, _), image, rescale in zip(results, images, rescales, strict=True)
         ]
-        sums = [styles.sum(axis=0) for _, styles in results]
-        return flows, [total / np.linalg.norm(total) for total in sums]
+        return flows, [style for _, style in results]
 
 
 def _rescaled(image: Image, rescale: float) -> Image:
@@ -155,9 +147,13 @@ def _rescaled(image: Image, rescale: float) -> Image:
 
 def _median_diameter_px(state: Flows) -> float:
     """0 where there is nothing. Cellpose's own defaults: this look is not the final masks."""
-    output = state.joined()
     masks = dynamics.masks_from_flows(
-        output[:2], output[2], STEPS, interpolate=False, flow_threshold=0.4, cellprob_threshold=0.0
+        state.output[:2],
+        state.output[2],
+        STEPS,
+        interpolate=False,
+        flow_threshold=0.4,
+        cellprob_threshold=0.0,
     )
     masks = dynamics.clean(tiles.resize_labels(masks, *state.shape), min_size=15)
     areas = np.bincount(masks.ravel())[1:]

@@ -5,7 +5,7 @@ Only the pooling is ours: Cellpose sends one image's tiles through the network a
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -90,25 +90,42 @@ def fitting(work: Callable[[int], T], asked: int | None, device: torch.device) -
 
 
 def forward(
-    network: Network, images: Sequence[Tiled], batch: int, device: torch.device
+    network: Network, images: Iterable[Array], batch: int, device: torch.device
 ) -> list[tuple[Array, Array]]:
-    """The network's output and style, per tile, for each image: `(tile, ...)` float32 arrays.
+    """The network's output `(channel, y, x)` and style `(feature,)`, a unit vector, of each image.
 
-    Tiles of all images share batches of up to `batch`; only tiles of one size can share one.
+    Tiles of all `images` `(channel, y, x)` share batches of up to `batch`, those of one size
+    together; only images with tiles still on their way are held.
     """
-    sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for index, image in enumerate(images):
-        sizes[image.tiles.shape[1:]].append(index)
     results: dict[int, tuple[Array, Array]] = {}
-    for indices in sizes.values():
-        pool = np.concatenate([images[index].tiles for index in indices])
-        starts = range(0, len(pool), batch)
-        parts = [_forward(network, pool[start : start + batch], device) for start in starts]
-        outputs, styles = (np.concatenate(part) for part in zip(*parts, strict=True))
-        ends = np.cumsum([len(images[index].tiles) for index in indices])[:-1]
-        split = zip(np.split(outputs, ends), np.split(styles, ends), strict=True)
-        results.update(zip(indices, split, strict=True))
-    return [results[index] for index in range(len(images))]
+    waiting: dict[int, tuple[Tiled, list[Array], list[Array]]] = {}
+    queues: dict[tuple[int, ...], list[tuple[int, Array]]] = defaultdict(list)
+
+    def run(queue: list[tuple[int, Array]]) -> None:
+        part = queue[:batch]
+        del queue[:batch]
+        answers = _forward(network, np.stack([tile for _, tile in part]), device)
+        for (index, _), output, style in zip(part, *answers, strict=True):
+            tiled, outputs, styles = waiting[index]
+            outputs.append(output)
+            styles.append(style)
+            if len(outputs) == len(tiled.tiles):
+                total = np.sum(styles, axis=0)
+                unit = total / max(float(np.linalg.norm(total)), 1e-12)
+                results[index] = tiled.join(np.stack(outputs)), unit
+                del waiting[index]
+
+    for index, image in enumerate(images):
+        tiled = cut(image)
+        waiting[index] = tiled, [], []
+        queue = queues[tiled.tiles.shape[1:]]
+        queue.extend((index, tile) for tile in tiled.tiles)
+        while len(queue) >= batch:
+            run(queue)
+    for queue in queues.values():
+        while queue:
+            run(queue)
+    return [results[index] for index in range(len(results))]
 
 
 @torch.inference_mode()
