@@ -53,21 +53,23 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("offline")
 def test_every_command_of_the_readme(tmp_path: Path) -> None:
-    simulate("data", SimulateConfig(proteins=2, fovs_per_protein=2, size=128, workers=1))
+    simulate("data", SimulateConfig(proteins=10, fovs_per_protein=1, size=96, workers=1))
     shutil.copytree("data/raw", "images")
     for table in Path("data/labels").iterdir():
         shutil.copy(table, ".")
     names = [file.name for file in Path("images").iterdir()]
-    Path("labels.csv").write_text("path,label,plate\n" + "\n".join(f"{n},er,A" for n in names))
+    rows = [f"{name},{('er', 'golgi')[at % 2]},A" for at, name in enumerate(sorted(names))]
+    Path("labels.csv").write_text("\n".join(["path,label,plate", *rows]))
     ran: list[list[str]] = []
     for words in commands():
         if words[0] == "zarrloc":
             code = zarrloc.main(words[1:], standalone_mode=False)
             assert code in (None, 0), words
             ran.append(words)
-    assert len(ran) >= 9
+    assert len(ran) >= 16
     for snippet in blocks("python"):
         run: Callable[[str], None] = exec
         run(snippet)

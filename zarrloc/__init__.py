@@ -10,39 +10,68 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from zarrloc.config.embed import EmbedConfig
+    from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
     from zarrloc.config.ingest import IngestConfig
+    from zarrloc.config.pretrain import PretrainConfig
     from zarrloc.config.run import RunConfig
-    from zarrloc.describe import info
     from zarrloc.config.segment import SegmentConfig
+    from zarrloc.config.split import SplitConfig
+    from zarrloc.config.train import TrainConfig
+    from zarrloc.describe import info
     from zarrloc.engine.verify import verify
     from zarrloc.segmentation import segment
     from zarrloc.stages.embed import embed
+    from zarrloc.stages.evaluate import evaluate
     from zarrloc.stages.ingest import ingest
+    from zarrloc.stages.predict import predict
+    from zarrloc.stages.pretrain import pretrain
+    from zarrloc.stages.split import split
+    from zarrloc.stages.train import train
     from zarrloc.store import open_store
 
 _HOMES = {
     "EmbedConfig": "config.embed",
+    "EvaluateConfig": "config.evaluate",
     "IngestConfig": "config.ingest",
+    "PredictConfig": "config.evaluate",
+    "PretrainConfig": "config.pretrain",
     "RunConfig": "config.run",
+    "SegmentConfig": "config.segment",
+    "SplitConfig": "config.split",
+    "TrainConfig": "config.train",
     "embed": "stages.embed",
+    "evaluate": "stages.evaluate",
     "info": "describe",
     "ingest": "stages.ingest",
-    "SegmentConfig": "config.segment",
     "open_store": "store",
+    "predict": "stages.predict",
+    "pretrain": "stages.pretrain",
     "segment": "segmentation",
+    "split": "stages.split",
+    "train": "stages.train",
     "verify": "engine.verify",
 }
 
 __all__ = [
     "EmbedConfig",
+    "EvaluateConfig",
     "IngestConfig",
+    "PredictConfig",
+    "PretrainConfig",
     "RunConfig",
     "SegmentConfig",
+    "SplitConfig",
+    "TrainConfig",
     "embed",
+    "evaluate",
     "info",
     "ingest",
     "open_store",
+    "predict",
+    "pretrain",
     "segment",
+    "split",
+    "train",
     "verify",
 ]
 

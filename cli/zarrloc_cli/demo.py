@@ -6,12 +6,15 @@ from pathlib import Path
 import click
 
 STEPS = """
-simulate {d}/data --proteins 17 --fovs-per-protein 2 --size 320
-ingest {d}/data/raw {d}/demo.zarr --labels {d}/data/labels/opencell-localization-annotations.csv --cell-lines {d}/data/labels/all-public-targets.csv --shard-fovs 8
+simulate {d}/data --proteins 34 --fovs-per-protein 2 --size 320
+ingest {d}/data/raw {d}/demo.zarr --labels {d}/data/labels/opencell-localization-annotations.csv --cell-lines {d}/data/labels/all-public-targets.csv --shard-fovs 16
 embed {d}/demo.zarr --backbone dino-vits16 --weights random:0 --size 224 --name fields
 segment {d}/demo.zarr --model watershed --name ws
-embed {d}/demo.zarr --level cell --cells ws --backbone timm:vit_tiny_patch16_224 --weights random:0 --size 64 --name cells
 preview {d}/demo.zarr --segmentation ws --out {d}/preview.png
+split {d}/demo.zarr --folds 2 --name honest
+train {d}/demo.zarr --embedding fields --split honest --name head
+evaluate {d}/demo.zarr --head head
+report {d}/demo.zarr --out {d}/report.html
 info {d}/demo.zarr
 """  # noqa: E501  one command a line, as typed
 
@@ -36,7 +39,7 @@ def command(context: click.Context, directory: Path) -> int:
         code = parent.command.main(words, standalone_mode=False)
         worst = max(worst, code or 0)
     click.echo(
-        f"\nopen it: python -c \"import xarray as xr; "
+        f'\nopen it: python -c "import xarray as xr; '
         f"print(xr.open_zarr('{directory}/demo.zarr', group='embeddings/fields'))\""
     )
     return worst
