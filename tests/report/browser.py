@@ -40,7 +40,9 @@ class Page:
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         """One command of the protocol, and its result."""
-        return self._loop.run_until_complete(asyncio.wait_for(self._send(method, params), PATIENCE_S))
+        return self._loop.run_until_complete(
+            asyncio.wait_for(self._send(method, params), PATIENCE_S)
+        )
 
     async def _send(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._count += 1

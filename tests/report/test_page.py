@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from zarrloc_cli.report import command
 
 from tests.report.conftest import CONFIG, EVIL, flat
 from tests.report.test_gather import bare
 from zarrloc.errors import ConfigError
 from zarrloc.report import write_report
-from zarrloc_cli.report import command
 
 
 class Tags(HTMLParser):
@@ -51,7 +51,11 @@ def test_names_from_the_store_are_text_everywhere(page: str) -> None:
     assert "window.hacked = 1" in page  # it is told, not left out
     tags = Tags(page).tags
     assert not [attrs for tag, attrs in tags if "onerror" in attrs or attrs.get("src") == "x"]
-    assert "$$x$$" not in re.sub(r'(?s)<script type="application/json" id="tables">.*?</script>', "", page.split("<footer>")[1])  # noqa: E501
+    assert "$$x$$" not in re.sub(
+        r'(?s)<script type="application/json" id="tables">.*?</script>',
+        "",
+        page.split("<footer>")[1],
+    )
 
 
 def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
@@ -64,7 +68,7 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
 
 
 def test_provenance_holds_settings_and_fingerprints(page: str) -> None:
-    assert "<dt>pixel_size_um</dt><dd class=\"mono\">0.2063</dd>" in page
+    assert '<dt>pixel_size_um</dt><dd class="mono">0.2063</dd>' in page
     assert len(re.findall(r"<summary>[a-z]+(/[a-z]+)?<code>[0-9a-f]{16,}", page)) == 5
 
 
@@ -90,7 +94,9 @@ def test_the_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> N
         raise ConfigError("enough")
 
     monkeypatch.setattr("zarrloc.report.write_report", fake)
-    found = CliRunner().invoke(command, ["s.zarr", "--out", "o.html", "--knn", "1,5", "--head", "h"])
+    found = CliRunner().invoke(
+        command, ["s.zarr", "--out", "o.html", "--knn", "1,5", "--head", "h"]
+    )
     assert isinstance(found.exception, ConfigError)
     assert asked[:2] == ["s.zarr", Path("o.html")]
     assert asked[2].model_dump(exclude_defaults=True) == {"knn": (1, 5), "head": "h"}  # type: ignore[attr-defined]

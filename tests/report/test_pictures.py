@@ -57,11 +57,22 @@ def test_a_tile_is_the_field_of_its_row(location: Location) -> None:
 
 def test_the_budget_holds_and_those_beyond_it_have_no_picture(location: Location) -> None:
     samples = samples_of("fov", 5)
-    budget = 64 * 64
+    full = make_sheets(location, samples, np.arange(5), 10**6)
+    budget = len(full.urls[0]) // 6
     sheets = make_sheets(location, samples, np.arange(5), budget)
     assert sum(map(len, sheets.urls)) <= budget
-    assert sheets.tile_px == 64
-    assert (sheets.tile < 0).any()
+    shown = sheets.tile[sheets.tile >= 0]
+    assert 0 < len(shown) < 5
+    assert decoded(sheets.urls[0]).shape == (64, SIDE * 64, 3)
+
+
+def test_busier_pictures_than_probed_end_with_the_budget(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zarrloc.report.pictures._affordable", lambda *_: 5)
+    sheets = make_sheets(location, samples_of("fov", 5), np.arange(5), 500)
+    assert sheets.urls == []
+    assert (sheets.tile == -1).all()
 
 
 def test_no_budget_no_pictures(location: Location) -> None:

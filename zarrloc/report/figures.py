@@ -242,9 +242,14 @@ def matrix_figure(
 
 def _shades() -> list[str]:
     """White to the accent, in 64 steps."""
-    white, deep = np.array([247, 249, 250]), np.array([int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)])
+    white, deep = (
+        np.array([247, 249, 250]),
+        np.array([int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)]),
+    )
     steps = np.linspace(0, 1, 64)[:, None] ** 0.8
-    return ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (white + steps * (deep - white)).astype(int)]
+    return [
+        "#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (white + steps * (deep - white)).astype(int)
+    ]
 
 
 def knn_figure(knn: Mapping[str, Any]) -> Any:
@@ -349,11 +354,14 @@ def folds_figure(heads: Sequence[FoldScores]) -> Any:
         y = [name for name, each in zip(names, values, strict=True) for _ in each]
         if x:
             dots = made.scatter(x, y, size=9, fill_color=colour, fill_alpha=0.5, line_color=colour)
-            means = [(np.mean(each), name) for name, each in zip(names, values, strict=True) if each]
+            means = [
+                (np.mean(each), name) for name, each in zip(names, values, strict=True) if each
+            ]
             bars = made.scatter(
                 *map(list, zip(*means, strict=True)), marker="dash", angle=np.pi / 2, size=24,
                 color=colour, line_width=2,
             )  # fmt: skip
             items.append((title, [dots, bars]))
+            made.add_tools(HoverTool(renderers=[dots], tooltips=[(title, "@x{0.000}")]))
     _legend(made, items)
     return made

@@ -107,7 +107,9 @@ class Contents:
     @property
     def judged(self) -> npt.NDArray[np.bool_]:
         """Rows that curves, confusion and examples are of: the test set, or all out of fold."""
-        assert self.samples is not None and self.truth is not None and self.calls is not None
+        assert self.samples is not None
+        assert self.truth is not None
+        assert self.calls is not None
         rows = self.samples.finite & self.truth.labelled
         fold = self.calls.row_fold
         assert fold is not None
@@ -163,9 +165,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
             for path, group in described.items()
             for row in group.get("rows", {}).get("errors", ())
         ],
-        splits=[
-            _split(location, path, calls) for path in stages if path.startswith("splits/")
-        ],
+        splits=[_split(location, path, calls) for path in stages if path.startswith("splits/")],
         heads=_fold_scores(location, stages),
         samples=samples,
         truth=truth,
@@ -177,9 +177,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
     )
 
 
-def chosen(
-    stages: Mapping[str, StageAttrs], config: ReportConfig
-) -> tuple[str | None, str | None]:
+def chosen(stages: Mapping[str, StageAttrs], config: ReportConfig) -> tuple[str | None, str | None]:
     """The names of the embedding and the head to show, of what `stages` (path -> attrs) has.
 
     Raises `ConfigError` for a name that isn't there, or a head of another embedding.
@@ -195,9 +193,7 @@ def chosen(
         ("head", config.head, list(of_head)),
     ):
         if name is not None and name not in there:
-            raise ConfigError(
-                f"no {kind} '{name}'; the store has {', '.join(there) or 'none'}"
-            )
+            raise ConfigError(f"no {kind} '{name}'; the store has {', '.join(there) or 'none'}")
     wanted = f"embeddings/{config.embedding}" if config.embedding else None
     if config.head and wanted and of_head[config.head] != wanted:
         raise ConfigError(

@@ -19,8 +19,13 @@ SIDE = 16
 """Tiles along a sheet's side."""
 BATCH = 64
 """Rows whose pictures are in memory at once."""
-BYTES_A_PIXEL = 0.35
-"""What a tile takes as JPEG, from above: fields measured 0.15 to 0.3."""
+QUALITY = 78
+LARGE_PX, SMALL_PX = 128, 64
+"""Sides of a tile: large where all rows fit the budget so, else small."""
+PROBED = 32
+"""Rows whose pictures tell how many bytes one takes."""
+HEADROOM = 0.9
+"""A sheet over the budget is dropped whole, so no more are begun than will surely fit."""
 
 
 class Sheets(NamedTuple):
@@ -28,7 +33,6 @@ class Sheets(NamedTuple):
 
     urls: list[str]
     tile: npt.NDArray[np.int32]
-    tile_px: int
 
 
 def pictures(
@@ -99,24 +103,46 @@ def make_sheets(
     location: Location, samples: Samples, rows: npt.NDArray[np.int64], budget_bytes: int
 ) -> Sheets:
     """Hover pictures of as many of `rows` as the budget holds, evenly spaced among them."""
-    tile_px = 128 if budget_bytes >= len(rows) * 128**2 * BYTES_A_PIXEL else 64
-    most = int(budget_bytes / (tile_px**2 * BYTES_A_PIXEL))
-    shown = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
+    tile_px = LARGE_PX
+    most = _affordable(location, samples, rows, tile_px, budget_bytes)
+    if most < len(rows):
+        tile_px = SMALL_PX
+        most = _affordable(location, samples, rows, tile_px, budget_bytes)
+    shown = _spread(len(rows), most)
     tile = np.full(len(rows), -1, np.int32)
     tile[shown] = np.arange(len(shown))
     urls: list[str] = []
     left = budget_bytes
-    sheet = np.zeros((SIDE, tile_px, SIDE, tile_px, 3), np.uint8)
-    for number, picture in enumerate(pictures(location, samples, rows[shown], tile_px)):
-        at = number % SIDE**2
-        sheet[at // SIDE, :, at % SIDE] = picture
-        if at == SIDE**2 - 1 or number == len(shown) - 1:
-            used = at // SIDE + 1
-            urls.append(jpeg_url(sheet[:used].reshape(used * tile_px, -1, 3), quality=78))
-            left -= len(urls[-1])
-            if left < 0:  # these pictures are busier than any measured
-                urls.pop()
+    batch: list[Pixels] = []
+    for number, picture in enumerate(pictures(location, samples, rows[shown], tile_px), start=1):
+        batch.append(picture)
+        if len(batch) == SIDE**2 or number == len(shown):
+            url = jpeg_url(_tiled(batch), QUALITY)
+            left -= len(url)
+            if left < 0:  # these are busier than those probed
                 tile[tile >= len(urls) * SIDE**2] = -1
                 break
-            sheet[:] = 0
-    return Sheets(urls, tile, tile_px)
+            urls.append(url)
+            batch = []
+    return Sheets(urls, tile)
+
+
+def _affordable(
+    location: Location, samples: Samples, rows: npt.NDArray[np.int64], size: int, budget: int
+) -> int:
+    """How many pictures of that size the budget should hold."""
+    probe = list(pictures(location, samples, rows[_spread(len(rows), PROBED)], size))
+    bytes_each = len(jpeg_url(_tiled(probe), QUALITY)) / len(probe)
+    return int(HEADROOM * budget / bytes_each)
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most `most` of `count` indices, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
+
+
+def _tiled(tiles: list[Pixels]) -> Pixels:
+    """A sheet of tiles, 16 a row, black where there is none."""
+    padded = [*tiles, *[np.zeros_like(tiles[0])] * (-len(tiles) % SIDE)]
+    rows = [np.hstack(padded[at : at + SIDE]) for at in range(0, len(padded), SIDE)]
+    return np.vstack(rows)

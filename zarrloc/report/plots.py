@@ -47,7 +47,9 @@ def make_plots(
 
 def _judged(contents: Contents) -> dict[str, Any]:
     samples, truth, calls = contents.samples, contents.truth, contents.calls
-    assert samples is not None and truth is not None and calls is not None
+    assert samples is not None
+    assert truth is not None
+    assert calls is not None
     rows = contents.judged
     share = confusion(truth[rows], calls.called[rows])
     models = {
@@ -71,7 +73,9 @@ def _map(
     location: Location, contents: Contents, config: ReportConfig
 ) -> tuple[Any, dict[str, Any], list[str]]:
     samples, truth, calls = contents.samples, contents.truth, contents.calls
-    assert samples is not None and truth is not None and contents.points is not None
+    assert samples is not None
+    assert truth is not None
+    assert contents.points is not None
     rows = np.flatnonzero(samples.finite)
     sheets = make_sheets(location, samples, rows, int(config.pictures_mb * 1e6))
     named = {

@@ -10,9 +10,7 @@ COMPONENTS = 50
 map could show, and spares it most of the time and memory at 160,000 x 768."""
 
 
-def project(
-    features: npt.NDArray[np.float32], config: ReportConfig
-) -> npt.NDArray[np.float32]:
+def project(features: npt.NDArray[np.float32], config: ReportConfig) -> npt.NDArray[np.float32]:
     """Finite `features` `(n, f)` as points `(n, 2)`; equal for equal seeds.
 
     Cosine distances, as the neighbours of the paper's section 2.6.2. Four rows or fewer, of which

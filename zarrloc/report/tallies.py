@@ -85,9 +85,7 @@ def examples(
         "false positives": (truth.known & ~truth.positive & called, probability),
         "false negatives": (truth.known & truth.positive & ~called, -probability),
     }
-    return {
-        kind: list(_varied(mask, sure, protein, most)) for kind, (mask, sure) in kinds.items()
-    }
+    return {kind: list(_varied(mask, sure, protein, most)) for kind, (mask, sure) in kinds.items()}
 
 
 def _varied(

@@ -10,7 +10,6 @@ from zarrloc.scorecard import FIGURES
 from zarrloc.scorecard import HEADINGS as HEADINGS
 from zarrloc.store import StageAttrs
 
-
 SHOWN_FAILURES = 200
 
 
@@ -79,7 +78,8 @@ def _row(c: Contents) -> str:
 
 def map_note(c: Contents) -> str:
     """How to read the map."""
-    assert c.points is not None and c.samples is not None
+    assert c.points is not None
+    assert c.samples is not None
     left_out = len(c.samples.finite) - len(c.points)
     missing = f" {left_out:,} without an embedding are not shown." if left_out else ""
     return (
@@ -95,7 +95,9 @@ def scores_note(c: Contents) -> str:
     s = c.scores
     return (
         f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. Weak labels "
-        f"(grades 1 and 2): {s['weak']}. A label is called from {s['threshold']}."
+        f"(grades 1 and 2): {s['weak']}. A label is called from {s['threshold']}. "
+        f"{100 * s['sibling_share']:.1f} % of the rows have one of the same protein on the other "
+        "side of the split."
     )
 
 
@@ -143,7 +145,8 @@ def label_rows(c: Contents) -> Iterator[list[str]]:
 
 def judged_note(c: Contents) -> str:
     """Which rows curves, confusion and examples are of."""
-    assert c.calls is not None and c.calls.row_fold is not None
+    assert c.calls is not None
+    assert c.calls.row_fold is not None
     rows = c.judged
     where = "in the test set" if (c.calls.row_fold[rows] < 0).any() else "out of fold"
     return f"{int(rows.sum()):,} {rows_word(c)}, {where}."
@@ -222,4 +225,3 @@ def _number(value: Any) -> str:
 
 def _span(ci: Sequence[float | None] | None) -> str:
     return "no interval" if not ci or ci[0] is None else f"{ci[0]:.3f} to {ci[1]:.3f}"
-
