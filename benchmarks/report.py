@@ -25,8 +25,8 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
 from zarrloc.location import Location
-from zarrloc.report import write_report
 from zarrloc.report.projection import project
+from zarrloc.report.write import write_report
 from zarrloc.simulate import LABELS as TARGETS
 from zarrloc.simulate import simulate_fov
 from zarrloc.stages.split import split

@@ -26,6 +26,6 @@ def command(store: str, out: Path, **options: Any) -> int:
     zarrloc report oc.zarr --out report.html
     """
     config = ReportConfig.of(options)
-    from zarrloc.report import write_report
+    from zarrloc.report.write import write_report
 
     return report(write_report(store, out, config))

@@ -7,7 +7,7 @@ import pytest
 
 from tests.report.browser import CHROMIUM, Page, chromium
 from tests.report.conftest import CONFIG, EVIL, flat
-from zarrloc.report import write_report
+from zarrloc.report.write import write_report
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="chromium is not installed; `apt-get install chromium` brings it"

@@ -11,7 +11,7 @@ from zarrloc_cli.report import command
 from tests.report.conftest import CONFIG, EVIL, flat
 from tests.report.test_gather import bare
 from zarrloc.errors import ConfigError
-from zarrloc.report import write_report
+from zarrloc.report.write import write_report
 
 
 class Tags(HTMLParser):
@@ -93,7 +93,7 @@ def test_the_command_passes_its_options_on(monkeypatch: pytest.MonkeyPatch) -> N
         asked.extend([store, out, config])
         raise ConfigError("enough")
 
-    monkeypatch.setattr("zarrloc.report.write_report", fake)
+    monkeypatch.setattr("zarrloc.report.write.write_report", fake)
     found = CliRunner().invoke(
         command, ["s.zarr", "--out", "o.html", "--knn", "1,5", "--head", "h"]
     )

@@ -17,22 +17,11 @@ from bokeh.models import (
 from bokeh.plotting import figure
 
 from zarrloc.report.gather import FoldScores
+from zarrloc.report.palette import ACCENT, FAINT, INK, NEIGHBOURS, RULE, SECOND, SEVERAL, Group
 from zarrloc.report.tallies import Curve
 
 Floats = npt.NDArray[np.float64]
 
-# Eighteen colours that stay apart on white, in the order of the labels.
-PALETTE = (
-    "#1f77b4", "#e6550d", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf",
-    "#bcbd22", "#393b79", "#fdae4b", "#74c476", "#ff6f91", "#6b4ea0", "#006d5b", "#b5651d",
-    "#4ba3c7", "#7f0000",
-)  # fmt: skip
-SEVERAL = "#b4bac1"
-NONE = "#dfe3e7"
-ACCENT = "#0b6e6e"
-INK = "#1d2733"
-FAINT = "#6b7683"
-RULE = "#e3e7eb"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 WEBGL_FROM = 5000
 """From so many points on the GPU draws them; below, canvas draws them more finely."""
@@ -43,11 +32,6 @@ def plain(text: str) -> str:
     for mark in ("$$", r"\[", r"\("):
         text = text.replace(mark, " ".join(mark))
     return text
-
-
-def colours(count: int) -> list[str]:
-    """One colour a label."""
-    return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def _figure(**settings: Any) -> Any:
@@ -95,7 +79,7 @@ def _legend(made: Any, items: list[tuple[str, list[Any]]], place: str = "right")
     return legend
 
 
-def map_figure(points: npt.NDArray[np.float32], groups: Sequence[tuple[str, str, Any]],
+def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
                columns: Mapping[str, npt.NDArray[np.int32]]) -> Any:  # fmt: skip
     """The projection `(n, 2)`, coloured by group (paper, Figure 5).
 
@@ -266,21 +250,15 @@ def knn_figure(knn: Mapping[str, Any]) -> Any:
     )
     made.xgrid.visible = False
     items = []
-    # Which colour says which neighbours could vote: only the first line is free of siblings.
-    ways = {
-        "protein": ("other proteins only", ACCENT),
-        "fov": ("other fields only", "#7a6fb0"),
-        "none": ("all neighbours", "#d98c1f"),
-    }
     there = table[ks[0]]["macro_f1_excluding"]
-    for way, (title, colour) in ways.items():
+    for way, (title, colour) in NEIGHBOURS.items():
         if way in there:
             y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
             items.append((title, _line(made, ks, y, colour, title, width=2.5)))
     spans = [table[k].get("macro_f1_ci") or [None, None] for k in ks]
     made.segment(
         ks, [_number(low) for low, _ in spans], ks, [_number(high) for _, high in spans],
-        color=ways[knn["exclude_same"]][1], line_width=1.2,
+        color=NEIGHBOURS[knn["exclude_same"]][1], line_width=1.2,
     )  # fmt: skip
     dashes = ("dashed", "dotted", "dotdash", "dashdot")
     for index, (title, by_k) in enumerate(knn.get("baselines", {}).items()):
@@ -348,7 +326,7 @@ def folds_figure(heads: Sequence[FoldScores]) -> Any:
     items = []
     for title, values, colour in (
         ("validation fold", [head.validation for head in heads], ACCENT),
-        ("test set", [head.test for head in heads], "#e6550d"),
+        ("test set", [head.test for head in heads], SECOND),
     ):
         x = [x for each in values for x in each]
         y = [name for name, each in zip(names, values, strict=True) for _ in each]

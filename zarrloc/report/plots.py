@@ -10,6 +10,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.location import Location
 from zarrloc.report import figures
 from zarrloc.report.gather import Contents
+from zarrloc.report.palette import by_single_label, colours
 from zarrloc.report.pictures import make_sheets
 from zarrloc.report.tallies import confusion, cooccurrence, roc_curves
 
@@ -64,7 +65,7 @@ def _judged(contents: Contents) -> dict[str, Any]:
     }
     curves = roc_curves(truth[rows], calls.probability[rows], samples.labels)
     if curves:
-        palette = dict(zip(samples.labels, figures.colours(len(samples.labels)), strict=True))
+        palette = dict(zip(samples.labels, colours(len(samples.labels)), strict=True))
         models["roc"] = figures.roc_figure(curves, palette)
     return models
 
@@ -91,26 +92,8 @@ def _map(
     for name, texts in named.items():
         table, code = np.unique(texts, return_inverse=True)
         tables[name], columns[name] = table.tolist(), code.astype(np.int32)
-    groups = _groups(truth.positive[rows], samples.labels)
+    groups = by_single_label(truth.positive[rows], samples.labels)
     return figures.map_figure(contents.points, groups, columns), tables, sheets.urls
-
-
-def _groups(
-    positive: npt.NDArray[np.bool_], labels: Sequence[str]
-) -> list[tuple[str, str, npt.NDArray[np.int64]]]:
-    """Name, colour and rows: those of one label in its colour, the others grey and drawn first."""
-    count = positive.sum(axis=1)
-    single = [
-        (label, colour, np.flatnonzero((count == 1) & positive[:, index]))
-        for index, (label, colour) in enumerate(
-            zip(labels, figures.colours(len(labels)), strict=True)
-        )
-    ]
-    grey = [
-        ("no label", figures.NONE, np.flatnonzero(count == 0)),
-        ("several labels", figures.SEVERAL, np.flatnonzero(count > 1)),
-    ]
-    return [group for group in [*grey, *single[::-1]] if len(group[2])]
 
 
 def joined(marked: npt.NDArray[np.bool_], labels: Sequence[str]) -> npt.NDArray[np.str_]:
