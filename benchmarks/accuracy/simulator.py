@@ -40,6 +40,7 @@ from zarrloc.simulate.plan import Target, plan, planned_fov
 
 Array = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]
+SAVE_EVERY = 100
 
 
 def field_features(job: tuple[Target, int, SimulateConfig]) -> dict[str, Any]:
@@ -110,8 +111,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/simulator.json"))
-    parser.add_argument("--cache", type=Path, help="keep or find the features in this .npz file")
+    parser.add_argument(
+        "--cache", type=Path, help="keep features in this .npz file, and go on from it"
+    )
     arguments = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the pool: one compute thread a process
     table = load(arguments)
     truth, proteins = table["positive"].astype(bool), table["protein"]
     shuffled = truth[np.random.default_rng(0).permutation(len(truth))]
@@ -162,20 +166,26 @@ def main() -> None:
 
 
 def load(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Features of all fields, computed over a pool of processes or read from the cache."""
-    if arguments.cache and arguments.cache.exists():
-        return dict(np.load(arguments.cache))
+    """Features of all fields over a pool of processes; those in the cache are not done again."""
     config = SimulateConfig(
         proteins=arguments.proteins,
         fovs_per_protein=arguments.fovs_per_protein,
         seed=arguments.seed,
     )
     jobs = [(target, field, config) for target in plan(config) for field in range(target.fovs)]
+    cache: Path | None = arguments.cache
+    table: dict[str, Any] = {}
+    if cache and cache.exists():
+        table = dict(np.load(cache))
+    done = len(table.get("protein", ()))
     with ProcessPoolExecutor(arguments.workers, mp_context=get_context("spawn")) as pool:
-        fields = list(pool.map(field_features, jobs, chunksize=8))
-    table = {name: np.array([field[name] for field in fields]) for name in fields[0]}
-    if arguments.cache:
-        np.savez(arguments.cache, allow_pickle=False, **table)
+        for start in range(done, len(jobs), SAVE_EVERY):
+            fields = list(pool.map(field_features, jobs[start : start + SAVE_EVERY], chunksize=4))
+            for name in fields[0]:
+                new = np.array([field[name] for field in fields])
+                table[name] = np.concatenate([table[name], new]) if name in table else new
+            if cache:
+                np.savez(cache, allow_pickle=False, **table)
     return table
 
 
