@@ -1,6 +1,8 @@
 """Images/s of training from a store, against the same step on tensors already on the device.
 
-    python benchmarks/pretrain_speed.py oc.zarr --arch vit_small_patch8 --batch 64 --steps 50
+    python benchmarks/pretrain_speed.py oc.zarr --config pretrain.yaml --steps 50
+
+The YAML file is that of `zarrloc pretrain --config`; its defaults are the paper's ViT-S/8.
 
 The share says how much of the step's own speed is left once its pixels come from the store.
 Expected: at least 0.9 with every cache.
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.location import Location
@@ -63,26 +66,22 @@ def main() -> None:
     """Measure, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("store")
-    parser.add_argument("--arch", default="vit_small_patch8")
-    parser.add_argument("--level", default="fov")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--local-size", type=int, default=96)
+    parser.add_argument("--config", type=Path)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path)
-    given = vars(parser.parse_args())
-    store, out = given.pop("store"), given.pop("out")
-    config = PretrainConfig.of({**given, "log_steps": max(1, given["steps"] // 5)})
+    given = parser.parse_args()
+    settings = yaml.safe_load(given.config.read_text()) if given.config else {}
+    run = {"steps": given.steps, "log_steps": max(1, given.steps // 5)}
+    config = PretrainConfig.of({"arch": "vit_small_patch8", **settings, **run})
     result = {
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "images_per_s": speeds(store, config),
-        "settings": given,
+        "images_per_s": speeds(given.store, config),
+        "settings": config.model_dump(mode="json"),
     }
     text = json.dumps(result, indent=2)
     print(text)
-    if out:
-        out.write_text(text + "\n")
+    if given.out:
+        given.out.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def pretrain(
     config: PretrainConfig,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = partial(print, flush=True),
 ) -> int:
     """Train a backbone by DINO on `store` and write it to the folder `out`; returns an exit code.
 
@@ -224,8 +225,9 @@ class Run:
             now = self.guard.check(self.state.teacher, self.state.center, self.state.step)
             best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
             self.checks.append(now.as_dict())
-            self.say(f"guard at step {now.step}: {now}")
-            for text in complaints(Health(**self.checks[0]), now) if now.step else ():
+            start = Health(**self.checks[0])
+            self.say(f"guard at step {now.step}: {now}" + f"; at first: {start}" * (now.step > 0))
+            for text in complaints(start, now) if now.step else ():
                 self.warnings.append(text)
                 self.say(f"\n*** {text}\n")
             if now.step and now.knn_macro_f1 is not None and now.knn_macro_f1 > best:
