@@ -31,6 +31,9 @@ from zarrloc.ssl.train import State, batches, gradients, parts_that_fit, train
 from zarrloc.vit import Backbone
 from zarrloc.weights import export_facebook, fill, save_backbone
 
+PRINT = partial(print, flush=True)
+"""Progress shows at once, in a batch system's file too."""
+
 STOPPED = 1
 """Exit code of a run that a signal ended early: the same command continues it."""
 
@@ -55,7 +58,7 @@ def pretrain(
     config: PretrainConfig,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = partial(print, flush=True),
+    say: Callable[[str], None] = PRINT,
 ) -> int:
     """Train a backbone by DINO on `store` and write it to the folder `out`; returns an exit code.
 
