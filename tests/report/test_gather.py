@@ -7,10 +7,12 @@ import pytest
 
 from tests.labelled_store import make_store
 from tests.report.conftest import CONFIG, flat
+from zarrloc.config.evaluate import PredictConfig
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.location import Location
 from zarrloc.report.gather import chosen, gather
+from zarrloc.stages.predict import predict
 from zarrloc.store import StageAttrs, Variable, add_variable, commit, remove
 
 
@@ -115,6 +117,16 @@ def test_a_row_without_embedding_is_left_off_the_map(tmp_path: Path) -> None:
     contents = gather(location, CONFIG, flat)
     assert contents.points is not None
     assert len(contents.points) == 39
+
+
+def test_a_head_of_another_store_is_shown_but_not_scored(trained: Path, tmp_path: Path) -> None:
+    location = bare(tmp_path)
+    predict(location, PredictConfig(head=f"{trained}/heads/head", embedding="planted"), "calls")
+    contents = gather(location, CONFIG, flat)
+    assert contents.calls is not None
+    assert contents.calls.called.shape == (40, 4)
+    assert "it is scored where it was trained" in contents.absent["scores"]
+    assert contents.scores is None
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -1,82 +1,19 @@
-"""The page's interactive figures, in bokeh."""
+"""The page's interactive figures: map, scores, neighbours, curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import (
-    ColumnDataSource,
-    CustomJS,
-    HoverTool,
-    Legend,
-    LegendItem,
-    LinearColorMapper,
-    WheelZoomTool,
-)
-from bokeh.plotting import figure
+from bokeh.models import ColumnDataSource, CustomJS, HoverTool, WheelZoomTool
 
+from zarrloc.report.canvas import add_legend, canvas, plain
 from zarrloc.report.gather import FoldScores
-from zarrloc.report.palette import ACCENT, FAINT, INK, NEIGHBOURS, RULE, SECOND, SEVERAL, Group
+from zarrloc.report.palette import ACCENT, FAINT, INK, NEIGHBOURS, SECOND, SEVERAL, Group
 from zarrloc.report.tallies import Curve
 
-Floats = npt.NDArray[np.float64]
-
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 WEBGL_FROM = 5000
 """From so many points on the GPU draws them; below, canvas draws them more finely."""
-
-
-def plain(text: str) -> str:
-    """A name as figures may show it: TeX delimiters would make bokeh fetch MathJax."""
-    for mark in ("$$", r"\[", r"\("):
-        text = text.replace(mark, " ".join(mark))
-    return text
-
-
-def _figure(**settings: Any) -> Any:
-    made = figure(
-        **{
-            "sizing_mode": "stretch_width",
-            "tools": "",
-            "toolbar_location": None,
-            "outline_line_color": None,
-            "background_fill_alpha": 0,
-            "border_fill_alpha": 0,
-            **settings,
-        }
-    )
-    for axis in made.axis:
-        axis.axis_line_color = axis.major_tick_line_color = RULE
-        axis.minor_tick_line_color = None
-        axis.major_label_text_font = axis.axis_label_text_font = FONT
-        axis.major_label_text_font_size = axis.axis_label_text_font_size = "12px"
-        axis.major_label_text_color = INK
-        axis.axis_label_text_color = FAINT
-        axis.axis_label_text_font_style = "normal"
-    made.grid.grid_line_color = RULE
-    return made
-
-
-def _legend(made: Any, items: list[tuple[str, list[Any]]], place: str = "right") -> Legend:
-    legend = Legend(
-        items=[LegendItem(label={"value": plain(name)}, renderers=r) for name, r in items],
-        click_policy="hide",
-        border_line_color=None,
-        background_fill_alpha=0,
-        label_text_font=FONT,
-        label_text_font_size="12px",
-        label_text_color=INK,
-        inactive_fill_alpha=0.75,
-        spacing=1,
-        padding=0,
-        margin=6,
-        glyph_height=16,
-        glyph_width=16,
-        label_height=16,
-    )
-    made.add_layout(legend, place)
-    return legend
 
 
 def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
@@ -88,7 +25,7 @@ def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
     """
     count = len(points)
     wheel = WheelZoomTool(modifiers={"ctrl": True})
-    made = _figure(
+    made = canvas(
         height=620,
         tools=["pan", "box_zoom", wheel, "reset", "save"],
         toolbar_location="above",
@@ -121,7 +58,7 @@ def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
         )
         renderers.append(drawn)
         items.append((f"{name}  {len(rows):,}", [drawn]))
-    _legend(made, items[::-1])
+    add_legend(made, items[::-1])
     look_up = CustomJS(code="zarrlocHover(cb_data)")
     made.add_tools(HoverTool(renderers=renderers, tooltips=None, callback=look_up))
     return made
@@ -146,7 +83,7 @@ def bars_figure(per_label: Mapping[str, Mapping[str, Any]]) -> Any:
             },
         }
     )
-    made = _figure(
+    made = canvas(
         height=26 * len(names) + 60, y_range=names, x_range=(0, 1), x_axis_label="F1", name="bars"
     )
     made.ygrid.visible = False
@@ -169,78 +106,11 @@ def bars_figure(per_label: Mapping[str, Mapping[str, Any]]) -> Any:
     return made
 
 
-def matrix_figure(
-    values: npt.NDArray[Any],
-    shade: Floats,
-    labels: Sequence[str],
-    *,
-    name: str,
-    rows_are: str,
-    columns_are: str,
-) -> Any:
-    """A square table of labels: `values` written in cells, `shade` 0 to 1 behind them."""
-    names = [plain(label) for label in labels]
-    row, column = (index.ravel() for index in np.indices(values.shape))
-    dark = np.nan_to_num(shade).ravel()
-    text = [f"{value:.0f}" if value >= 0.5 else "" for value in values.ravel()]
-    source = ColumnDataSource(
-        {
-            "row": [names[i] for i in row],
-            "column": [names[i] for i in column],
-            "shade": dark,
-            "text": text,
-            "ink": np.where(dark > 0.55, "white", INK).tolist(),
-            "value": values.ravel(),
-        }
-    )
-    made = _figure(
-        height=470,
-        x_range=names,
-        y_range=names[::-1],
-        x_axis_label=columns_are,
-        y_axis_label=rows_are,
-        name=name,
-    )
-    made.grid.visible = False
-    made.xaxis.major_label_orientation = 0.9
-    for axis in made.axis:
-        axis.major_label_text_font_size = "11px"
-        axis.major_tick_line_color = None
-    mapper = LinearColorMapper(palette=_shades(), low=0, high=1)
-    cells = made.rect(
-        "column", "row", 0.96, 0.96, source=source, line_color=None,
-        fill_color={"field": "shade", "transform": mapper},
-    )  # fmt: skip
-    made.text(
-        "column", "row", "text", source=source, text_align="center", text_baseline="middle",
-        text_font={"value": FONT}, text_font_size="10px", text_color="ink",
-    )  # fmt: skip
-    made.add_tools(
-        HoverTool(
-            renderers=[cells],
-            tooltips=[(rows_are, "@row"), (columns_are, "@column"), ("", "@value{0.[0]}")],
-        )
-    )
-    return made
-
-
-def _shades() -> list[str]:
-    """White to the accent, in 64 steps."""
-    white, deep = (
-        np.array([247, 249, 250]),
-        np.array([int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)]),
-    )
-    steps = np.linspace(0, 1, 64)[:, None] ** 0.8
-    return [
-        "#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (white + steps * (deep - white)).astype(int)
-    ]
-
-
 def knn_figure(knn: Mapping[str, Any]) -> Any:
     """Macro-F1 over the number of neighbours, for each way of leaving neighbours out."""
     table = knn["knn"]
     ks = list(table)
-    made = _figure(
+    made = canvas(
         height=380,
         x_range=ks,
         y_range=(0, 1),
@@ -265,7 +135,7 @@ def knn_figure(knn: Mapping[str, Any]) -> Any:
         y = [_number(by_k[k]["macro_f1"]) for k in ks]
         drawn = _line(made, ks, y, FAINT, title, dash=dashes[index % len(dashes)])
         items.append((title, drawn))
-    _legend(made, items)
+    add_legend(made, items)
     return made
 
 
@@ -286,7 +156,7 @@ def _number(value: float | None) -> float:
 
 def roc_figure(curves: Sequence[Curve], palette: Mapping[str, str]) -> Any:
     """One curve a label, in the map's colours; the area stands in the legend."""
-    made = _figure(
+    made = canvas(
         height=460,
         x_range=(0, 1),
         y_range=(0, 1.005),
@@ -311,14 +181,14 @@ def roc_figure(curves: Sequence[Curve], palette: Mapping[str, str]) -> Any:
         items.append((f"{curve.label}  {curve.area:.3f}", [drawn]))
     lines = [drawn for _, (drawn,) in items]
     made.add_tools(HoverTool(renderers=lines, tooltips=[("", "$name")], line_policy="nearest"))
-    _legend(made, items)
+    add_legend(made, items)
     return made
 
 
 def folds_figure(heads: Sequence[FoldScores]) -> Any:
     """Macro-F1 of every head of the store, a point a fold (paper, Figure 3)."""
     names = [plain(head.head) for head in heads]
-    made = _figure(
+    made = canvas(
         height=44 * len(heads) + 80, y_range=names[::-1], x_range=(0, 1),
         x_axis_label="macro-F1, a point a fold", name="folds",
     )  # fmt: skip
@@ -341,5 +211,5 @@ def folds_figure(heads: Sequence[FoldScores]) -> Any:
             )  # fmt: skip
             items.append((title, [dots, bars]))
             made.add_tools(HoverTool(renderers=[dots], tooltips=[(title, "@x{0.000}")]))
-    _legend(made, items)
+    add_legend(made, items)
     return made

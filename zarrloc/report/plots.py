@@ -10,6 +10,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.location import Location
 from zarrloc.report import figures
 from zarrloc.report.gather import Contents
+from zarrloc.report.matrix import matrix_figure
 from zarrloc.report.palette import by_single_label, colours
 from zarrloc.report.pictures import make_sheets
 from zarrloc.report.tallies import confusion, cooccurrence, roc_curves
@@ -35,7 +36,7 @@ def make_plots(
     samples, truth = contents.samples, contents.truth
     if samples is not None and truth is not None and truth.positive.any():
         counts = cooccurrence(truth.positive, samples.protein)
-        models["cooccurrence"] = figures.matrix_figure(
+        models["cooccurrence"] = matrix_figure(
             counts,
             counts / np.maximum(np.diag(counts), 1)[:, None],
             samples.labels,
@@ -54,7 +55,7 @@ def _judged(contents: Contents) -> dict[str, Any]:
     rows = contents.judged
     share = confusion(truth[rows], calls.called[rows])
     models = {
-        "confusion": figures.matrix_figure(
+        "confusion": matrix_figure(
             share * 100,
             share,
             samples.labels,

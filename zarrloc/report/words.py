@@ -38,8 +38,9 @@ def lede(c: Contents) -> str:
     if c.samples is not None:
         settings = c.samples.stage.config
         told += (
-            f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone', 'unknown')}, "
-            f"{c.samples.features.shape[1]} features a {_row(c)}."
+            f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone')}, weights "
+            f"{settings.get('weights') or 'as published'}, {c.samples.features.shape[1]} features "
+            f"a {_row(c)}."
         )
     return told
 
