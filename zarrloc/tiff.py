@@ -119,7 +119,7 @@ def to_field(
         wrong = full.size - np.count_nonzero(np.isfinite(full))
         if wrong:
             raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
-    return np.ascontiguousarray(full[0].max(axis=0))
+    return np.ascontiguousarray(full[0].max(axis=0) if planes > 1 else full[0, 0])
 
 
 @contextmanager

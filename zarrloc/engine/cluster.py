@@ -187,6 +187,8 @@ def _start(stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: 
     settings = {
         "distributed.scheduler.allowed-failures": 0,
         "distributed.admin.tick.limit": "30s",
+        # It stops every thread of a worker a hundred times a second.
+        "distributed.worker.profile.enabled": run.profile is not None,
         # Dask has workers return freed memory at once, so that each block's arrays are paged in
         # anew: half as much CPU time again in ingest, for memory that is flat without it.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
