@@ -41,7 +41,7 @@ PENDING = "pending"
 """The `error` of a row that no run has reached yet."""
 
 # By benchmarks/codecs.py on real 16-bit fields: writes 1.6 to 3.4 times as fast as blosc's zstd at
-# levels 1 to 5, for 2 to 5 % more bytes. With Blosc's own threads stored bytes vary from run to run.
+# levels 1 to 5, for 2 to 5 % more bytes. With Blosc's own threads, stored bytes would vary.
 blosc.use_threads = False
 PIXELS = BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle")
 COLUMNS = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")

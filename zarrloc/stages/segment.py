@@ -80,7 +80,7 @@ class SegmentStage:
             rows.error[at] = block.skip.get(row, upstream)
             if not rows.error[at]:
                 pixels = found.image[at, :, : found.height[at], : found.width[at]]
-                rows.attempt(at, lambda pixels=pixels: self.segmenter().prepare(pixels, self.roles))
+                rows.attempt(at, self.segmenter().prepare, pixels, self.roles)
         return rows
 
     def device(self, data: Any) -> Any:
@@ -94,7 +94,7 @@ class SegmentStage:
     def finish(self, block: Block, state: Any) -> Output:
         """Masks, field by field; one that failed is 0 and has an error."""
         for at in state.live():
-            state.attempt(at, lambda at=at: self.segmenter().mask(state.work[at]))
+            state.attempt(at, self.segmenter().mask, state.work[at])
             if not state.error[at]:
                 state.put(at, state.work[at])
         return Output(state.mask, {"cell_count": state.count, "error": state.error})
@@ -116,10 +116,10 @@ class _Rows:
         """Places without an error."""
         return [at for at in range(len(self.error)) if not self.error[at]]
 
-    def attempt(self, at: int, work: Callable[[], Any]) -> None:
+    def attempt(self, at: int, work: Callable[..., Any], *arguments: Any) -> None:
         """Keep the result of `work`, or what it raised as the field's error."""
         try:
-            self.work[at] = work()
+            self.work[at] = work(*arguments)
         except Exception as error:
             self.error[at] = f"{type(error).__name__}: {error}"
 
