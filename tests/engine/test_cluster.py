@@ -108,5 +108,8 @@ def test_auto_takes_the_gpu_only_for_a_stage_that_uses_one(monkeypatch: pytest.M
     assert cluster.choose(RunConfig(), on_device=True) == "cuda"
     assert cluster.choose(RunConfig(), on_device=False) == "local"
     assert cluster.choose(RunConfig(cluster="serial"), on_device=True) == "serial"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert cluster.places("cuda") == 3  # so that each has a third of the cores
+    assert cluster.places("local") == cluster.cores()
     monkeypatch.setattr(cluster, "has_cuda", lambda: False)
     assert cluster.choose(RunConfig(), on_device=True) == "local"

@@ -108,7 +108,10 @@ def test_the_coordinator_is_killed(tmp_path: Path) -> None:
     _finished(tmp_path / "s", tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("how", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    ("how", "to_all"),
+    [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)],
+)
 def test_a_run_is_stopped(tmp_path: Path, how: signal.Signals, to_all: bool) -> None:
     with _running(tmp_path, tmp_path / "s") as process:
         # A terminal's Ctrl-C reaches the workers too, a batch system's SIGTERM the coordinator.

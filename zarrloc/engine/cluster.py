@@ -145,6 +145,15 @@ def has_cuda() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def places(kind: str) -> int:
+    """How many workers a cluster of this kind has room for here: one a GPU, or one a core."""
+    if kind != "cuda":
+        return cores()
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def choose(run: RunConfig, on_device: bool) -> str:
     """`run.cluster` with `auto` settled: cuda where the stage uses a GPU and there is one."""
     if run.cluster != "auto":

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.blocks import Stage
-from zarrloc.engine.cluster import Executor, choose, cores, executor
+from zarrloc.engine.cluster import Executor, choose, cores, executor, places
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import run, todo
 from zarrloc.engine.telemetry import Summary
@@ -110,7 +110,7 @@ def drive(
     assert group is not None, "a stage's group is committed before its blocks run"
     attrs = stage_attrs(group)
     kind = choose(config, stage.on_device)
-    most = min(config.workers or cores(), len(blocks))
+    most = min(config.workers or places(kind), len(blocks))
     threads = int(attrs.execution.get("threads") or max(1, cores() // most))
     workers = min(most, max(1, cores() // threads)) if config.workers is None else most
     began = time.perf_counter()
