@@ -17,7 +17,7 @@ WEBGL_FROM = 5000
 
 
 def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
-               columns: Mapping[str, npt.NDArray[np.int32]]) -> Any:  # fmt: skip
+               columns: Mapping[str, npt.NDArray[np.integer[Any]]]) -> Any:  # fmt: skip
     """The projection `(n, 2)`, coloured by group (paper, Figure 5).
 
     `groups` are (name, colour, rows of `points`), drawn in this order and listed in the legend in

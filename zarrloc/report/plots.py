@@ -89,10 +89,13 @@ def _map(
         else joined(calls.called[rows], calls.labels),
     }
     tables: dict[str, Any] = {"level": samples.level}
-    columns = {"row": rows.astype(np.int32), "tile": sheets.tile}
+    columns: dict[str, npt.NDArray[np.integer[Any]]] = {
+        "row": rows.astype(np.int32),
+        "tile": sheets.tile,
+    }
     for name, texts in named.items():
         table, code = np.unique(texts, return_inverse=True)
-        tables[name], columns[name] = table.tolist(), code.astype(np.int32)
+        tables[name], columns[name] = table.tolist(), code.astype(np.min_scalar_type(len(table)))
     groups = by_single_label(truth.positive[rows], samples.labels)
     return figures.map_figure(contents.points, groups, columns), tables, sheets.urls
 

@@ -174,6 +174,18 @@ def colours_note(c: Contents) -> str:
     return ", ".join(f"{role} {names.get(role, 'grey')}" for role in c.facts.channels)
 
 
+def failed_note(c: Contents) -> str:
+    """How many rows failed, and where the rest is told where not all are listed."""
+    count = len(c.failures)
+    told = f"{count:,} row{'' if count == 1 else 's'} failed; each cost itself alone."
+    if count > SHOWN_FAILURES:
+        told += (
+            f" The first {SHOWN_FAILURES} are listed; `zarrloc info {c.facts.name} --errors` "
+            "names all."
+        )
+    return told
+
+
 def made_with(config: ReportConfig) -> Iterator[tuple[str, str]]:
     """How this page itself was made."""
     yield from _flat(config.model_dump())
