@@ -9,28 +9,28 @@ class ReportConfig(DeviceConfig):
     """What the page shows of a store."""
 
     embedding: str | None = Field(
-        default=None, description="embedding to map; default: the head's, or the first by name"
+        default=None, description="Embedding to map; default: the head's, or the first by name."
     )
     head: str | None = Field(
-        default=None, description="head to show; default: the first by name on that embedding"
+        default=None, description="Head to show; default: the first by name on that embedding."
     )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),
-        description="numbers of neighbours to score; an empty text leaves that part out",
+        description="Numbers of neighbours to score; an empty text leaves that part out",
     )
     baselines: bool = Field(
-        default=True, description="score what chance, intensity and leakage give"
+        default=True, description="Score what chance, intensity and leakage give."
     )
     bootstrap: int = Field(
-        default=1000, ge=0, description="bootstrap resamples of the proteins; 0 = none"
+        default=1000, ge=0, description="Bootstrap resamples of the proteins; 0 = none."
     )
     umap_neighbours: int = Field(
-        default=15, ge=2, description="UMAP: neighbours that a point keeps close"
+        default=15, ge=2, description="UMAP: neighbours that a point keeps close."
     )
     umap_min_dist: float = Field(
-        default=0.1, ge=0, le=1, description="UMAP: how tightly points may lie"
+        default=0.1, ge=0, le=1, description="UMAP: how tightly points may lie."
     )
     pictures_mb: float = Field(
-        default=25, ge=0, description="megabytes of hover pictures; points beyond it have none"
+        default=25, ge=0, description="Megabytes of hover pictures; points beyond it have none."
     )
-    seed: int = Field(default=0, ge=0, description="seed of the projection and the bootstrap")
+    seed: int = Field(default=0, ge=0, description="Seed of the projection and the bootstrap.")
