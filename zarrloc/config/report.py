@@ -16,7 +16,7 @@ class ReportConfig(DeviceConfig):
     )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),
-        description="Numbers of neighbours to score; an empty text leaves that part out",
+        description="Numbers of neighbours to score; an empty text leaves that part out.",
     )
     baselines: bool = Field(
         default=True, description="Score what chance, intensity and leakage give."
