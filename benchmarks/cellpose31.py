@@ -125,12 +125,12 @@ def main() -> None:
         return
     again = [__file__, args.env, "--shared", args.shared, "--reference", "--settings"]
     subprocess.run([environment(args.env), *again, *args.settings], check=True)
-    rows = {}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, Any] = {}
     for name in args.settings:
         rows[name] = compare(args.shared, masks, name)
         print(f"{name:30}", "  ".join(f"{k} {v}" for k, v in rows[name].items()), flush=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps({"cellpose": CELLPOSE, "rows": rows}, indent=2) + "\n")
+        args.out.write_text(json.dumps({"cellpose": CELLPOSE, "rows": rows}, indent=2) + "\n")
     sys.exit(any(row["share"] < 0.99 or row["added"] for row in rows.values()))
 
 
