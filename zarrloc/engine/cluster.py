@@ -1,5 +1,6 @@
 """Where blocks run: this process, local processes, one process a GPU, or a running scheduler."""
 
+import asyncio
 import logging
 import multiprocessing
 import os
@@ -13,6 +14,9 @@ from typing import Any, Protocol
 
 from zarrloc.config.run import RunConfig
 from zarrloc.errors import ClusterError, ConfigError
+
+GATHER_S = 30.0
+"""Receipts are small: one that takes longer than this to come has lost its worker."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
@@ -87,7 +91,7 @@ class Dask:
         self.client, self.kind = client, kind
         self.workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
         self.dashboard = client.dashboard_link or ""
-        self._running = as_completed(with_results=True, raise_errors=False)
+        self._running = as_completed()
 
     def submit(
         self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
@@ -104,17 +108,33 @@ class Dask:
 
     def completed(self) -> list[Done]:
         """All ends that have come, waiting for the first."""
+        ready = {future.key: future for future in self._running.next_batch(block=True)}
+        finished = {key: future for key, future in ready.items() if future.status == "finished"}
+        values = self._gathered(finished)
+        return [
+            self._without_value(future) if values.get(key) is None else Done(key, values[key])
+            for key, future in ready.items()
+        ]
+
+    def _gathered(self, futures: dict[str, Any]) -> dict[str, Any]:
+        # A worker can die between finishing and handing over. Dask then computes the task again,
+        # or gives None, or waits: whatever is not here soon is a suspect, which is run alone.
+        async def gather() -> dict[str, Any]:
+            values = self.client.gather(futures, errors="skip", asynchronous=True)
+            return dict(await asyncio.wait_for(values, GATHER_S))
+
+        try:
+            return dict(self.client.sync(gather)) if futures else {}
+        except TimeoutError:
+            return {}
+
+    def _without_value(self, future: Any) -> Done:
         from distributed import KilledWorker
 
-        ends = []
-        for future, result in self._running.next_batch(block=True):
-            if future.status == "finished":
-                ends.append(Done(future.key, result))
-            else:
-                error = result[1] if isinstance(result, tuple) else future.exception()
-                killed = isinstance(error, KilledWorker) or future.status == "cancelled"
-                ends.append(Done(future.key, error=error, killed=killed))
-        return ends
+        if future.status != "error":
+            return Done(future.key, killed=True)
+        error = future.exception()
+        return Done(future.key, error=error, killed=isinstance(error, KilledWorker))
 
     def cancel(self) -> None:
         """Cancel what is queued or running and wait until the workers let go of it."""
