@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
     from zarrloc.config.ingest import IngestConfig
     from zarrloc.config.pretrain import PretrainConfig
+    from zarrloc.config.report import ReportConfig
     from zarrloc.config.run import RunConfig
     from zarrloc.config.segment import SegmentConfig
     from zarrloc.config.split import SplitConfig
     from zarrloc.config.train import TrainConfig
     from zarrloc.describe import info
     from zarrloc.engine.verify import verify
+    from zarrloc.report.write import write_report
     from zarrloc.segmentation import segment
     from zarrloc.stages.embed import embed
     from zarrloc.stages.evaluate import evaluate
@@ -35,6 +37,7 @@ _HOMES = {
     "IngestConfig": "config.ingest",
     "PredictConfig": "config.evaluate",
     "PretrainConfig": "config.pretrain",
+    "ReportConfig": "config.report",
     "RunConfig": "config.run",
     "SegmentConfig": "config.segment",
     "SplitConfig": "config.split",
@@ -50,6 +53,7 @@ _HOMES = {
     "split": "stages.split",
     "train": "stages.train",
     "verify": "engine.verify",
+    "write_report": "report.write",
 }
 
 __all__ = [
@@ -58,6 +62,7 @@ __all__ = [
     "IngestConfig",
     "PredictConfig",
     "PretrainConfig",
+    "ReportConfig",
     "RunConfig",
     "SegmentConfig",
     "SplitConfig",
@@ -73,6 +78,7 @@ __all__ = [
     "split",
     "train",
     "verify",
+    "write_report",
 ]
 
 

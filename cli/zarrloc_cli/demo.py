@@ -12,10 +12,10 @@ embed {d}/demo.zarr --backbone dino-vits16 --weights random:0 --size 224 --name 
 segment {d}/demo.zarr --model watershed --name ws
 preview {d}/demo.zarr --segmentation ws --out {d}/preview.png
 split {d}/demo.zarr --folds 2 --name honest
-train {d}/demo.zarr --embedding fields --split honest --name head
+train {d}/demo.zarr --embedding fields --split honest --name head --lr 2e-3
 evaluate {d}/demo.zarr --head head
-report {d}/demo.zarr --out {d}/report.html
 info {d}/demo.zarr
+report {d}/demo.zarr --out {d}/report.html
 """  # noqa: E501  one command a line, as typed
 
 

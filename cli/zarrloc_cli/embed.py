@@ -1,5 +1,6 @@
 """`zarrloc embed`."""
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,9 +14,12 @@ from zarrloc_cli.options import config_options, report, split
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the embedding in the store.")
 @click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")
+@click.option(
+    "--figures", type=click.Path(path_type=Path), help="Also draw its map as PNG and SVG."
+)
 @config_options(EmbedConfig)
 @config_options(RunConfig)
-def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
+def command(store: str, name: str, overwrite: bool, figures: Path | None, **options: Any) -> int:
     """Embed the fields of STORE with a backbone.
 
     \b
@@ -24,4 +28,10 @@ def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     config, run, _ = split(options, EmbedConfig, RunConfig)
     from zarrloc.stages.embed import embed
 
-    return report(embed(store, config, name, run=run, overwrite=overwrite))
+    summary = embed(store, config, name, run=run, overwrite=overwrite)
+    if figures is not None:
+        from zarrloc.config.report import ReportConfig
+        from zarrloc.figures import embedding_figures
+
+        embedding_figures(store, name, figures, ReportConfig())
+    return report(summary)

@@ -1,6 +1,7 @@
 """`zarrloc evaluate`."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ from zarrloc_cli.options import config_options
 @click.command()
 @click.argument("store")
 @config_options(EvaluateConfig)
+@click.option("--figures", type=click.Path(path_type=Path), help="Also draw PNG and SVG figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
-def command(store: str, as_json: bool, **options: Any) -> None:
+def command(store: str, figures: Path | None, as_json: bool, **options: Any) -> None:
     """Score a head of STORE, or the nearest neighbours of an embedding.
 
     \b
@@ -25,4 +27,8 @@ def command(store: str, as_json: bool, **options: Any) -> None:
     from zarrloc.stages.evaluate import evaluate
 
     result = evaluate(store, config)
+    if figures is not None:
+        from zarrloc.figures import score_figures
+
+        score_figures(result, figures)
     click.echo(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines(result)))
