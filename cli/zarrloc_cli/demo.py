@@ -38,8 +38,6 @@ def command(context: click.Context, directory: Path) -> int:
         click.secho(f"\n$ zarrloc {step}", bold=True)
         code = parent.command.main(words, standalone_mode=False)
         worst = max(worst, code or 0)
-    click.echo(
-        f'\nopen it: python -c "import xarray as xr; '
-        f"print(xr.open_zarr('{directory}/demo.zarr', group='embeddings/fields'))\""
-    )
+    click.echo(f"\nlook at {directory}/report.html and {directory}/preview.png; in Python:")
+    click.echo(f"xarray.open_zarr('{directory}/demo.zarr', group='embeddings/fields')")
     return worst
