@@ -8,6 +8,7 @@ Target: 10,000 blocks at 200 blocks/s or more on two cores, with the coordinator
 import argparse
 import os
 import tempfile
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,9 +71,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--blocks", type=int, default=10_000)
     blocks = parser.parse_args().blocks
-    before = about()
+    before, cpu = about(), time.process_time()
     with tempfile.TemporaryDirectory() as folder, sampled_memory(0.5) as samples:
         summary = run(folder, blocks)
+    cpu = time.process_time() - cpu
     assert summary.blocks_run == blocks
     running = samples[len(samples) - int(summary.wall_s / 0.5) :]
     mine = [sample[os.getpid()] / 1e6 for sample in running] or [0.0]
@@ -81,6 +83,7 @@ def main() -> None:
         "blocks a second (target 200)": round(blocks / summary.wall_s, 1),
         "seconds, first submit to last receipt": round(summary.wall_s, 2),
         "seconds to start workers": round(summary.start_s, 2),
+        "CPU ms a block, coordinator and scheduler": round(1e3 * cpu / blocks, 2),
         "coordinator MB after a quarter": round(mine[len(mine) // 4], 1),
         "coordinator MB at the end": round(mine[-1], 1),
     }
