@@ -97,7 +97,7 @@ def test_what_cannot_start_says_why(
     kind: str, options: dict[str, Any], error: type[Exception], words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(cluster, "CONNECT_S", 1, raising=False)
+    monkeypatch.setattr(cluster, "CONNECT_S", 1)
     with pytest.raises(error, match=words):  # noqa: SIM117
         with executor(kind, RunConfig(**options), workers=1, threads=1, prefetch=1):
             pass

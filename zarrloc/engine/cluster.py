@@ -18,6 +18,9 @@ from zarrloc.errors import ClusterError, ConfigError
 GATHER_S = 30.0
 """Receipts are small: one that takes longer than this to come has lost its worker."""
 
+CONNECT_S = 10.0
+"""How long a running scheduler may take to answer."""
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
 MOST_ZARR_THREADS = 4
@@ -271,7 +274,7 @@ def _connect(stack: ExitStack, address: str) -> Any:
     from distributed import Client
 
     try:
-        client = stack.enter_context(Client(address, timeout="10s"))
+        client = stack.enter_context(Client(address, timeout=CONNECT_S))
         client.wait_for_workers(1, timeout=60)
     except (OSError, TimeoutError) as error:
         raise ClusterError(

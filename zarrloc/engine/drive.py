@@ -141,11 +141,6 @@ def _call(pool: Executor, stage: Any) -> dict[str, Any]:
             f"a worker of '{stage.group}' died while it started (out of memory, or a crash): give "
             "it more (--memory-limit, fewer --workers), or see why with --cluster serial"
         ) from end.error
-    if end.killed:
-        raise ClusterError(
-            "a worker died while it loaded the stage's model; give workers more memory "
-            "(--memory-limit, fewer --workers)"
-        )
     if end.error is not None:
         raise end.error
     return dict(end.value)
