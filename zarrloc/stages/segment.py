@@ -76,16 +76,21 @@ class SegmentStage:
         found = read_fov_block(self.location, block, clock)
         rows = _Rows(found.image.shape[2:], len(block))
         for at, row in enumerate(block.rows):
-            upstream = f"fovs: {found.error[at]}" if found.error[at] else ""
-            rows.error[at] = block.skip.get(row, upstream)
-            if not rows.error[at]:
-                pixels = found.image[at, :, : found.height[at], : found.width[at]]
-                rows.attempt(at, self.segmenter().prepare, pixels, self.roles)
+            if found.error[at]:
+                rows.error[at] = f"fovs: {found.error[at]}"
+                continue
+            pixels = found.image[at, :, : found.height[at], : found.width[at]]
+            if row in block.skip:
+                # Its tiles stay in the batch, blank: the neighbours' must not depend on it.
+                pixels = np.zeros_like(pixels)
+            rows.attempt(at, self.segmenter().prepare, pixels, self.roles)
+            if row in block.skip:
+                rows.error[at] = block.skip[row]
         return rows
 
     def device(self, data: Any) -> Any:
         """The network over all fields at once."""
-        live = data.live()
+        live = sorted(data.work)
         with inference(self.execution["threads"]):
             states = self.segmenter().network([data.work[at] for at in live]) if live else []
         data.work.update(zip(live, states, strict=True))
@@ -93,7 +98,9 @@ class SegmentStage:
 
     def finish(self, block: Block, state: Any) -> Output:
         """Masks, field by field; one that failed is 0 and has an error."""
-        for at in state.live():
+        for at in sorted(state.work):
+            if state.error[at]:
+                continue
             state.attempt(at, self.segmenter().mask, state.work[at])
             if not state.error[at]:
                 state.put(at, state.work[at])
@@ -111,10 +118,6 @@ class _Rows:
         self.count = np.zeros(rows, np.int32)
         self.error = np.full(rows, "", np.dtypes.StringDType())
         self.work: dict[int, Any] = {}
-
-    def live(self) -> list[int]:
-        """Places without an error."""
-        return [at for at in range(len(self.error)) if not self.error[at]]
 
     def attempt(self, at: int, work: Callable[..., Any], *arguments: Any) -> None:
         """Keep the result of `work`, or what it raised as the field's error."""
