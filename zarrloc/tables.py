@@ -11,7 +11,7 @@ from zarrloc.errors import SourceError
 RESERVED = {
     *("background", "block", "block_bytes", "block_input", "block_output", "channel", "color"),
     *("error", "excitation_nm", "fold", "fov", "fov_index", "grade", "height", "image", "label"),
-    *("source", "stain", "width", "x", "y"),
+    *("source", "source_digest", "source_hash", "stain", "width", "x", "y"),
 }
 """Names the store gives to its own arrays and dimensions: no column can become one of these."""
 

@@ -7,6 +7,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.report.projection import project
 
 
+@pytest.mark.slow  # umap compiles for a minute; the README's test runs it too
 def test_two_clusters_stay_apart_and_the_seed_decides() -> None:
     centre = np.repeat(np.eye(2, 80, dtype=np.float32) * 9, 40, axis=0)
     features = centre + np.random.default_rng(0).normal(size=(80, 80)).astype(np.float32)
