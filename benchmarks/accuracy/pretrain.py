@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
     "level": "cell",
     "crop_um": WINDOW_PX * PIXEL_UM,
     "batch": 64,
-    "steps": 1500,
+    "steps": 2800,
     "learning_rate": 6e-3,
     "momentum": 0.98,
     "final_weight_decay": 0.1,
