@@ -87,7 +87,9 @@ def test_none_keeps_the_values_as_stored() -> None:
     got = normalise(torch.from_numpy(images), "none")
     assert got.dtype == torch.float32
     np.testing.assert_array_equal(got, images)
-    with pytest.raises(ConfigError, match="norm 'minmax': expected one of zscore, imagenet, none"):
+    with pytest.raises(
+        ConfigError, match="norm 'minmax': expected one of zscore, imagenet, trained, none"
+    ):
         normalise(torch.from_numpy(images), "minmax")  # type: ignore[arg-type]
 
 
@@ -187,3 +189,19 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     for i in range(3):
         alone, _ = prepare(images[i : i + 1], *arguments)
         assert torch.equal(alone[:, 0], together[:, i])
+
+
+def test_trained_is_the_range_then_the_recorded_affine() -> None:
+    images = torch.rand(2, 2, 16, 16) * 900 + 500
+    images[1, 0] = 700.0
+    mapping = resolve("protein=1,nucleus=2", RGB, ("nucleus", "protein"), "")
+    affine = ((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    native = Size.parse("native")
+    got, _ = prepare(images, mapping, native, "trained", 8, None, affine)
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    unit = torch.nan_to_num((images - low) / (high - low))
+    torch.testing.assert_close(got[0, :, 1], (unit[:, 1] - 0.2) / 0.25)
+    torch.testing.assert_close(got[0, :, 2], (unit[:, 0] - 0.3) / 2.0)
+    assert not got[0, :, 0].any()
+    with pytest.raises(ConfigError, match="zarrloc pretrain"):
+        prepare(images, mapping, native, "trained", 8, None)

@@ -61,6 +61,8 @@ class Forward:
     pixel_size_um: float | None
     features: int
     """Width of the backbone's own feature vector."""
+    trained: preprocess.Affine | None = None
+    """What a pretrained backbone's inputs were standardised with."""
     execution: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -83,6 +85,7 @@ class Forward:
             self.norm,
             backbone.patch,
             self.pixel_size_um,
+            self.trained,
         )
         with torch.autocast(
             images.device.type, torch.bfloat16, enabled=self.execution.get("precision") == "bf16"

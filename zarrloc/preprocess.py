@@ -8,6 +8,7 @@ size, where a z-score taken before the resize loses contrast with it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Self, get_args
 
@@ -19,7 +20,10 @@ from zarrloc.backbones import RGB
 from zarrloc.channels import ChannelMap
 from zarrloc.errors import ConfigError
 
-Norm = Literal["zscore", "imagenet", "none"]
+Norm = Literal["zscore", "imagenet", "trained", "none"]
+
+Affine = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and sd of each input of a backbone, for values in [0, 1]."""
 
 ZSCORE_EPS = 1e-7  # added to the sd, as Dino4Cells does
 PERCENTILES = (0.1, 99.9)
@@ -93,13 +97,16 @@ def prepare(
     norm: Norm,
     patch: int,
     pixel_size_um: float | None,
+    trained: Affine | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Make `images` (n, channel, y, x) of any dtype a backbone's input.
 
     Returns (passes, n, inputs, Y, X) float32, Y and X multiples of `patch`, and the largest
-    absolute value of each image in it, (n,). Unused inputs and padding are 0.
+    absolute value of each image in it, (n,). Unused inputs and padding are 0. `trained` is the
+    affine that a backbone of `zarrloc pretrain` recorded, for the norm of that name.
 
-    Raises `ConfigError` for `imagenet` on inputs other than R, G, B, and as `Size.plan` does.
+    Raises `ConfigError` for `imagenet` on inputs other than R, G, B, for `trained` without an
+    affine, and as `Size.plan` does.
     """
     inputs = channel_map.input_roles
     if norm == "imagenet" and inputs != RGB:
@@ -107,10 +114,16 @@ def prepare(
             f"norm imagenet has statistics for R, G, B; this backbone's inputs are {list(inputs)}; "
             "use --norm zscore"
         )
+    if norm == "trained" and trained is None:
+        raise ConfigError(
+            "norm trained is for a backbone made by `zarrloc pretrain`, which records it; "
+            "use --norm zscore"
+        )
     plan = size.plan(images.shape[2], images.shape[3], patch, pixel_size_um)
     mapped = channel_map.apply(normalise(resize(images, plan.height, plan.width), norm))
-    if norm == "imagenet":
-        mapped = _imagenet(mapped, channel_map)
+    affine = {"imagenet": (IMAGENET_MEAN, IMAGENET_SD), "trained": trained}.get(norm)
+    if affine is not None:
+        mapped = _standardised(mapped, channel_map, *affine)
     inside = (0, 2, 3, 4)
     largest = torch.maximum(mapped.amax(inside), -mapped.amin(inside))
     return pad_to_patch(mapped, patch), largest
@@ -150,13 +163,18 @@ def normalise(images: Tensor, norm: Norm) -> Tensor:
 
     `zscore`: minus the mean, over the population sd + 1e-7; a blank channel is 0.
     `imagenet`: the range from percentile 0.1 to 99.9 becomes 0 to 1 (`prepare` then applies
-    ImageNet's mean and sd, which belong to inputs); a blank channel is 0. `none`: as stored.
+    ImageNet's mean and sd, which belong to inputs); a blank channel is 0. `trained`: the whole
+    range becomes 0 to 1, as `zarrloc pretrain` brings it (its affine comes after). `none`: as
+    stored.
     """
     if norm not in get_args(Norm):
         raise ConfigError(f"norm {norm!r}: expected one of {', '.join(get_args(Norm))}")
     values = _float_copy(images)
     if norm == "imagenet":
         return _percentile_range(values)
+    if norm == "trained":
+        low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
+        return ((values - low) / (high - low)).where(high > low, 0)
     if norm == "zscore":
         _subtract_lowest(values)  # changes no z-score, and makes the sums of a blank exactly 0
         # Rows in float32, their sums in float64: 360,000 values lose digits in float32 alone.
@@ -182,9 +200,11 @@ def _percentile(values: Tensor, q: float) -> Tensor:
     return torch.lerp(values[..., below], values[..., above], place - below)
 
 
-def _imagenet(mapped: Tensor, channel_map: ChannelMap) -> Tensor:
-    """ImageNet's statistics on the used inputs of (passes, n, 3, y, x); the unused stay 0."""
-    mean, sd = (mapped.new_tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_SD))
+def _standardised(
+    mapped: Tensor, channel_map: ChannelMap, means: Sequence[float], sds: Sequence[float]
+) -> Tensor:
+    """One fixed affine on each used input of (passes, n, inputs, y, x); the unused stay 0."""
+    mean, sd = (mapped.new_tensor(values).view(-1, 1, 1) for values in (means, sds))
     used = [[channel is not None for channel in inputs] for inputs in channel_map.passes]
     mask = torch.tensor(used, device=mapped.device)[:, None, :, None, None]
     return ((mapped - mean) / sd).where(mask, 0)

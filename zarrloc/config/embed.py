@@ -27,9 +27,10 @@ class EmbedConfig(Config):
         default="native",
         description="native, the longer side in pixels, or um:X for X micrometres a pixel.",
     )
-    norm: Literal["zscore", "cell", "imagenet", "none"] = Field(
-        default="zscore",
-        description="Normalisation of each image and channel; cell: z-score over the cell's mask.",
+    norm: Literal["auto", "zscore", "cell", "imagenet", "trained", "none"] = Field(
+        default="auto",
+        description="Normalisation of each image and channel; auto: as a `zarrloc pretrain` "
+        "backbone was trained, zscore for any other; cell: z-score over the cell's mask.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic; auto: bf16 on a GPU that has it, else fp32."

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zarrloc import backbones, channels, preprocess
+from zarrloc import backbones, channels, preprocess, weights
 from zarrloc.cell_table import CellTable
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
@@ -116,12 +116,14 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         height, width, asked = window, window, preprocess.Size.parse("native")
     else:
         height, width, asked = fovs.height, fovs.width, preprocess.Size.parse(config.size)
-    norm: preprocess.Norm = "none" if config.norm == "cell" else config.norm
+    trained = _trained(config.backbone)
+    chosen = ("trained" if trained else "zscore") if config.norm == "auto" else config.norm
+    norm: preprocess.Norm = "none" if chosen == "cell" else chosen
     # A blank field through the preparation: what does not fit is refused before anything is made.
     blank = torch.zeros(1, len(fovs.roles), spec.patch, spec.patch)
-    preprocess.prepare(blank, mapping, asked, norm, spec.patch, fovs.pixel_size_um)
+    preprocess.prepare(blank, mapping, asked, norm, spec.patch, fovs.pixel_size_um, trained)
     model = Model(config.backbone, _absolute(config.weights), backbone.weights_hash)
-    forward = Forward(model, mapping, str(asked), norm, fovs.pixel_size_um, spec.features)
+    forward = Forward(model, mapping, str(asked), norm, fovs.pixel_size_um, spec.features, trained)
     plan = preprocess.Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
     settings = {
         "level": config.level,
@@ -131,10 +133,21 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "weights_hash": backbone.weights_hash,
         "channels": mapping.as_config(),
         "size": config.size,
-        "norm": config.norm,
+        "norm": chosen,
+        **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
         "precision": config.precision,
     }
     return forward, settings, _in_words(plan)
+
+
+def _trained(backbone: str) -> preprocess.Affine | None:
+    """The input affine that `zarrloc pretrain` recorded beside its backbone."""
+    if backbone in backbones.SPECS or not Path(backbone).is_dir():
+        return None
+    recorded = weights.read_metadata(Path(backbone))["normalisation"]
+    if recorded.get("kind") != "unit":
+        return None
+    return tuple(recorded["mean"]), tuple(recorded["sd"])
 
 
 def _in_words(plan: preprocess.Plan) -> str:
