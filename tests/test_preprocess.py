@@ -87,7 +87,7 @@ def test_none_keeps_the_values_as_stored() -> None:
     got = normalise(torch.from_numpy(images), "none")
     assert got.dtype == torch.float32
     np.testing.assert_array_equal(got, images)
-    with pytest.raises(ConfigError, match="minmax.*zscore, imagenet, trained, none"):
+    with pytest.raises(ConfigError, match=r"minmax.*zscore, imagenet, trained, none"):
         normalise(torch.from_numpy(images), "minmax")  # type: ignore[arg-type]
 
 
