@@ -1,6 +1,6 @@
 """Statistics of real fields and simulated ones, by the same methods, side by side.
 
-    python benchmarks/realism.py --real ../shared/opencell --fields 60
+    python benchmarks/realism.py --real ../shared/opencell --fields 200
 
 The simulated range brackets the real one where every real value lies between the least and the
 greatest simulated. Numbers are of the images alone; the simulation's own truth is not used.

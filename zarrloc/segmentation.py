@@ -13,6 +13,7 @@ from zarrloc.stages.segment import Function, segment_fovs
 def segment(
     store: str | Path,
     config: SegmentConfig,
+    name: str,
     *,
     function: Function | None = None,
     run: RunConfig | None = None,
@@ -27,5 +28,5 @@ def segment(
     `segment_fovs` and `tabulate` raise them.
     """
     common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
-    masks = segment_fovs(store, config, function=function, **common)
-    return masks, tabulate(store, config.name, **table, **common)
+    masks = segment_fovs(store, config, name, function=function, **common)
+    return masks, tabulate(store, name, **table, **common)

@@ -11,6 +11,7 @@ from zarrloc_cli.options import config_options, report, split
 
 @click.command()
 @click.argument("store")
+@click.option("--name", required=True, help="Name of the segmentation, and of its cells.")
 @config_options(SegmentConfig)
 @click.option("--crop-um", type=float, help="Side of a cell's crop window in micrometres.")
 @click.option(
@@ -21,7 +22,7 @@ from zarrloc_cli.options import config_options, report, split
 @click.option("--block-cells", type=click.IntRange(1), help="Rows in one block of the cell table.")
 @click.option("--overwrite", is_flag=True, help="Make both anew, whatever stands under that name.")
 @config_options(RunConfig)
-def command(store: str, overwrite: bool, **options: Any) -> int:
+def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     """Segment the fields of STORE, and measure the cells found.
 
     \b
@@ -30,5 +31,5 @@ def command(store: str, overwrite: bool, **options: Any) -> int:
     config, run, table = split(options, SegmentConfig, RunConfig)
     from zarrloc.segmentation import segment
 
-    summaries = segment(store, config, run=run, overwrite=overwrite, **table)
+    summaries = segment(store, config, name, run=run, overwrite=overwrite, **table)
     return max(map(report, summaries), key=lambda code: (code == 1, code))

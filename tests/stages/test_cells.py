@@ -20,12 +20,12 @@ from zarrloc.stages import cells
 from zarrloc.stages.cells import tabulate
 from zarrloc.stages.ingest import ingest
 
-CONFIG = SegmentConfig(name="spots")
+CONFIG = SegmentConfig()
 Fresh = Callable[[str], Path]
 
 
 def run(store: Path, function: Any = bright_spots, **options: Any) -> Summary:
-    return segment(store, CONFIG, function=function, run=SERIAL, quiet=True, **options)[1]
+    return segment(store, CONFIG, "spots", function=function, run=SERIAL, quiet=True, **options)[1]
 
 
 def opened(store: Path) -> xr.Dataset:
@@ -106,7 +106,9 @@ def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:
     # Only the masks are overwritten here; the table finds out by itself.
     from zarrloc.stages.segment import segment_fovs
 
-    segment_fovs(store, CONFIG, function=bright_spots, run=SERIAL, overwrite=True, quiet=True)
+    segment_fovs(
+        store, CONFIG, "spots", function=bright_spots, run=SERIAL, overwrite=True, quiet=True
+    )
     with pytest.raises(ConfigError, match="input segmentations/spots"):
         tabulate(store, "spots", run=SERIAL, quiet=True)
     assert summary.exit_code == 0

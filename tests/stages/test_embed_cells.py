@@ -26,7 +26,7 @@ MODEL = "timm:test_vit"
 def store(fresh: Fresh) -> Path:
     path = fresh("a.zarr")
     segment(
-        path, SegmentConfig(name="spots"), function=bright_spots, run=SERIAL, quiet=True,
+        path, SegmentConfig(), "spots", function=bright_spots, run=SERIAL, quiet=True,
         block_cells=5, keep_percentile=70.0,
     )  # fmt: skip
     return path

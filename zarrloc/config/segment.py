@@ -22,7 +22,6 @@ class SegmentConfig(Config):
         description="cyto3, cyto2 or nuclei (Cellpose 1 to 3), a PATH to such weights, "
         "cpsam or cpsam_v2 (Cellpose 4), or watershed (no weights).",
     )
-    name: str = Field("cells", min_length=1, description="Name of the segmentation in the store.")
     channels: tuple[str, ...] = Field(
         (),
         max_length=2,

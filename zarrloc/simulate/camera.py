@@ -30,7 +30,7 @@ def expose(
     Each slice gets its own shot noise (variance `gain` times the signal) and read noise, skewed as
     an electron-multiplying register skews it, before the maximum is taken.
     """
-    skew = rng.uniform(1.2, 3.6)
+    skew = rng.uniform(1.2, 4.6)
     wanted = _NOISE * (background - _DARK) * rng.lognormal(0, 0.12)
     read_noise = wanted / (_MAX_SD * (1 + skew / 3 * _MAX_MEAN))
     lifted = read_noise * (_MAX_MEAN + skew / 6 * (_MAX_MEAN**2 + _MAX_SD**2 - 1))

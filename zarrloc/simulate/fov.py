@@ -115,7 +115,7 @@ def _tagged(
 def _hoechst(rng: np.random.Generator, scene: Scene, protein: Protein) -> Map:
     """Counts of DNA stain above background; a mitotic plate is several times brighter."""
     level = np.float32(protein.stain * rng.lognormal(0, 0.1)) * _levels(
-        rng, scene.count, rng.uniform(0.08, 0.28)
+        rng, scene.count, rng.uniform(0.08, 0.33)
     )
     level *= np.where(scene.mitotic, np.float32(2.6), np.float32(1))
     rimmed = scene.nucleus_soft * (0.85 + 0.25 * bell(scene.rim + 2, 1.8))

@@ -50,12 +50,12 @@ class Protein:
         """A protein at random."""
         return cls(
             peak=float(np.clip(rng.lognormal(np.log(6500), 0.95), 800, 30000)),
-            size=float(rng.lognormal(0, 0.16)),
-            number=float(rng.lognormal(0, 0.35)),
+            size=float(rng.lognormal(0, 0.18)),
+            number=float(rng.lognormal(0, 0.4)),
             spread=float(rng.uniform(0.1, 0.9)),
-            diffuse=float(rng.lognormal(np.log(0.08), 0.75)),
+            diffuse=float(rng.lognormal(np.log(0.08), 0.8)),
             nuclear=float(rng.uniform(0.15, 1.0)),
-            grain=float(rng.uniform(0.04, 0.2)),
+            grain=float(rng.uniform(0.03, 0.22)),
             grain_px=float(rng.uniform(1.5, 6)),
             variety=float(rng.uniform(0.1, 0.45)),
             crowding=float(rng.beta(2, 1.6)),

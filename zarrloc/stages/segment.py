@@ -139,20 +139,21 @@ class _Rows:
 def segment_fovs(
     store: str | Path,
     config: SegmentConfig,
+    name: str,
     *,
     function: Function | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Summary:
-    """Segment every field into `segmentations/<config.name>`: `mask (fov, y, x)`, 0 background.
+    """Segment every field into `segmentations/<name>`: `mask (fov, y, x)`, 0 background.
 
     Ids are 1..n in each field; `cell_count (fov)` is n. A field that failed has a mask of zeros
     and an `error`. `function(image (channel, y, x), roles) -> mask (y, x)` takes the place of a
     model. Raises `ConfigError`, `ChannelError`, `WeightsError`, `StoreError` or `LockedError`
     before anything is written.
     """
-    location, group = Location.of(store), f"segmentations/{check_name(config.name)}"
+    location, group = Location.of(store), f"segmentations/{check_name(name)}"
     fovs = Fovs.of(location)
     custom = None if function is None else segmenters.from_callable(function)
     stage = SegmentStage(location, group, fovs.roles, config, custom)
