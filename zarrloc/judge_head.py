@@ -15,7 +15,7 @@ from zarrloc.intensity import intensities
 from zarrloc.location import Location
 from zarrloc.metrics import Truth, truth_of
 from zarrloc.probe import train_probe
-from zarrloc.samples import Samples, left_out, need_labels, read_samples
+from zarrloc.samples import Samples, need_labels, notes_on, read_samples
 from zarrloc.splits import leakage_of
 
 Array32 = npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         "threshold": config.threshold,
         "sibling_share": leakage_of(fold, truth.positive, protein, samples.labels).sibling_share,
         **judge(truth, head.heads.probability(features, device)),
-        "notes": left_out(samples),
+        "notes": notes_on(samples),
     }
     if config.probe:
         result["probe"] = probe(truth, features)

@@ -15,7 +15,7 @@ from zarrloc.intensity import intensities
 from zarrloc.knn import Neighbours, neighbours
 from zarrloc.location import Location
 from zarrloc.metrics import Truth, score, truth_of
-from zarrloc.samples import Samples, left_out, need_labels, read_samples
+from zarrloc.samples import Samples, need_labels, notes_on, read_samples
 from zarrloc.store import need, read_column
 
 Array32 = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
         truth, usable = _expert(location, samples)
         notes = [f"{int(usable.sum())} cells that an expert ticked whole and confirmed"]
     else:
-        truth, usable, notes = field_truth, field_truth.labelled, left_out(samples)
+        truth, usable, notes = field_truth, field_truth.labelled, notes_on(samples)
     rows = samples.finite & usable
     if rows.sum() < 2:
         raise ConfigError(

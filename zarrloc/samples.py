@@ -131,11 +131,17 @@ def need_labels(samples: Samples) -> None:
         )
 
 
-def left_out(samples: Samples) -> list[str]:
-    """Notes on rows that can neither teach nor be scored."""
+def notes_on(samples: Samples) -> list[str]:
+    """Notes on rows that can neither teach nor be scored, and on what the backbone has seen."""
     notes = []
     if missing := int((~samples.finite).sum()):
         notes.append(f"{missing} of {len(samples.finite)} rows left out: no embedding")
     if unlabelled := int((samples.finite & ~(samples.grade > 0).any(axis=1)).sum()):
         notes.append(f"{unlabelled} of {len(samples.finite)} rows left out: no label")
+    if told := samples.stage.config.get("pretraining"):
+        notes.append(
+            f"the backbone was trained, without labels, on {told['fields']} fields; held out: "
+            f"{told['held_out']}"
+        )
+        notes += told["warnings"]
     return notes

@@ -12,6 +12,30 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     return _neighbours(result) if "knn" in result else _head(result)
 
 
+def shown_parts(scores: Mapping[str, Any]) -> list[str]:
+    """What to show: the test set only where there is one."""
+    own_test = scores["test"]["rows_are"] == "test set"
+    return ["validation", "test"] if own_test else ["validation", "pooled"]
+
+
+def figures(scores: Mapping[str, Any]) -> list[str]:
+    """The figures under `HEADINGS`."""
+    return [number(scores[key]) for key in FIGURES]
+
+
+def number(value: Any) -> str:
+    """A figure, or a mean with its sd; a dash where there is none."""
+    if isinstance(value, Mapping):
+        sd = "" if value["sd"] is None else f" ± {value['sd']:.3f}"
+        return "–" if value["mean"] is None else f"{value['mean']:.3f}{sd}"
+    return "–" if value is None else f"{value:.3f}"
+
+
+def span(ci: Sequence[float | None] | None) -> str:
+    """An interval."""
+    return "–" if not ci or ci[0] is None else f"{ci[0]:.3f} to {ci[1]:.3f}"
+
+
 def _head(result: Mapping[str, Any]) -> list[str]:
     told = [
         f"head {result['head']} on embedding {result['embedding']}, split {result['split']}; "
@@ -24,28 +48,22 @@ def _head(result: Mapping[str, Any]) -> list[str]:
     for title, scores in (("head", result), ("linear probe", result.get("probe"))):
         if scores is not None:
             table += [
-                [f"{title}, {scores[part]['rows_are']}", *_figures(scores[part])]
-                for part in _parts(scores)
+                [f"{title}, {scores[part]['rows_are']}", *figures(scores[part])]
+                for part in shown_parts(scores)
             ]
     for title, scores in result.get("baselines", {}).items():
-        part = _parts(scores)[-1]
-        table.append([f"{title}, {scores[part]['rows_are']}", *_figures(scores[part])])
+        part = shown_parts(scores)[-1]
+        table.append([f"{title}, {scores[part]['rows_are']}", *figures(scores[part])])
     told += _aligned(table)
     told += ["", f"95 % interval of macro-F1, proteins resampled: {_interval(result)}"]
-    told += _missing({part: result[part] for part in _parts(result)})
+    told += _missing({part: result[part] for part in shown_parts(result)})
 
     table = [["label", "precision", "recall", "F1", "95 %", "AUROC", "avg. precision", "support"]]
     for label, row in result["per_label"].items():
-        figures = [_number(row[key]) for key in ("precision", "recall", "f1")]
-        more = [_number(row[key]) for key in ("auroc", "average_precision")]
-        table.append([label, *figures, _span(row["f1_ci"]), *more, f"{row['support']:.0f}"])
+        first = [number(row[key]) for key in ("precision", "recall", "f1")]
+        last = [number(row[key]) for key in ("auroc", "average_precision")]
+        table.append([label, *first, span(row["f1_ci"]), *last, f"{row['support']:.0f}"])
     return [*told, "", *_aligned(table), *_notes(result)]
-
-
-def _parts(scores: Mapping[str, Any]) -> list[str]:
-    """What to show: the test set only where there is one."""
-    own_test = "test" in scores and scores["test"]["rows_are"] == "test set"
-    return ["validation", "test"] if own_test else ["validation", "pooled"]
 
 
 def _neighbours(result: Mapping[str, Any]) -> list[str]:
@@ -60,38 +78,23 @@ def _neighbours(result: Mapping[str, Any]) -> list[str]:
     excluding = [f"excl. {other}" for other in others]
     table = [["k", *HEADINGS, "95 %", *excluding, *["field's labels"] * expert]]
     for k, row in result["knn"].items():
-        beside = [_number(row["macro_f1_excluding"][other]) for other in others]
-        weak = [_number(row["macro_f1_weak_labels"])] if expert else []
-        span = _span(row.get("macro_f1_ci"))
-        table.append([k, *(_number(row[key]) for key in FIGURES), span, *beside, *weak])
+        beside = [number(row["macro_f1_excluding"][other]) for other in others]
+        weak = [number(row["macro_f1_weak_labels"])] if expert else []
+        interval = span(row.get("macro_f1_ci"))
+        table.append([k, *figures(row), interval, *beside, *weak])
     told += _aligned(table)
     if result.get("baselines"):
         ks = list(result["knn"])
         table = [["macro-F1 of", *(f"k={k}" for k in ks)]]
         for title, by_k in result["baselines"].items():
-            table.append([title, *(_number(by_k[k]["macro_f1"]) for k in ks)])
+            table.append([title, *(number(by_k[k]["macro_f1"]) for k in ks)])
         told += ["", *_aligned(table)]
     first = next(iter(result["knn"].values()))
     return [*told, *_missing({"all rows": first}), *_notes(result)]
 
 
-def _figures(scores: Mapping[str, Any]) -> list[str]:
-    return [_number(scores[key]) for key in FIGURES]
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping):
-        sd = "" if value["sd"] is None else f" ± {value['sd']:.3f}"
-        return "-" if value["mean"] is None else f"{value['mean']:.3f}{sd}"
-    return "-" if value is None else f"{value:.3f}"
-
-
 def _interval(result: Mapping[str, Any]) -> str:
-    return _span(result["test"]["macro_f1"].get("ci"))
-
-
-def _span(ci: Sequence[float | None] | None) -> str:
-    return "-" if ci is None or ci[0] is None else f"{ci[0]:.3f} to {ci[1]:.3f}"
+    return span(result["test"]["macro_f1"].get("ci"))
 
 
 def _missing(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -1,6 +1,7 @@
 """What the page finds in a store, and how it says what isn't there."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,8 +96,9 @@ def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
     assert contents.points is None
 
 
-def bare(tmp_path: Path) -> Location:
-    location = Location.of(make_store(tmp_path / "b.zarr", proteins=8, labelled=False))
+def bare(tmp_path: Path, **embedding: Any) -> Location:
+    made = make_store(tmp_path / "b.zarr", proteins=8, labelled=False, **embedding)
+    location = Location.of(made)
     fovs = location.group("fovs")
     add_variable(fovs, "block_bytes", Variable(("block",), "uint64", (1,)))
     commit(location, "fovs")

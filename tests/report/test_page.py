@@ -79,6 +79,22 @@ def test_an_empty_section_is_one_line_and_no_plot(tmp_path: Path) -> None:
     assert any("zarrloc train" in line for line in summary.lines())
 
 
+def test_a_training_that_went_wrong_is_said_at_the_top(tmp_path: Path) -> None:
+    at_start, at_end = ({"knn_macro_f1": f1, "effective_rank": 9.0} for f1 in (0.3, 0.1))
+    told = {
+        "from": "dino-vits16", "fields": 40, "steps": 9, "held_out": "nothing",
+        "warnings": [f"WORSE THAN ITS START {EVIL}"],
+        "guard_at_start": at_start, "guard_at_end": at_end,
+    }  # fmt: skip
+    out = tmp_path / "report.html"
+    write_report(bare(tmp_path, pretraining=told).uri, out, CONFIG, project=flat)
+    top, _, _ = out.read_text().partition("<nav")
+    assert 'role="alert">WORSE THAN ITS START' in top
+    assert EVIL not in top
+    assert "on 40 fields; held out: nothing." in top
+    assert "kNN macro-F1 0.300 → 0.100" in top
+
+
 def test_an_out_that_cannot_be_written_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a folder"):
         write_report(trained, tmp_path / "none" / "report.html", CONFIG, project=flat)

@@ -20,18 +20,24 @@ from zarrloc_cli.main import zarrloc as cli
 
 from tests.stores import BACKGROUND, make_field
 from zarrloc import backbones, measure
+from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.config.split import SplitConfig
 from zarrloc.errors import ChannelError, ConfigError, LockedError, StoreError, WeightsError
 from zarrloc.location import Location
 from zarrloc.lock import hold
+from zarrloc.samples import notes_on, read_samples
 from zarrloc.ssl.sources import open_data
+from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import plan, pretrain
-from zarrloc.store import Variable, allocate, commit, write_column, write_group
+from zarrloc.stages.split import split
+from zarrloc.store import Variable, allocate, commit, stage_attrs, write_column, write_group
 
 FIELDS, SHARD, CELLS = 18, 4, 4
+SERIAL = RunConfig(cluster="serial")
 FOLD = np.array([-1 if fov % 5 == 2 else fov % 3 for fov in range(FIELDS)], np.int8)
 SMALL: dict[str, Any] = {
     "arch": "vit_tiny_patch16",
@@ -76,7 +82,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path,
         IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063),
         labels_csv=folder / "labels.csv",
-        run=RunConfig(cluster="serial"),
+        run=SERIAL,
         quiet=True,
     )
     location = Location.of(path)
@@ -132,7 +138,25 @@ def test_a_run_writes_a_backbone_that_loads(store: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"batch: 4 -> 6; guard_epochs: 1 -> 0.*--overwrite"):
         train(store, out, split="paper", batch=6, guard_samples=10)
     assert pretrain(store, out, config_of(batch=6), overwrite=True, say=print) == 0
-    assert "every field was trained on" in (out / "backbone.json").read_text()
+    assert "every field is trained on" in (out / "backbone.json").read_text()
+
+
+def test_an_embedding_knows_how_its_backbone_was_trained(store: Path, tmp_path: Path) -> None:
+    """It is prepared as in training, and says what the backbone has seen."""
+    split(store, SplitConfig(folds=2), "honest")
+    assert "'honest' has no test part" in "\n".join(
+        train(store, tmp_path / "ft", split="honest", guard_epochs=1, guard_samples=10)
+    )
+    embed(store, EmbedConfig(backbone=str(tmp_path / "ft")), "ft", run=SERIAL, quiet=True)
+    made = stage_attrs(Location.of(store).group("embeddings/ft", mode="r")).config
+    recorded = json.loads((tmp_path / "ft" / "backbone.json").read_text())
+    mean, sd = (recorded["normalisation"][key] for key in ("mean", "sd"))
+    assert (made["norm"], made["trained"]) == ("trained", [mean, sd])
+    told, guard = made["pretraining"], recorded["lineage"]["guard"]
+    assert (told["from"], told["fields"], told["steps"]) == ("scratch", FIELDS, 8)
+    assert (told["guard_at_start"], told["guard_at_end"]) == (guard[0], guard[-1])
+    samples = read_samples(Location.of(store), "ft")
+    assert any("trained, without labels, on 18 fields" in note for note in notes_on(samples))
 
 
 class Counting(WrapperStore[Any]):

@@ -15,10 +15,12 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, StoreError
+from zarrloc.location import Location
 from zarrloc.segmentation import segment
 from zarrloc.stages import cells
 from zarrloc.stages.cells import tabulate
 from zarrloc.stages.ingest import ingest
+from zarrloc.store import Variable, add_variable, commit, read_column, write_column
 
 CONFIG = SegmentConfig()
 Fresh = Callable[[str], Path]
@@ -112,6 +114,25 @@ def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:
     with pytest.raises(ConfigError, match="input segmentations/spots"):
         tabulate(store, "spots", run=SERIAL, quiet=True)
     assert summary.exit_code == 0
+
+
+def test_an_experts_word_is_not_dropped_unasked(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    run(store)
+    location = Location.of(store)
+    table, masks = (location.group(f"{kind}/spots") for kind in ("cells", "segmentations"))
+    count = len(read_column(table, "keep"))
+    add_variable(table, "expert_seen", Variable(("cell",), "|b1", (count,)))
+    write_column(table, "expert_seen", np.arange(count) < 2)
+    commit(location, "cells/spots")
+    counts = read_column(masks, "cell_count")
+    write_column(masks, "cell_count", np.maximum(counts - 1, 0))
+    with pytest.raises(ConfigError, match="an expert's word on 2 cells would go with it"):
+        tabulate(store, "spots", run=SERIAL, quiet=True)
+    assert read_column(table, "expert_seen").sum() == 2
+    write_column(masks, "cell_count", counts)
+    summary = tabulate(store, "spots", run=SERIAL, overwrite=True, quiet=True)
+    assert any("expert's word on 2 cells" in note for note in summary.notes)
 
 
 def test_keep_percentile_is_taken_over_all_cells(fresh: Fresh) -> None:

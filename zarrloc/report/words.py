@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.report.gather import Contents
-from zarrloc.scorecard import FIGURES
 from zarrloc.scorecard import HEADINGS as HEADINGS
+from zarrloc.scorecard import figures, number, shown_parts, span
 from zarrloc.store import StageAttrs
 
 SHOWN_FAILURES = 200
@@ -55,9 +55,9 @@ def tiles(c: Contents) -> list[Tile]:
     if facts.cells:
         found.append(Tile("single cells", f"{facts.cells:,}"))
     if c.scores is not None:
-        scores = c.scores[_parts(c.scores)[-1]]
-        span = _span(scores.get("macro_f1_ci") or _ci(scores["macro_f1"]))
-        found.append(Tile("macro-F1", _mean(scores["macro_f1"]), f"{span}, {scores['rows_are']}"))
+        scores = c.scores[shown_parts(c.scores)[-1]]
+        where = span(scores.get("macro_f1_ci") or _ci(scores["macro_f1"]))
+        found.append(Tile("macro-F1", _mean(scores["macro_f1"]), f"{where}, {scores['rows_are']}"))
     shown = next((split for split in c.splits if split.shown), None)
     if shown is not None:
         share = shown.leakage.sibling_share
@@ -66,6 +66,35 @@ def tiles(c: Contents) -> list[Tile]:
     failed = len(c.failures)
     found.append(Tile("failed rows", f"{failed:,}", "of all groups", warn=failed > 0))
     return found
+
+
+def pretraining(c: Contents) -> list[str]:
+    """How a backbone of `zarrloc pretrain` came to be; nothing for any other."""
+    told = _pretraining(c)
+    if not told:
+        return []
+    held_out = told.get("held_out", "not recorded")
+    found = [
+        f"The backbone was trained here: from {told.get('from')}, {told.get('steps')} steps on "
+        f"{told.get('fields')} fields; held out: {held_out}."
+    ]
+    if "guard_at_start" in told:
+        f1 = (number(told[f"guard_at_{when}"]["knn_macro_f1"]) for when in ("start", "end"))
+        ranks = (told[f"guard_at_{when}"]["effective_rank"] for when in ("start", "end"))
+        found.append(
+            f"Its guard, from start to end: kNN macro-F1 {' → '.join(f1)} (neighbours of other "
+            f"proteins only), effective rank {' → '.join(f'{rank:.1f}' for rank in ranks)}."
+        )
+    return found
+
+
+def alarms(c: Contents) -> list[str]:
+    """What the guard of that training complained of: collapse, or worse than its start."""
+    return list(_pretraining(c).get("warnings", ()))
+
+
+def _pretraining(c: Contents) -> Mapping[str, Any]:
+    return c.samples.stage.config.get("pretraining", {}) if c.samples is not None else {}
 
 
 def rows_word(c: Contents) -> str:
@@ -106,21 +135,21 @@ def score_rows(c: Contents) -> list[ScoreRow]:
     """The head, then the baselines."""
     assert c.scores is not None
     found = [
-        ScoreRow(f"head, {c.scores[part]['rows_are']}", _figures(c.scores[part]), own=True)
-        for part in _parts(c.scores)
+        ScoreRow(f"head, {c.scores[part]['rows_are']}", figures(c.scores[part]), own=True)
+        for part in shown_parts(c.scores)
     ]
     for title, scores in c.scores.get("baselines", {}).items():
-        part = scores[_parts(scores)[-1]]
-        found.append(ScoreRow(f"{title}, {part['rows_are']}", _figures(part)))
+        part = scores[shown_parts(scores)[-1]]
+        found.append(ScoreRow(f"{title}, {part['rows_are']}", figures(part)))
     return found
 
 
 def score_notes(c: Contents) -> list[str]:
     """What must be said beside the table."""
     assert c.scores is not None
-    part = c.scores[_parts(c.scores)[-1]]
+    part = c.scores[shown_parts(c.scores)[-1]]
     ci = part.get("macro_f1_ci") or _ci(part["macro_f1"])
-    found = [f"95 % interval of macro-F1, {part['rows_are']}, proteins resampled: {_span(ci)}."]
+    found = [f"95 % interval of macro-F1, {part['rows_are']}, proteins resampled: {span(ci)}."]
     if part["labels_without_positives"]:
         names = ", ".join(part["labels_without_positives"])
         found.append(f"Without positives, and so left out of the mean: {names}.")
@@ -130,7 +159,7 @@ def score_notes(c: Contents) -> list[str]:
 def per_label_rows(c: Contents) -> str:
     """Whose figures the bars are."""
     assert c.scores is not None
-    if "test" in _parts(c.scores):
+    if "test" in shown_parts(c.scores):
         return "mean of the folds’ heads on the test set"
     return f"all {rows_word(c)} out of fold, pooled"
 
@@ -139,9 +168,9 @@ def label_rows(c: Contents) -> Iterator[list[str]]:
     """The table of labels."""
     assert c.scores is not None
     for label, row in c.scores["per_label"].items():
-        first = [_number(row[key]) for key in ("precision", "recall", "f1")]
-        last = [_number(row[key]) for key in ("auroc", "average_precision")]
-        yield [label, *first, _span(row["f1_ci"]), *last, f"{row['support']:.0f}"]
+        first = [number(row[key]) for key in ("precision", "recall", "f1")]
+        last = [number(row[key]) for key in ("auroc", "average_precision")]
+        yield [label, *first, span(row["f1_ci"]), *last, f"{row['support']:.0f}"]
 
 
 def judged_note(c: Contents) -> str:
@@ -211,30 +240,9 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", str(value)
 
 
-def _parts(scores: Mapping[str, Any]) -> list[str]:
-    """What to show: the test set only where there is one."""
-    own_test = scores["test"]["rows_are"] == "test set"
-    return ["validation", "test"] if own_test else ["validation", "pooled"]
-
-
-def _figures(scores: Mapping[str, Any]) -> list[str]:
-    return [_number(scores[key]) for key in FIGURES]
-
-
 def _ci(value: Any) -> Sequence[float | None] | None:
     return value.get("ci") if isinstance(value, Mapping) else None
 
 
 def _mean(value: Any) -> str:
-    return _number(value["mean"] if isinstance(value, Mapping) else value)
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, Mapping):
-        sd = "" if value["sd"] is None else f" ± {value['sd']:.3f}"
-        return "–" if value["mean"] is None else f"{value['mean']:.3f}{sd}"
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _span(ci: Sequence[float | None] | None) -> str:
-    return "no interval" if not ci or ci[0] is None else f"{ci[0]:.3f} to {ci[1]:.3f}"
+    return number(value["mean"] if isinstance(value, Mapping) else value)

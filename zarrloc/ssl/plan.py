@@ -93,15 +93,11 @@ def describe(
     channels: ChannelMap,
     student: nn.Module,
     fields: int,
+    held_out: str,
 ) -> str:
     """The plan in lines for people; memory is an estimate."""
     tokens = [1 + (side // spec.patch) ** 2 for side in (config.size, config.local_size)]
     views = f"2 x {config.size} px + {config.local_views} x {config.local_size} px"
-    held = (
-        f"the test part of split '{config.split}' is never read"
-        if config.split
-        else ("no --split: every field is trained on, nothing is held out")
-    )
     rates = ", ".join(
         f"{share:.0%} {plan.learning_rate.at(round(share * (plan.steps - 1))):.2e}"
         for share in (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
@@ -109,7 +105,8 @@ def describe(
     lines = [
         f"backbone   {spec.timm_model} from {config.start}, {spec.features} features",
         f"channels   {channels.describe()}",
-        f"data       {plan.samples} {config.level} samples of {fields} fields; {held}",
+        f"data       {plan.samples} {config.level} samples of {fields} fields",
+        f"held out   {held_out}",
         f"steps      {plan.steps} of {config.batch} samples, {plan.steps_per_epoch} an epoch "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
         f"views      {views}: {2 * tokens[0] + config.local_views * tokens[1]} tokens a sample",

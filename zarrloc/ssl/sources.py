@@ -100,6 +100,8 @@ class Data:
     """(sample, label) of the sample's field."""
     protein: npt.NDArray[Any]
     """(sample,)"""
+    held_out: str
+    """Which fields are never read, in words."""
 
 
 def open_data(location: Location, config: PretrainConfig) -> Data:
@@ -108,7 +110,8 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
     Raises `StoreError` where a group is missing and `ConfigError` where nothing is left.
     """
     fovs, group = Fovs.of(location), need(location, FOVS, "ingest SOURCE STORE")
-    rows = np.flatnonzero(_trainable(location, group, config.split))
+    trainable, held_out = _trainable(location, group, config.split)
+    rows = np.flatnonzero(trainable)
     count = round(config.fraction * len(rows))
     if count == 0:
         raise ConfigError(
@@ -121,21 +124,26 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
     else:
         source = FovSource(location, fovs, rows)
     grade, protein = read_column(group, "grade"), fovs.coords["protein"]
-    return Data(source, count, grade[source.fov], protein[source.fov])
+    return Data(source, count, grade[source.fov], protein[source.fov], held_out)
 
 
-def _trainable(location: Location, fovs: zarr.Group, split: str | None) -> npt.NDArray[np.bool_]:
-    """Fields without an error and outside the split's test part, `(fov,)`."""
+def _trainable(
+    location: Location, fovs: zarr.Group, split: str | None
+) -> tuple[npt.NDArray[np.bool_], str]:
+    """Fields without an error and outside the split's test part `(fov,)`; that part in words."""
     sound: npt.NDArray[np.bool_] = read_column(fovs, "error") == ""
     if split is None:
-        return sound
+        return sound, "nothing, every field is trained on (--split NAME holds its test part out)"
     fold = read_column(need(location, f"splits/{split}", f"split --name {split}"), "fold")
     if len(fold) != len(sound):
         raise StoreError(
             f"'splits/{split}' knows {len(fold)} fields, the store has {len(sound)}; "
             "make the split anew"
         )
-    return sound & (fold >= 0)
+    test = int((fold < 0).sum())
+    if test == 0:
+        return sound, f"nothing, split '{split}' has no test part: every field is trained on"
+    return sound & (fold >= 0), f"the test part of split '{split}', {test} fields"
 
 
 def cached(

@@ -20,6 +20,7 @@ from zarrloc.engine.drive import drive, open_group
 from zarrloc.engine.ledger import receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
+from zarrloc.errors import ConfigError
 from zarrloc.fovs import GROUP as FOVS
 from zarrloc.fovs import Fovs
 from zarrloc.location import Location, StoreClock
@@ -112,6 +113,13 @@ def tabulate(
     with hold(location, group, new_run_id()) as token:
         had = None if overwrite else _rows_held(location, group)
         changed = had is not None and not np.array_equal(had, fov_index[: len(had)])
+        judged = _judged(location, group)
+        if changed and judged:
+            raise ConfigError(
+                f"cell counts of '{group}' changed, so its table must be made anew, and an "
+                f"expert's word on {judged} cells would go with it. Pass --overwrite, then bring "
+                "the expert's CSV in again (`zarrloc label`); or segment under another --name"
+            )
         rows = block_cells or _block_cells(location, group, masks, anew=had is None or changed)
         wanted = wanted.model_copy(update={"block_rows": rows})
         coords = {coord: values[fov_index] for coord, values in fovs.coords.items()}
@@ -137,6 +145,8 @@ def tabulate(
             kept = ledger.columns["keep"]
     if changed:
         summary.notes.append("cell counts changed: the table was made anew")
+    if overwrite and judged:
+        summary.notes.append(f"dropped: an expert's word on {judged} cells; `zarrloc label` again")
     summary.notes.append(f"{len(kept)} cells, {int((~kept).sum())} dropped as blank crops")
     return summary
 
@@ -145,6 +155,14 @@ def _rows_held(location: Location, group: str) -> npt.NDArray[np.int64] | None:
     """The `fov_index` of the table as it stands, None where there is none."""
     there = committed(location, group)
     return None if there is None else read_column(there, "fov_index")
+
+
+def _judged(location: Location, group: str) -> int:
+    """How many cells of the table as it stands an expert has judged."""
+    there = committed(location, group)
+    if there is None or "expert_seen" not in there:
+        return 0
+    return int(read_column(there, "expert_seen").sum())
 
 
 def _block_cells(location: Location, group: str, masks: Masks, *, anew: bool) -> int:

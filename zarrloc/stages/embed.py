@@ -1,5 +1,6 @@
 """Embed: fields of view or cells become feature vectors of a backbone, in `embeddings/<name>`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from zarrloc.stages.embed_fovs import EmbedFovs
 from zarrloc.store import PENDING, StageAttrs, Variable, check_name
 
 COLUMNS = ("error", "largest_input")
+PRETRAINING = ("from", "fields", "held_out", "steps", "warnings")
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def embed(
         )  # fmt: skip
     largest = float(ledger.columns["largest_input"].max(initial=0))
     summary.notes += [
+        *settings.get("pretraining", {}).get("warnings", ()),
         f"channels: {forward.channel_map.describe()}",
         f"input: {plan}; largest value {largest:.1f}",
     ]
@@ -116,7 +119,8 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         height, width, asked = window, window, preprocess.Size.parse("native")
     else:
         height, width, asked = fovs.height, fovs.width, preprocess.Size.parse(config.size)
-    trained = _trained(config.backbone)
+    made_by = _pretraining(config.backbone)
+    trained = _affine(made_by)
     chosen = ("trained" if trained else "zscore") if config.norm == "auto" else config.norm
     norm: preprocess.Norm = "none" if chosen == "cell" else chosen
     # A blank field through the preparation: what does not fit is refused before anything is made.
@@ -135,19 +139,32 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "size": config.size,
         "norm": chosen,
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
+        **({"pretraining": _told(made_by["lineage"])} if made_by else {}),
         "precision": config.precision,
     }
     return forward, settings, _in_words(plan)
 
 
-def _trained(backbone: str) -> preprocess.Affine | None:
-    """The input affine that `zarrloc pretrain` recorded beside its backbone."""
+def _pretraining(backbone: str) -> dict[str, Any] | None:
+    """What `zarrloc pretrain` recorded beside its backbone; None for any other."""
     if backbone in backbones.SPECS or not Path(backbone).is_dir():
         return None
-    recorded = weights.read_metadata(Path(backbone))["normalisation"]
-    if recorded.get("kind") != "unit":
+    return weights.read_metadata(Path(backbone))
+
+
+def _affine(recorded: Mapping[str, Any] | None) -> preprocess.Affine | None:
+    """What a backbone's inputs were standardised with when it was trained on [0, 1]."""
+    if recorded is None or recorded["normalisation"].get("kind") != "unit":
         return None
-    return tuple(recorded["mean"]), tuple(recorded["sd"])
+    return tuple(recorded["normalisation"]["mean"]), tuple(recorded["normalisation"]["sd"])
+
+
+def _told(lineage: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reader of the embedding must know of its backbone's training."""
+    found = {key: lineage[key] for key in PRETRAINING if key in lineage}
+    if guard := lineage.get("guard"):
+        found["guard_at_start"], found["guard_at_end"] = guard[0], guard[-1]
+    return found
 
 
 def _in_words(plan: preprocess.Plan) -> str:

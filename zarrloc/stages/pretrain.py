@@ -49,7 +49,7 @@ def plan(store: str | Path | Location, config: PretrainConfig) -> str:
     device = World().device(config.device).type
     made = Plan.of(config, len(data.protein), max(1, config.processes), device)
     student, _, _ = start_backbones(config, spec)
-    return describe(config, made, spec, channels, student, data.fields)
+    return describe(config, made, spec, channels, student, data.fields, data.held_out)
 
 
 def pretrain(
@@ -173,7 +173,10 @@ class Run:
         if packed is None:
             own = affine_of(self.channels, images.float()) if self.world.first else None
             self.inputs = Inputs(self.channels, *self.world.shared(own))
-            self.say(f"{self.channels.describe()}; {self.plan.steps} steps")
+            self.say(
+                f"{self.channels.describe()}; {self.plan.steps} steps; "
+                f"held out: {self.data.held_out}"
+            )
         else:
             self.state.unpack(packed)
             self.plan = replace(self.plan, **packed["settled"])
@@ -270,9 +273,7 @@ class Run:
                 "channels": self.channels.describe(),
                 "fields": self.data.fields,
                 "samples": self.plan.samples,
-                "held_out": f"the test part of split '{self.config.split}'"
-                if self.config.split
-                else "nothing: every field was trained on",
+                "held_out": self.data.held_out,
                 "step": self.state.step,
                 "steps": self.plan.steps,
                 "guard": self.checks,

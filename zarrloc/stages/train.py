@@ -16,7 +16,7 @@ from zarrloc.heads import Heads, device_of, train_heads
 from zarrloc.location import Location
 from zarrloc.lock import hold
 from zarrloc.metrics import best_thresholds, truth_of
-from zarrloc.samples import Samples, left_out, need_labels, read_samples, row_folds
+from zarrloc.samples import Samples, need_labels, notes_on, read_samples, row_folds
 from zarrloc.store import StageAttrs, check_name, claim
 
 
@@ -72,7 +72,7 @@ def train(
         execution={"device": device},
     )
     with hold(location, path, new_run_id()):
-        notes = left_out(samples)
+        notes = notes_on(samples)
         if claim(location, path, wanted, overwrite=overwrite) is None:
             trained = _fit(samples, fold, config, device)
             _write(location, path, samples, fold, config, wanted, trained)
