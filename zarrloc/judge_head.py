@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zarrloc.baseline_features import baseline_features
 from zarrloc.baselines import permuted, siblings_in_training
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.evaluation import score_folds, training_rows
 from zarrloc.head_store import StoredHead, read_head
 from zarrloc.heads import device_of
-from zarrloc.intensity import intensities
 from zarrloc.location import Location
 from zarrloc.metrics import Truth, truth_of
 from zarrloc.probe import train_probe
@@ -64,7 +64,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
             "sibling look-up": judge(truth, siblings_in_training(truth, protein, train)),
             **{
                 title: probe(truth, statistics[rows])
-                for title, statistics in intensities(location, samples).items()
+                for title, statistics in baseline_features(location, samples).items()
             },
         }
         result["baselines"] = {title: _overall(scores) for title, scores in found.items()}

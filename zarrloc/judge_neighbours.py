@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from zarrloc.baseline_features import baseline_features
 from zarrloc.baselines import permuted, siblings_elsewhere
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.evaluation import from_one_group, score_votes
 from zarrloc.heads import device_of, standardisation
-from zarrloc.intensity import intensities
 from zarrloc.knn import Neighbours, neighbours
 from zarrloc.location import Location
 from zarrloc.metrics import Truth, score, truth_of
@@ -86,7 +86,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
             "sibling look-up": {str(k): look_up for k in config.knn},
         } | {
             title: votes_on(truth, search(_standardised(statistics[rows]))[chosen])
-            for title, statistics in intensities(location, samples).items()
+            for title, statistics in baseline_features(location, samples).items()
         }
     return result
 

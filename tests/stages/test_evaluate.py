@@ -93,7 +93,7 @@ def test_planted_truth_scores_one_and_noise_does_not(store):
         "permuted labels",
         "sibling look-up",
         "intensity statistics",
-        "nucleus channel only",
+        "nucleus channel only, intensity",
     }
     assert baselines["sibling look-up"] == 0  # grouped by protein: nothing to look up
     assert all(value < 0.6 for value in baselines.values())

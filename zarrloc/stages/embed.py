@@ -139,7 +139,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "size": config.size,
         "norm": chosen,
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
-        **({"pretraining": _told(made_by["lineage"])} if made_by else {}),
+        **({"pretraining": _told(made_by["lineage"])} if made_by and not config.weights else {}),
         "precision": config.precision,
     }
     return forward, settings, _in_words(plan)

@@ -1,4 +1,4 @@
-"""Brightness as features: the baseline that knows no pattern."""
+"""Baselines that are features: brightness, which knows no pattern, and the nucleus alone."""
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,12 @@ from zarrloc.store import need, read_column
 Array32 = npt.NDArray[np.float32]
 
 
-def intensities(location: Location, samples: Samples) -> dict[str, Array32]:
-    """Intensity statistics of every row: of all channels, and of the nucleus alone."""
+def baseline_features(location: Location, samples: Samples) -> dict[str, Array32]:
+    """Intensity statistics of every row: of all channels, and of the nucleus alone.
+
+    An embedding that saw each channel by itself (`replicate`) has the nucleus's own features, and
+    those stand for it: what they score, the protein's pattern had no part in.
+    """
     fovs = Fovs.of(location)
     if samples.cells is not None:
         table = need(location, samples.cells, "segment STORE")
@@ -30,7 +34,11 @@ def intensities(location: Location, samples: Samples) -> dict[str, Array32]:
     statistics = np.nan_to_num(statistics)
     found = {"intensity statistics": statistics.reshape(len(statistics), -1)}
     if "nucleus" in fovs.roles:
-        found["nucleus channel only"] = statistics[:, fovs.roles.index("nucleus")]
+        nucleus = fovs.roles.index("nucleus")
+        found["nucleus channel only, intensity"] = statistics[:, nucleus]
+        if samples.stage.config.get("channels") == "replicate":
+            parts = np.split(samples.features, len(fovs.roles), axis=1)
+            found["nucleus channel only, embedded"] = parts[nucleus]
     return found
 
 
