@@ -32,7 +32,7 @@ from zarrloc.stages.ingest import ingest
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
 
-RUN = RunConfig(dashboard="none")
+RUN = RunConfig(dashboard=":0")
 CROP_UM, CROP_PX = 33.008, 48  # what the backbone was trained on
 KS = (1, 3, 5, 10, 20)
 
