@@ -6,9 +6,11 @@ The rivals train the same five folds one after the other with `nn.Sequential`, `
 `torch.optim.AdamW` and `CosineAnnealingLR`, batches of 512, features in memory:
 
 - `plain loop` draws its balanced sample with `torch.multinomial` and indexes tensors. The fair one.
+- `plain loop, bf16` is the same under autocast.
 - `DataLoader` draws with `WeightedRandomSampler` over a `TensorDataset`, as tutorials do.
 
-The time is that of the training call, set-up included. Repeats are interleaved and the best of
+Ours runs twice: in the default precision (bf16 where the processor multiplies it natively) and
+in fp32. The time is that of the training call, set-up included. Repeats are interleaved and the best of
 each counts. `products` is the time of the layers' matrix products alone: what no training of
 these five heads in float32 can go below.
 """
@@ -17,6 +19,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,13 +28,14 @@ import torch
 from torch import nn
 
 from zarrloc.config.train import HeadConfig
-from zarrloc.heads import rarest_label_weights, train_heads
+from zarrloc.heads import precision_of, rarest_label_weights, train_heads
 from zarrloc.metrics import Truth
 
 LABELS = 17
+RIVALS = ("plain loop", "plain loop, bf16", "DataLoader")
 
 
-def plain(x, y, weight, epochs: int, batch: int, loader: bool) -> nn.Module:
+def plain(x, y, weight, epochs: int, batch: int, loader: bool, bf16: bool) -> nn.Module:
     """One fold, as anyone would write it."""
     x = (x - x.mean(0)) / x.std(0, correction=0)
     model = nn.Sequential(
@@ -52,7 +56,9 @@ def plain(x, y, weight, epochs: int, batch: int, loader: bool) -> nn.Module:
             batches = ((x[index], y[index]) for index in order.split(batch))
         for features, target in batches:
             optimiser.zero_grad()
-            criterion(model(features), target).backward()
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+                logits = model(features)
+            criterion(logits.float(), target).backward()
             optimiser.step()
         schedule.step()
     return model
@@ -101,16 +107,27 @@ def main() -> None:
     target = torch.from_numpy(positive).to(options.device, torch.float32)
     config = HeadConfig(epochs=options.epochs)
 
-    def sequential(loader: bool) -> None:
+    def sequential(loader: bool = False, bf16: bool = False) -> None:
         for rows, w in zip(torch.from_numpy(train), weight, strict=True):
-            plain(features[rows], target[rows], w[rows], options.epochs, config.batch, loader)
+            plain(features[rows], target[rows], w[rows], options.epochs, config.batch, loader, bf16)
 
     in_fold = int(train[0].sum())
     steps = -(-in_fold // config.batch)
     widths = (options.features, *config.hidden, LABELS)
     runs: dict[str, Callable[[], object]] = {
-        "batched": lambda: train_heads(x, truth, train, config, device=options.device),
-        "plain loop": lambda: sequential(loader=False),
+        **{
+            f"batched, {precision}": partial(
+                train_heads,
+                x,
+                truth,
+                train,
+                config.model_copy(update={"precision": precision}),
+                device=options.device,
+            )
+            for precision in ("auto", "fp32")
+        },
+        "plain loop": sequential,
+        "plain loop, bf16": lambda: sequential(bf16=True),
         "DataLoader": lambda: sequential(loader=True),
         "products": products(options.device, steps * options.epochs, -(-in_fold // steps), widths),
     }
@@ -132,10 +149,12 @@ def main() -> None:
         "device": options.device,
         "seconds": seconds,
         "cpu_seconds": cpu_seconds,
+        "auto_is": precision_of("auto", options.device),
         "times_faster_than": {
-            name: seconds[name] / seconds["batched"] for name in ("plain loop", "DataLoader")
+            ours: {rival: seconds[rival] / seconds[ours] for rival in RIVALS}
+            for ours in ("batched, auto", "batched, fp32")
         },
-        "at_most_possible_against_plain_loop": seconds["plain loop"] / seconds["products"],
+        "at_most_possible_in_fp32": seconds["plain loop"] / seconds["products"],
     }
     print(json.dumps(table, indent=2))
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)

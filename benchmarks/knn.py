@@ -10,12 +10,13 @@ similarities of every rank, and the rows wherever no rival neighbour is as near 
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
+from machine import sampled_memory
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
@@ -68,13 +69,17 @@ def main() -> None:
         runs["scikit-learn euclidean"] = lambda: scikit(x, options.k, "euclidean")
     seconds: dict[str, float] = dict.fromkeys(runs, np.inf)
     results = {}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    grown: dict[str, float] = dict.fromkeys(runs, 0)
     with threadpool_limits(options.threads):
         for _ in range(options.repeats):
             for name, run in runs.items():
-                began = time.perf_counter()
-                results[name] = run()
-                seconds[name] = min(seconds[name], time.perf_counter() - began)
+                held = psutil.Process().memory_info().rss
+                with sampled_memory(0.05) as samples:
+                    began = time.perf_counter()
+                    results[name] = run()
+                    seconds[name] = min(seconds[name], time.perf_counter() - began)
+                peak = max((sum(sample.values()) for sample in samples), default=held)
+                grown[name] = max(grown[name], (peak - held) / 2**20)
     table = {
         "rows": options.rows,
         "features": options.features,
@@ -85,7 +90,8 @@ def main() -> None:
         "same_neighbours": {
             name: same(results["zarrloc"], results[name]) for name in runs if name != "zarrloc"
         },
-        "peak_growth_mb": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "features_mb": x.nbytes / 2**20,
+        "peak_growth_mb": {name: round(mb) for name, mb in grown.items()},
     }
     print(json.dumps(table, indent=2))
     Path(options.out).parent.mkdir(parents=True, exist_ok=True)

@@ -8,10 +8,16 @@ from torch import nn
 from zarrloc import heads as module
 from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
-from zarrloc.heads import Heads, rarest_label_weights, standardisation, train_heads
+from zarrloc.heads import (
+    Heads,
+    precision_of,
+    rarest_label_weights,
+    standardisation,
+    train_heads,
+)
 from zarrloc.metrics import Truth, score, truth_of
 
-SMALL = HeadConfig(hidden=(24, 12), epochs=5, batch=40, lr=1e-2)
+SMALL = HeadConfig(hidden=(24, 12), epochs=5, batch=40, lr=1e-2, precision="fp32")
 
 
 def problem(n=203, f=10, labels=4, folds=3, seed=0):
@@ -32,6 +38,26 @@ def test_each_fold_is_what_training_it_alone_gives(resample):
         alone = train_heads(features, truth, train[[fold]], config, streams=[fold], draws=130)
         for a, b in zip(together.arrays().values(), alone.arrays().values(), strict=True):
             np.testing.assert_allclose(a[fold], b[0], rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_products_train_the_same_head():
+    features, truth, train = problem(n=400)
+    exact, fast = (
+        train_heads(features, truth, train, SMALL.model_copy(update={"precision": precision}))
+        for precision in ("fp32", "bf16")
+    )
+    assert not np.array_equal(exact.weights[0], fast.weights[0])
+    assert all(part.dtype == np.float32 for part in fast.arrays().values())
+    one, other = exact.probability(features), fast.probability(features)
+    assert np.abs(one - other).max() < 0.02 < one.std()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_precision_is_what_the_processor_has(native, monkeypatch):
+    able = {"avx512_bf16": native, "amx_bf16": False}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert precision_of("auto", "cpu") == ("bf16" if native else "fp32")
+    assert precision_of("fp32", "cpu") == "fp32"
 
 
 def test_one_fold_is_plain_pytorch(monkeypatch):

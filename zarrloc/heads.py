@@ -75,6 +75,16 @@ def device_of(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def precision_of(name: str, device: str) -> str:
+    """The arithmetic of a setting: `auto` is bf16 where the device multiplies it natively."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+
+
 def rarest_label_weights(truth: Truth, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
     """Sampling weights float64 `(fold, n)`: 1 / the frequency of a row's rarest positive label.
 
@@ -138,15 +148,17 @@ def train_heads(
         parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+    fast = precision_of(config.precision, device) == "bf16"
 
     for order in _epochs(weight, steps * batch, config, generators):
         for index in torch.split(order.to(device), batch, dim=1):  # (fold, batch)
             h = torch.addcmul(shift, x[index], factor)  # (fold, batch, f)
-            for weights, bias in layers[:-1]:
-                z = torch.baddbmm(bias, h, weights)
-                h = _dropped_relu(z, config.dropout, noise)
-            logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
-            loss = _loss(logits, y[index], known[index])
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast):
+                for weights, bias in layers[:-1]:
+                    z = torch.baddbmm(bias, h, weights)
+                    h = _dropped_relu(z, config.dropout, noise)
+                logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
+            loss = _loss(logits.float(), y[index], known[index])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()

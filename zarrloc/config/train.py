@@ -25,6 +25,11 @@ class HeadConfig(Config):
         description="Draw the balanced sample anew each epoch, or once before the first "
         "(as Dino4Cells does).",
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto",
+        description="Arithmetic of the layers' products; auto: bf16 where the device has it, else "
+        "fp32. Weights, loss and optimizer are fp32 always.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of weights, samples and dropout.")
 
 

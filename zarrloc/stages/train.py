@@ -12,7 +12,7 @@ from zarrloc.digest import digest
 from zarrloc.engine.run import new_run_id
 from zarrloc.evaluation import out_of_fold, score_folds, training_rows
 from zarrloc.head_store import read_head, write_head
-from zarrloc.heads import Heads, device_of, train_heads
+from zarrloc.heads import Heads, device_of, precision_of, train_heads
 from zarrloc.location import Location
 from zarrloc.lock import hold
 from zarrloc.metrics import best_thresholds, truth_of
@@ -69,7 +69,7 @@ def train(
             samples.group: samples.stage.fingerprint,
             "features, labels and folds": f"{content:016x}",
         },
-        execution={"device": device},
+        execution={"device": device, "precision": precision_of(config.precision, device)},
     )
     with hold(location, path, new_run_id()):
         notes = notes_on(samples)
