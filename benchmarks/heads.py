@@ -10,9 +10,9 @@ The rivals train the same five folds one after the other with `nn.Sequential`, `
 - `DataLoader` draws with `WeightedRandomSampler` over a `TensorDataset`, as tutorials do.
 
 Ours runs twice: in the default precision (bf16 where the processor multiplies it natively) and
-in fp32. The time is that of the training call, set-up included. Repeats are interleaved and the best of
-each counts. `products` is the time of the layers' matrix products alone: what no training of
-these five heads in float32 can go below.
+in fp32. The time is that of the training call, set-up included. Repeats are interleaved and the
+best of each counts. `products` is the time of the layers' matrix products alone: what no training
+of these five heads in float32 can go below.
 """
 
 import argparse

@@ -3,11 +3,12 @@
 import csv
 import os
 import shutil
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def _write_fovs(
             yield from _write_fov(job)
         return
     try:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _die_with_parent) as pool:
             for rows in pool.map(_write_fov, jobs, chunksize=4):
                 yield from rows
     except BrokenProcessPool as error:
@@ -78,6 +79,18 @@ def _write_fovs(
             "a process died while it simulated; a script needs `if __name__ == '__main__':` "
             "around what it does, and workers=1 uses no other process"
         ) from error
+
+
+def _die_with_parent() -> None:
+    """A pool's process waits for work for ever, also when nobody is left to give it any."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_fov(
