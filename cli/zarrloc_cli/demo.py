@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 STEPS = """
-simulate {d}/data --proteins 68 --fovs-per-protein 2 --size 320
+simulate {d}/data --proteins 102 --fovs-per-protein 2 --size 480
 ingest {d}/data/raw {d}/demo.zarr --labels {d}/data/labels/opencell-localization-annotations.csv --cell-lines {d}/data/labels/all-public-targets.csv --shard-fovs 16
 embed {d}/demo.zarr --backbone dino-vits16 --weights random:0 --size 224 --name fields
 segment {d}/demo.zarr --model watershed --crop-um 33 --name ws
@@ -14,8 +14,8 @@ preview {d}/demo.zarr --segmentation ws --out {d}/preview.png
 pretrain {d}/demo.zarr --config {d}/tiny.yaml --out {d}/tiny
 embed {d}/demo.zarr --level cell --cells ws --crop-um 33 --size 48 --backbone {d}/tiny --name cells
 split {d}/demo.zarr --name honest
-train {d}/demo.zarr --embedding cells --split honest --name head
-evaluate {d}/demo.zarr --head head
+train {d}/demo.zarr --embedding cells --split honest --name head --lr 1e-3 --epochs 60
+evaluate {d}/demo.zarr --head head --threshold tuned
 info {d}/demo.zarr
 report {d}/demo.zarr --out {d}/report.html
 """  # noqa: E501  one command a line, as typed
@@ -35,8 +35,8 @@ local_scale: [0.2, 0.5]
 jitter: 0.3
 steps: 600
 batch: 64
-learning_rate: 6.0e-3
-momentum: 0.98
+learning_rate: 1.6e-2
+momentum: 0.96
 final_weight_decay: 0.1
 drop_path: 0
 prototypes: 256
