@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 STEPS = """
-simulate {d}/data --proteins 102 --fovs-per-protein 2 --size 480
+simulate {d}/data --proteins 102 --fovs-per-protein 2 --size 480 --labels opencell
 ingest {d}/data/raw {d}/demo.zarr --labels {d}/data/labels/opencell-localization-annotations.csv --cell-lines {d}/data/labels/all-public-targets.csv --shard-fovs 16
 embed {d}/demo.zarr --backbone dino-vits16 --weights random:0 --size 224 --name fields
-segment {d}/demo.zarr --model watershed --crop-um 33 --name ws
+segment {d}/demo.zarr --model watershed --crop-um 33 --keep-percentile 60 --name ws
 preview {d}/demo.zarr --segmentation ws --out {d}/preview.png
 pretrain {d}/demo.zarr --config {d}/tiny.yaml --out {d}/tiny
 embed {d}/demo.zarr --level cell --cells ws --crop-um 33 --size 48 --backbone {d}/tiny --name cells
@@ -17,7 +17,7 @@ split {d}/demo.zarr --name honest
 train {d}/demo.zarr --embedding cells --split honest --name head --lr 1e-3 --epochs 60
 evaluate {d}/demo.zarr --head head --threshold tuned
 info {d}/demo.zarr
-report {d}/demo.zarr --out {d}/report.html
+report {d}/demo.zarr --threshold tuned --out {d}/report.html
 """  # noqa: E501  one command a line, as typed
 
 TINY = """\

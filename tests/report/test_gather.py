@@ -14,7 +14,7 @@ from zarrloc.errors import ConfigError, StoreError
 from zarrloc.location import Location
 from zarrloc.report.gather import chosen, gather
 from zarrloc.stages.predict import predict
-from zarrloc.store import StageAttrs, Variable, add_variable, commit, remove
+from zarrloc.store import StageAttrs, Variable, add_variable, commit, read_column, remove
 
 
 def attrs(stage: str, *inputs: str) -> StageAttrs:
@@ -110,6 +110,20 @@ def test_no_labels_no_scores_but_a_reason(tmp_path: Path) -> None:
     assert "the store has no labels" in contents.absent["knn"]
     assert contents.truth is not None
     assert contents.truth.positive.shape == (40, 0)
+
+
+def test_labels_are_called_from_the_heads_own_thresholds_where_asked(trained: Path) -> None:
+    plain, tuned = (
+        gather(Location.of(trained), CONFIG.model_copy(update={"threshold": asked}), flat)
+        for asked in ("0.5", "tuned")
+    )
+    assert plain.calls is not None
+    assert tuned.calls is not None
+    assert tuned.scores is not None
+    own = read_column(Location.of(trained).group("heads/head"), "threshold")
+    np.testing.assert_array_equal(plain.calls.called, plain.calls.probability >= 0.5)
+    np.testing.assert_array_equal(tuned.calls.called, tuned.calls.probability >= own)
+    assert tuned.scores["threshold"] == "tuned"
 
 
 def test_a_row_without_embedding_is_left_off_the_map(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pydantic import Field, PositiveInt
 
+from zarrloc.config.evaluate import Threshold
 from zarrloc.config.train import DeviceConfig
 
 
@@ -20,6 +21,11 @@ class ReportConfig(DeviceConfig):
     )
     baselines: bool = Field(
         default=True, description="Score what chance, intensity and leakage give."
+    )
+    threshold: Threshold = Field(
+        default="0.5",
+        description="Call a label from 0.5, or from the head's tuned ones; scores are tuned on "
+        "the other folds.",
     )
     bootstrap: int = Field(
         default=1000, ge=0, description="Bootstrap resamples of the proteins; 0 = none."

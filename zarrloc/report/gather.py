@@ -48,14 +48,16 @@ class Calls:
     labels: tuple[str, ...]
     probability: Array32
     """Out of fold; on the test set the mean of all heads. NaN where there is no embedding."""
+    threshold: npt.NDArray[np.floating[Any]]
+    """From where each label is called."""
     row_fold: npt.NDArray[np.int8] | None
     weak: str
     split: str
 
     @property
     def called(self) -> npt.NDArray[np.bool_]:
-        """Called from 0.5, as everywhere on the page."""
-        return np.asarray(self.probability >= 0.5)
+        """Which labels each row is given, `(n, label)`."""
+        return np.asarray(self.probability >= self.threshold)
 
 
 class FoldScores(NamedTuple):
@@ -132,7 +134,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
         absent["map"] = "There is no embedding yet; make one with `zarrloc embed`."
     else:
         samples = read_samples(location, embedding)
-        calls = _calls(location, head, stages) if head else None
+        calls = _calls(location, head, stages, config) if head else None
         weak: Any = calls.weak if calls else "ignore"
         truth = truth_of(samples.grade, weak)
         if samples.finite.any():
@@ -222,15 +224,20 @@ def _facts(location: Location, fovs: Any, described: Mapping[str, Any]) -> Facts
     )
 
 
-def _calls(location: Location, head: str, stages: Mapping[str, StageAttrs]) -> Calls:
+def _calls(
+    location: Location, head: str, stages: Mapping[str, StageAttrs], config: ReportConfig
+) -> Calls:
     group = need(location, f"heads/{head}", f"train STORE --name {head}")
     attrs = stages[f"heads/{head}"]
     trained = attrs.stage == "train"
+    labels = tuple(map(str, read_column(group, "label")))
+    tuned = config.threshold == "tuned"
     return Calls(
         head,
         trained,
-        tuple(map(str, read_column(group, "label"))),
+        labels,
         read_column(group, "probability"),
+        read_column(group, "threshold") if tuned else np.full(len(labels), 0.5),
         read_column(group, "row_fold") if trained else None,
         attrs.config.get("weak", "ignore"),
         attrs.config.get("split", ""),
@@ -241,7 +248,7 @@ def _judge(
     location: Location, absent: dict[str, str], section: str, config: ReportConfig, **what: Any
 ) -> Mapping[str, Any] | None:
     """What `zarrloc evaluate` would say; why it can't goes into `absent`."""
-    settings = config.model_dump(include={"baselines", "bootstrap", "seed", "device"})
+    settings = config.model_dump(include={"baselines", "bootstrap", "seed", "device", "threshold"})
     try:
         judge = EvaluateConfig.of({**settings, **what})
         if judge.head:

@@ -123,9 +123,11 @@ def scores_note(c: Contents) -> str:
     """What was scored, and by which rules."""
     assert c.scores is not None
     s = c.scores
+    tuned = s["threshold"] == "tuned"
+    threshold = "the threshold that is best on the other folds" if tuned else s["threshold"]
     return (
         f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. Weak labels "
-        f"(grades 1 and 2): {s['weak']}. A label is called from {s['threshold']}. "
+        f"(grades 1 and 2): {s['weak']}. A label is called from {threshold}. "
         f"{100 * s['sibling_share']:.1f} % of the rows have one of the same protein on the other "
         "side of the split."
     )

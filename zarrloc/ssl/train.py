@@ -62,7 +62,7 @@ class State:
         head = Head(dim, config.head_hidden, config.bottleneck, config.prototypes)
         student = Network(student, head).to(device)
         teacher = Network(teacher, copy.deepcopy(head)).to(device).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(parameter_groups(student.train()))
+        optimizer = torch.optim.AdamW(parameter_groups(student.train()), fused=True)
         return cls(student, teacher, optimizer, torch.zeros(config.prototypes, device=device))
 
     def pack(self) -> dict[str, Any]:
