@@ -43,6 +43,12 @@ def test_what_is_shown(wanted: dict[str, str], found: tuple[str, str]) -> None:
     assert chosen(STAGES, ReportConfig.of(wanted)) == found
 
 
+def test_a_trained_head_is_shown_before_one_that_only_predicted() -> None:
+    stages = {**STAGES, "heads/a": attrs("predict", "embeddings/b")}
+    assert chosen(stages, ReportConfig()) == ("b", "h")
+    assert chosen(stages, ReportConfig(head="a")) == ("b", "a")
+
+
 def test_what_is_shown_of_less() -> None:
     assert chosen({"fovs": attrs("ingest")}, ReportConfig()) == (None, None)
     some = {path: STAGES[path] for path in ("fovs", "embeddings/a")}

@@ -95,6 +95,10 @@ def test_collapse_is_seen_and_said(kind: str) -> None:
     assert healthy.effective_rank > 1.5
     assert complaints(healthy, dataclasses.replace(healthy, effective_rank=9.0)) == []
     assert "COLLAPSE at step 1" in complaints(healthy, collapsed)[0]
+    # A fresh head of 65,536 prototypes tells 0.01 nats before anything went wrong.
+    fresh = dataclasses.replace(healthy, information=0.01)
+    assert complaints(fresh, dataclasses.replace(fresh, step=1)) == []
+    assert complaints(fresh, dataclasses.replace(fresh, step=1, information=0.0)) != []
 
 
 def test_worse_than_its_start_is_said() -> None:

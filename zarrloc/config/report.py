@@ -13,7 +13,8 @@ class ReportConfig(DeviceConfig):
         default=None, description="Embedding to map; default: the head's, or the first by name."
     )
     head: str | None = Field(
-        default=None, description="Head to show; default: the first by name on that embedding."
+        default=None,
+        description="Head to show; default: the first by name on that embedding, trained ones first.",
     )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),

@@ -184,10 +184,11 @@ def chosen(stages: Mapping[str, StageAttrs], config: ReportConfig) -> tuple[str 
 
     Raises `ConfigError` for a name that isn't there, or a head of another embedding.
     """
+    heads = [(path, attrs) for path, attrs in stages.items() if path.startswith("heads/")]
+    heads.sort(key=lambda head: head[1].stage != "train")  # what was trained here comes first
     of_head = {
         path.split("/")[1]: next(p for p in attrs.inputs if p.startswith("embeddings/"))
-        for path, attrs in stages.items()
-        if path.startswith("heads/")
+        for path, attrs in heads
     }
     embeddings = [path for path in stages if path.startswith("embeddings/")]
     for kind, name, there in (

@@ -134,7 +134,10 @@ def _entropy(probabilities: Tensor) -> Tensor:
 def complaints(start: Health, now: Health) -> list[str]:
     """What is wrong with a run, in words; empty while it is healthy."""
     found = []
-    if now.effective_rank < LEAST_RANK or now.information < LEAST_INFORMATION:
+    # A fresh head of many prototypes tells little at the start, and a few samples span little.
+    least_rank = min(LEAST_RANK, start.effective_rank)
+    least_information = min(LEAST_INFORMATION, start.information / 2)
+    if now.effective_rank < least_rank or now.information < least_information:
         found.append(
             f"COLLAPSE at step {now.step}: all images look alike to the teacher "
             f"({now}; at the start: {start}). Lower --learning-rate, or raise --momentum or "
