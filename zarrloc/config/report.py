@@ -14,7 +14,7 @@ class ReportConfig(DeviceConfig):
     )
     head: str | None = Field(
         default=None,
-        description="Head to show; default: the first by name on that embedding, trained ones first.",
+        description="Head to show; default: the first by name there, trained ones before others.",
     )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),
