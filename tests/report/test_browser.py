@@ -75,4 +75,4 @@ def test_markup_in_names_stays_text(page: Page) -> None:
 def test_the_page_fits_the_window(page: Page, width: int) -> None:
     page.resize(width, 900)
     page.wait(f"document.documentElement.clientWidth === {width}")
-    assert page.value("document.documentElement.scrollWidth") <= width
+    page.wait(f"document.documentElement.scrollWidth <= {width}", seconds=10)  # plots follow

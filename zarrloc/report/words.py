@@ -75,8 +75,8 @@ def pretraining(c: Contents) -> list[str]:
         return []
     held_out = told.get("held_out", "not recorded")
     found = [
-        f"The backbone was trained here: from {told.get('from')}, {told.get('steps')} steps on "
-        f"{told.get('fields')} fields; held out: {held_out}."
+        f"The backbone is one of `zarrloc pretrain`: from {told.get('from')}, {told.get('steps')} "
+        f"steps on {told.get('fields')} fields; held out: {held_out}."
     ]
     if "guard_at_start" in told:
         f1 = (number(told[f"guard_at_{when}"]["knn_macro_f1"]) for when in ("start", "end"))
