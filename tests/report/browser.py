@@ -120,10 +120,14 @@ def chromium(profile: Path) -> Iterator[Page]:
         try:
             socket = loop.run_until_complete(_connect(profile / "DevToolsActivePort"))
             yield Page(loop, socket)
-            socket.close()
+            loop.run_until_complete(_close(socket))
         finally:
             process.terminate()
             loop.close()
+
+
+async def _close(socket: WebSocketClientConnection) -> None:
+    socket.close()
 
 
 async def _connect(port_file: Path) -> WebSocketClientConnection:
