@@ -1,5 +1,6 @@
 """Info: what a store holds, how far its stages are, what failed. Plain values, ready for JSON."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,11 @@ def lines(described: dict[str, Any]) -> list[str]:
                 f"  {group['rows']['failed']} rows failed, {group['rows']['pending']} pending"
             )
         text += [f"    {e['fov']}: {e['error']}" for e in group.get("rows", {}).get("errors", ())]
-        settings = ", ".join(f"{k} {v}" for k, v in group["config"].items() if v not in (None, ""))
+        settings = ", ".join(
+            f"{k} {v}"
+            for k, v in group["config"].items()
+            if v not in (None, "") and not isinstance(v, Mapping)
+        )
         text.append(f"  {settings}")
         if "held_by" in group:
             text.append(f"  being written by {group['held_by']}")

@@ -155,7 +155,12 @@ def score_notes(c: Contents) -> list[str]:
     if part["labels_without_positives"]:
         names = ", ".join(part["labels_without_positives"])
         found.append(f"Without positives, and so left out of the mean: {names}.")
-    return found + [f"{note}." for note in c.scores["notes"]]
+    return found + [sentence(note) for note in c.scores["notes"]]
+
+
+def sentence(note: str) -> str:
+    """A note as evaluation gives it, as a sentence."""
+    return f"{note[:1].upper()}{note[1:].rstrip('.')}."
 
 
 def per_label_rows(c: Contents) -> str:
