@@ -65,7 +65,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         path = path / WEIGHTS_FILE
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; pass --weights PATH or --weights random:SEED")
-    state = _read(path)
+    state = read_tensors(path)
     if isinstance(state, dict):
         state = state.get("teacher", state)
     if not _is_state(state):
@@ -85,7 +85,8 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _read(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
+    """What a PyTorch or safetensors file holds, loaded safely. `WeightsError` where it can't be."""
     from safetensors.torch import load_file
 
     try:
@@ -96,11 +97,17 @@ def _read(path: Path) -> Any:
         with torch.serialization.safe_globals(_SAFE_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # a damaged pickle can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"cannot read {path} ({reason}); expected a PyTorch file of plain tensors or "
+            f"cannot read {path} ({_reason(error)}); expected a PyTorch file of plain tensors or "
             "safetensors; it may be cut off: download it again"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What torch says went wrong, without its advice, which is to load unsafely."""
+    advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
+    told = [line for line in str(error).splitlines() if line and not line.startswith(advice)]
+    return told[0] if told else type(error).__name__
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

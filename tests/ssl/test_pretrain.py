@@ -248,6 +248,10 @@ def test_a_fine_tune_starts_from_what_it_is_given(store: Path, tmp_path: Path) -
     assert backbones.load(str(tmp_path / "on")).weights_hash != start.weights_hash
     with pytest.raises(WeightsError, match="vit_tiny_patch16_224 -> vit_small_patch8"):
         plan(store, config_of(**{**given, "arch": "vit_small_patch8"}))
+    other = {"from": "dino-vits16", "weights": str(tmp_path / "base" / "teacher.pth")}
+    with pytest.raises(WeightsError, match=r"teacher\.pth does not fit"):
+        train(store, tmp_path / "none", **{**given, **other}, local_size=16)
+    assert not (tmp_path / "none").exists()
 
 
 def test_fractions_take_fields_and_steps_stay(store: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zarrloc.errors import WeightsError
+from zarrloc.weights import read_tensors
 
 INPUTS = 2
 """Channels of the input: what is segmented, and a second channel (nucleus) or zeros."""
@@ -127,12 +128,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> CPnet:
     Strict: every parameter must be there with its shape, and nothing else; only the two training
     diameters may lack (older files), and are then 30 px. Raises `WeightsError`.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path} is no file of tensors torch can load safely: {error}"
-        ) from error
+    state = read_tensors(path)
     if not isinstance(state, dict) or "W2" in state:
         raise WeightsError(
             f"{path} holds no CPnet (Cellpose 1 to 3) weights; for Cellpose 4 pass --model cpsam"

@@ -69,8 +69,11 @@ def pretrain(
     Raises `ConfigError`, `StoreError`, `ChannelError` or `WeightsError` for what cannot work.
     """
     location, folder = Location.of(store), Path(out)
-    data = open_data(location, config)  # refuses before any process is started
-    start_channels(config, start_spec(config, data.source.roles), data.source.roles)
+    # All that can be refused is refused before a process is started or the folder taken.
+    data = open_data(location, config)
+    spec = start_spec(config, data.source.roles)
+    start_channels(config, spec, data.source.roles)
+    start_backbones(config, spec)
     return launch(
         _member, (location, folder, config, overwrite, say), config.processes, config.device
     )
