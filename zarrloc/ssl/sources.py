@@ -154,6 +154,8 @@ def cached(
         return source, None
     if config.cache == "device":
         held = decode_all(source)
+        if device.type == "cpu":  # numpy gathers there: torch's threads would fight the step's own
+            return held, None
         return held, pixels(held.images, held.extents).to(device)
     key = repr((location.uri, config.level, config.split, config.fraction, config.seed))
     name = f"zarrloc-{os.getuid()}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
