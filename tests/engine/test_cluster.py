@@ -1,7 +1,11 @@
 import os
+import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,3 +117,17 @@ def test_auto_takes_the_gpu_only_for_a_stage_that_uses_one(monkeypatch: pytest.M
     assert cluster.places("local") == cluster.cores()
     monkeypatch.setattr(cluster, "has_cuda", lambda: False)
     assert cluster.choose(RunConfig(), on_device=True) == "local"
+
+
+def test_a_worker_that_does_not_end_is_killed() -> None:
+    class Stuck:
+        def __init__(self, pid: int) -> None:
+            self.workers = {0: SimpleNamespace(pid=pid), 1: SimpleNamespace(pid=None)}
+
+        def close(self, timeout: float) -> None:
+            raise TimeoutError(timeout)
+
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as process:
+        cluster._close(Stuck(process.pid))
+        assert process.wait(10) == -signal.SIGKILL
+        cluster._close(Stuck(process.pid))  # gone already

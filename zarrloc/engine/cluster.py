@@ -4,11 +4,12 @@ import asyncio
 import logging
 import multiprocessing
 import os
+import signal
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ GATHER_S = 30.0
 
 CONNECT_S = 10.0
 """How long a running scheduler may take to answer."""
+
+CLOSE_S = 30.0
+"""How long a cluster of our own may take to end, before its workers are killed."""
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
@@ -241,13 +245,24 @@ def _start(stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: 
                     preload=["zarrloc.engine.worker"],
                     silence_logs=logging.CRITICAL,  # deaths are told in our own words
                 )
-            stack.enter_context(cluster)
+            stack.callback(_close, cluster)
             return stack.enter_context(Client(cluster))
         except (RuntimeError, OSError, TimeoutError) as error:
             raise ClusterError(
                 f"workers did not start: {error}; in a script, the work must stand under "
                 "`if __name__ == '__main__':`; `--cluster serial` runs without workers"
             ) from error
+
+
+def _close(cluster: Any) -> None:
+    """End the workers, by force where one does not: a finished run must not wait for ever."""
+    try:
+        cluster.close(timeout=CLOSE_S)
+    except TimeoutError:
+        for nanny in cluster.workers.values():
+            if nanny.pid is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(nanny.pid, signal.SIGKILL)
 
 
 def _cuda_cluster(run: RunConfig, prefetch: int) -> Any:
