@@ -26,10 +26,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m zarrloc.schemas --check
+	$(BIN)/python -m zarrloc.groups.schemas --check
 
 schemas: $(STAMP)
-	$(BIN)/python -m zarrloc.schemas
+	$(BIN)/python -m zarrloc.groups.schemas
 
 clean:
 	rm -rf .venv demo

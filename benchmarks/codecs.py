@@ -26,9 +26,9 @@ import zarr
 from numcodecs import blosc
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from zarrloc import opencell
-from zarrloc.fields import read_field
-from zarrloc.sources import find
+from zarrloc.images import opencell
+from zarrloc.images.find import find
+from zarrloc.images.read import read_field
 
 ROUNDS = 5
 FIELDS = 64

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from zarrloc.crops import Crops
-from zarrloc.location import Location
-from zarrloc.store import array_of, need
+from zarrloc.groups.crops import Crops
+from zarrloc.store.location import Location
+from zarrloc.store.template import array_of, need
 
 PAPER_CELLS, PAPER_PX, PAPER_BYTES = 157_504, 512, 2 * 2
 

@@ -23,20 +23,20 @@ import numpy as np
 import torch
 from machine import about, cpu_seconds, report, timed
 
-from zarrloc import preprocess
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine import drive
 from zarrloc.engine.cluster import executor
-from zarrloc.forward import Forward, inference
-from zarrloc.fovs import Fovs
-from zarrloc.location import Location
-from zarrloc.segmentation import segment
+from zarrloc.groups.fovs import Fovs
+from zarrloc.models import preprocess
+from zarrloc.models.forward import Forward, inference
 from zarrloc.stages import embed as stage
 from zarrloc.stages.ingest import ingest
-from zarrloc.store import read_column
+from zarrloc.stages.segment import segment
+from zarrloc.store.location import Location
+from zarrloc.store.template import read_column
 
 BACKBONE, SIZE = "dino-vits16", "224"
 

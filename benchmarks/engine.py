@@ -16,14 +16,14 @@ import numpy as np
 from machine import about, report, sampled_memory
 
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.blocks import Block, Output
+from zarrloc.engine.block import Block, Output
 from zarrloc.engine.drive import drive, open_group
 from zarrloc.engine.ledger import receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
-from zarrloc.location import Location, StoreClock
-from zarrloc.lock import hold
-from zarrloc.store import PENDING, StageAttrs, Variable, ensure_root
+from zarrloc.store.location import Location, StoreClock
+from zarrloc.store.lock import hold
+from zarrloc.store.template import PENDING, StageAttrs, Variable, ensure_root
 
 GROUP = "embeddings/idle"
 

@@ -28,8 +28,8 @@ import torch
 from torch import nn
 
 from zarrloc.config.train import HeadConfig
-from zarrloc.heads import precision_of, rarest_label_weights, train_heads
-from zarrloc.metrics import Truth
+from zarrloc.scoring.heads import precision_of, rarest_label_weights, train_heads
+from zarrloc.scoring.metrics import Truth
 
 LABELS = 17
 RIVALS = ("plain loop", "plain loop, bf16", "DataLoader")

@@ -20,7 +20,7 @@ from machine import sampled_memory
 from sklearn.neighbors import NearestNeighbors
 from threadpoolctl import threadpool_limits
 
-from zarrloc.knn import neighbours
+from zarrloc.scoring.knn import neighbours
 
 
 def embeddings(rows: int, features: int) -> np.ndarray:

@@ -20,12 +20,12 @@ import psutil
 import tifffile
 from machine import about, report, sampled_memory
 
-from zarrloc import backbones
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import drive
 from zarrloc.engine.cluster import executor
+from zarrloc.models import backbones
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 

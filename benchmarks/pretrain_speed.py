@@ -18,13 +18,13 @@ import torch
 import yaml
 
 from zarrloc.config.pretrain import PretrainConfig
-from zarrloc.location import Location
-from zarrloc.ssl.inputs import Inputs
-from zarrloc.ssl.launch import World
-from zarrloc.ssl.plan import Plan
-from zarrloc.ssl.sources import cached, open_data
-from zarrloc.ssl.start import start_backbones, start_channels, start_spec
-from zarrloc.ssl.train import State, batches, train, train_step
+from zarrloc.pretraining.estimate import Plan
+from zarrloc.pretraining.inputs import Inputs
+from zarrloc.pretraining.launch import World
+from zarrloc.pretraining.loop import State, batches, train, train_step
+from zarrloc.pretraining.samples import cached, open_data
+from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
+from zarrloc.store.location import Location
 
 WORLD = World()
 

@@ -20,18 +20,18 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.report.browser import chromium
-from zarrloc import measure
 from zarrloc.config.report import ReportConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
-from zarrloc.location import Location
+from zarrloc.pixels import measure
 from zarrloc.report.projection import project
 from zarrloc.report.write import write_report
 from zarrloc.simulate import LABELS as TARGETS
 from zarrloc.simulate import simulate_fov
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
-from zarrloc.store import StageAttrs, Variable, allocate, commit, ensure_root, write_column
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs, Variable, allocate, commit, ensure_root, write_column
 
 LABELS = tuple(TARGETS)
 WINDOW_PX = 256

@@ -17,7 +17,7 @@ import numpy as np
 from tifffile import imread
 
 # isort: off
-import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+import zarrloc.models.torchvision_shim  # noqa: F401  (before cellpose imports torchvision)
 from cellpose.metrics import average_precision
 
 # isort: on

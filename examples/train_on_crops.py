@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from zarrloc.crops import Crops
+from zarrloc.groups.crops import Crops
 
 parser = argparse.ArgumentParser()
 parser.add_argument("store", nargs="?", default="demo/demo.zarr")

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.location import Location
-from zarrloc.store import StageAttrs, ensure_root, read_column, write_group
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs, ensure_root, read_column, write_group
 
 LABELS = ("chromatin", "er", "golgi", "vesicles")
 SIDE = 12

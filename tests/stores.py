@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc import measure
-from zarrloc.location import Location
-from zarrloc.store import Variable, allocate, commit, ensure_root, write_column
+from zarrloc.pixels import measure
+from zarrloc.store.location import Location
+from zarrloc.store.template import Variable, allocate, commit, ensure_root, write_column
 
 BACKGROUND = (500.0, 700.0)
 LABELS = ("big_aggregates", "er", "golgi")

@@ -121,7 +121,7 @@ def test_embed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_info(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     found = {"store": "oc.zarr", "format": 1, "groups": {}}
     called = Called(found)
-    monkeypatch.setattr("zarrloc.describe.info", called)
+    monkeypatch.setattr("zarrloc.store.info.info", called)
     assert _call("info", "oc.zarr", "--json", "--errors") == 0
     assert called == [(("oc.zarr",), {"errors": True})]
     assert json.loads(capsys.readouterr().out) == found
@@ -148,7 +148,7 @@ def test_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_backbones_are_all_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zarrloc.backbones import SPECS
+    from zarrloc.models.backbones import SPECS
 
     monkeypatch.setenv("COLUMNS", "250")
     assert _call("backbones") == 0
@@ -175,13 +175,13 @@ def test_errors_are_one_line(
     def fail(*_: Any, **__: Any) -> None:
         raise what
 
-    monkeypatch.setattr("zarrloc.describe.info", fail)
+    monkeypatch.setattr("zarrloc.store.info.info", fail)
     assert _call("info", "oc.zarr") == code
     assert capsys.readouterr().err.lstrip() == words  # click ends the line of a ^C
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zarrloc.describe.info", Called(7))
+    monkeypatch.setattr("zarrloc.store.info.info", Called(7))
     with pytest.raises(TypeError):
         cli.main(["info", "oc.zarr"])
 

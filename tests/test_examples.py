@@ -12,10 +12,10 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.config.simulate import SimulateConfig
-from zarrloc.segmentation import segment
 from zarrloc.simulate import simulate
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.segment import segment
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PRINTS = {

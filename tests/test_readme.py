@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from zarrloc_cli.main import zarrloc
 
-from zarrloc import sources
 from zarrloc.config.simulate import SimulateConfig
+from zarrloc.images import find
 from zarrloc.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -37,15 +37,15 @@ def test_make_has_the_targets_the_readme_names() -> None:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In this process; the bucket is a folder; published weights are random ones."""
-    from zarrloc import weights
+    from zarrloc.models import weights
 
-    find = sources.find
+    listing = find.find
 
-    def local(source: object, **options: object) -> list[sources.FovSource]:
-        return find(tmp_path / "images" if "://" in str(source) else str(source), **options)  # type: ignore[arg-type]
+    def local(source: object, **options: object) -> list[find.FovSource]:
+        return listing(tmp_path / "images" if "://" in str(source) else str(source), **options)  # type: ignore[arg-type]
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sources, "find", local)
+    monkeypatch.setattr(find, "find", local)
     monkeypatch.setattr("zarrloc.engine.drive.choose", lambda *_: "serial")
     obtain = weights.obtain
     monkeypatch.setattr(

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from zarrloc.config.segment import SegmentConfig
     from zarrloc.config.split import SplitConfig
     from zarrloc.config.train import TrainConfig
-    from zarrloc.describe import info
     from zarrloc.engine.verify import verify
     from zarrloc.report.write import write_report
-    from zarrloc.segmentation import segment
     from zarrloc.stages.embed import embed
     from zarrloc.stages.evaluate import evaluate
     from zarrloc.stages.ingest import ingest
     from zarrloc.stages.predict import predict
     from zarrloc.stages.pretrain import pretrain
+    from zarrloc.stages.segment import segment
     from zarrloc.stages.split import split
     from zarrloc.stages.train import train
-    from zarrloc.store import open_store
+    from zarrloc.store.info import info
+    from zarrloc.store.template import open_store
 
 _HOMES = {
     "EmbedConfig": "config.embed",

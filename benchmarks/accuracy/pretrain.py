@@ -24,19 +24,19 @@ import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from zarrloc import measure
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.simulate import SimulateConfig
-from zarrloc.location import Location
+from zarrloc.pixels import measure
+from zarrloc.pretraining.data import Image
+from zarrloc.pretraining.guard import knn_macro_f1
+from zarrloc.pretraining.samples import Data, open_data
 from zarrloc.simulate import simulate
-from zarrloc.ssl.data import Image
-from zarrloc.ssl.guard import knn_macro_f1
-from zarrloc.ssl.sources import Data, open_data
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import pretrain
-from zarrloc.store import Variable, allocate, commit, read_column, write_column
+from zarrloc.store.location import Location
+from zarrloc.store.template import Variable, allocate, commit, read_column, write_column
 
 PIXEL_UM = 0.2063
 WINDOW_PX = 160

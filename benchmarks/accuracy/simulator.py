@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.simulate import LABELS
-from zarrloc.simulate.plan import Target, plan, planned_fov
+from zarrloc.simulate.dataset import Target, plan, planned_fov
 
 Array = npt.NDArray[np.float64]
 Truth = npt.NDArray[np.bool_]

@@ -24,11 +24,11 @@ from zarrloc.config.segment import SegmentConfig
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
-from zarrloc.segmentation import segment
 from zarrloc.simulate import simulate
 from zarrloc.stages.embed import embed
 from zarrloc.stages.evaluate import evaluate
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.segment import segment
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
 

@@ -31,7 +31,7 @@ def command(store: str, name: str, overwrite: bool, figures: Path | None, **opti
     summary = embed(store, config, name, run=run, overwrite=overwrite)
     if figures is not None:
         from zarrloc.config.report import ReportConfig
-        from zarrloc.figures import embedding_figures
+        from zarrloc.report.paper_figures import embedding_figures
 
         embedding_figures(store, name, figures, ReportConfig())
     return report(summary)

@@ -23,12 +23,12 @@ def command(store: str, figures: Path | None, as_json: bool, **options: Any) -> 
     zarrloc evaluate oc.zarr --embedding dino --knn 1,3,5,10,20 --exclude-same protein
     """
     config = EvaluateConfig.of(options)
-    from zarrloc.scorecard import lines
+    from zarrloc.scoring.scorecard import lines
     from zarrloc.stages.evaluate import evaluate
 
     result = evaluate(store, config)
     if figures is not None:
-        from zarrloc.figures import score_figures
+        from zarrloc.report.paper_figures import score_figures
 
         score_figures(result, figures)
     click.echo(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines(result)))

@@ -15,7 +15,7 @@ def command(store: str, as_json: bool, errors: bool) -> None:
     \b
     zarrloc info oc.zarr --errors
     """
-    from zarrloc.describe import info, lines
+    from zarrloc.store.info import info, lines
 
     described = info(store, errors=errors)
     click.echo(json.dumps(described, indent=2) if as_json else "\n".join(lines(described)))

@@ -51,12 +51,12 @@ def command(
     if (csv is None) == (export_sheet is None):
         raise click.UsageError("give either --csv or --export-sheet")
     if export_sheet is not None:
-        from zarrloc.sheets import export_sheets
+        from zarrloc.report.sheets import export_sheets
 
         count, total = export_sheets(store, cells, export_sheet, select=select, fields=fields)
         click.echo(f"{count} sheets and cells.csv with {total} cells -> {export_sheet}")
     elif csv is not None:
-        from zarrloc.expert import bring_in
+        from zarrloc.groups.expert import bring_in
 
         summary = bring_in(store, cells, csv)
         click.echo(

@@ -25,7 +25,7 @@ def command(store: str, out: Path, segmentation: str | None, fovs: tuple[str, ..
     \b
     Example: zarrloc preview oc.zarr --segmentation cp --out cp.png
     """
-    from zarrloc.preview import preview
+    from zarrloc.report.preview import preview
 
     shown = preview(store, out, segmentation=segmentation, fovs=fovs)
     click.echo(f"{len(shown)} fields -> {out}")

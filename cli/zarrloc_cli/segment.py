@@ -29,7 +29,7 @@ def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     zarrloc segment oc.zarr --model watershed --name ws
     """
     config, run, table = split(options, SegmentConfig, RunConfig)
-    from zarrloc.segmentation import segment
+    from zarrloc.stages.segment import segment
 
     summaries = segment(store, config, name, run=run, overwrite=overwrite, **table)
     return max(map(report, summaries), key=lambda code: (code == 1, code))

@@ -17,7 +17,7 @@ from zarrloc.config.run import RunConfig
 from zarrloc.engine import cluster
 from zarrloc.engine.cluster import THREAD_VARIABLES, ZARR_THREADS, Dask, Done, executor
 from zarrloc.errors import ClusterError, ConfigError
-from zarrloc.forward import inference
+from zarrloc.models.forward import inference
 
 
 def _environment() -> dict[str, str | None]:

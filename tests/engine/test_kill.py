@@ -17,8 +17,8 @@ import zarr
 
 from tests.engine.toys import GROUP, LOCAL, run_toy
 from tests.objects import assert_nothing_but_zarr, assert_same
-from zarrloc.describe import info
 from zarrloc.engine.verify import verify
+from zarrloc.store.info import info
 
 REPOSITORY = Path(__file__).parents[2]
 ROWS = 400

@@ -6,11 +6,11 @@ import pytest
 
 from tests.engine.toys import GROUP, run_toy
 from zarrloc.engine import ledger as module
-from zarrloc.engine.blocks import Receipt
+from zarrloc.engine.block import Receipt
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import todo
-from zarrloc.location import Location
-from zarrloc.store import read_column
+from zarrloc.store.location import Location
+from zarrloc.store.template import read_column
 
 ORDER = ["error", "double", "block_input", "block_bytes", "block_output"]
 

@@ -15,9 +15,9 @@ from zarrloc.engine import drive, run
 from zarrloc.engine.cluster import Dask, Executor, executor
 from zarrloc.engine.ledger import Ledger
 from zarrloc.errors import ConfigError, LockedError
-from zarrloc.location import Location
-from zarrloc.lock import RunToken, StaleRun, hold
-from zarrloc.store import PENDING
+from zarrloc.store.location import Location
+from zarrloc.store.lock import RunToken, StaleRun, hold
+from zarrloc.store.template import PENDING
 
 
 @pytest.fixture(scope="module")

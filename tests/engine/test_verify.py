@@ -10,8 +10,8 @@ from tests.engine.toys import GROUP, run_toy
 from tests.objects import assert_nothing_but_zarr, assert_same
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import LockedError, StoreError
-from zarrloc.location import Location
-from zarrloc.lock import hold
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
 
 BLOCK = f"{GROUP}/value/c/2/0"
 

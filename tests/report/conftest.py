@@ -9,11 +9,11 @@ from tests.labelled_store import make_store
 from zarrloc.config.report import ReportConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
-from zarrloc.location import Location
 from zarrloc.report.gather import Array32
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
-from zarrloc.store import Variable, add_variable, commit, read_column, write_column
+from zarrloc.store.location import Location
+from zarrloc.store.template import Variable, add_variable, commit, read_column, write_column
 
 EVIL = "</script><script>window.hacked = 1</script>"
 EVIL_LABEL = "<img src=x onerror=window.hacked=2>$$x$$"

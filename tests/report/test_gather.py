@@ -11,10 +11,10 @@ from tests.report.conftest import CONFIG, flat
 from zarrloc.config.evaluate import PredictConfig
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, StoreError
-from zarrloc.location import Location
 from zarrloc.report.gather import chosen, gather
 from zarrloc.stages.predict import predict
-from zarrloc.store import StageAttrs, Variable, add_variable, commit, read_column, remove
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs, Variable, add_variable, commit, read_column, remove
 
 
 def attrs(stage: str, *inputs: str) -> StageAttrs:

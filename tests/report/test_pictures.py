@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from tests.stores import make_store
-from zarrloc.crops import Crops
-from zarrloc.location import Location
-from zarrloc.preview import composite
+from zarrloc.groups.crops import Crops
+from zarrloc.groups.embeddings import Samples
 from zarrloc.report.pictures import SIDE, jpeg_url, make_sheets, pictures
-from zarrloc.samples import Samples
-from zarrloc.store import StageAttrs
+from zarrloc.report.preview import composite
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs
 
 
 def decoded(url: str) -> npt.NDArray[np.uint8]:

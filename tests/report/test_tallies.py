@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from zarrloc.metrics import Truth
 from zarrloc.report.tallies import confusion, cooccurrence, examples, roc_curves
+from zarrloc.scoring.metrics import Truth
 
 
 @pytest.fixture

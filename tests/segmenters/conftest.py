@@ -1,3 +1,3 @@
 """Tests here compare with cellpose itself, whose torchvision may need the shim."""
 
-import zarrloc._torchvision  # noqa: F401
+import zarrloc.models.torchvision_shim  # noqa: F401

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from tests.images import opencell_name, pixels, write, write_label_tables, write_opencell
 from tests.objects import assert_nothing_but_zarr, assert_same, chunk_objects, opened
-from zarrloc import backbones, preprocess
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError, StoreError, WeightsError
-from zarrloc.location import Location
+from zarrloc.models import backbones, preprocess
 from zarrloc.stages.embed import embed
-from zarrloc.stages.embed_fovs import EmbedFovs
 from zarrloc.stages.ingest import ingest
-from zarrloc.store import stage_attrs
+from zarrloc.store.location import Location
+from zarrloc.store.template import stage_attrs
+from zarrloc.tasks.embed_fovs import EmbedFovs
 
 SERIAL = RunConfig(cluster="serial")
 TINY = "timm:test_vit"  # 3 inputs, patch 16, 64 features

@@ -18,13 +18,13 @@ from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
 from zarrloc.errors import ConfigError, StoreError
-from zarrloc.head_store import read_head
-from zarrloc.location import Location
-from zarrloc.scorecard import lines
+from zarrloc.groups.heads import read_head
+from zarrloc.scoring.scorecard import lines
 from zarrloc.stages.evaluate import evaluate
 from zarrloc.stages.predict import predict
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
+from zarrloc.store.location import Location
 
 QUICK = {"hidden": (64,), "epochs": 60, "lr": 1e-2, "batch": 64}
 GROUPED = SplitConfig()

@@ -22,12 +22,12 @@ from tests.images import (
     write_opencell,
 )
 from tests.objects import assert_nothing_but_zarr, assert_same, chunk_objects, opened
-from zarrloc import tiff
-from zarrloc.background import measure
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError
+from zarrloc.images import tiff
+from zarrloc.pixels.background import measure
 from zarrloc.stages.ingest import failures, ingest
 
 SERIAL = RunConfig(cluster="serial")

@@ -9,15 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.blocks import Stage
+from zarrloc.engine.block import Stage
 from zarrloc.engine.cluster import Executor, choose, cores, executor, places
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import run, todo
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ClusterError
-from zarrloc.location import Location
-from zarrloc.lock import RunToken
-from zarrloc.store import (
+from zarrloc.store.location import Location
+from zarrloc.store.lock import RunToken
+from zarrloc.store.template import (
     StageAttrs,
     Variable,
     allocate,

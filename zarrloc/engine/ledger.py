@@ -10,9 +10,16 @@ from collections.abc import Collection, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.engine.blocks import Receipt
-from zarrloc.location import Location
-from zarrloc.store import COLUMN_CHUNK, PENDING, Variable, read_column, resize, write_column
+from zarrloc.engine.block import Receipt
+from zarrloc.store.location import Location
+from zarrloc.store.template import (
+    COLUMN_CHUNK,
+    PENDING,
+    Variable,
+    read_column,
+    resize,
+    write_column,
+)
 
 FLUSH_S = 3.0
 RECEIPTS = ("block_input", "block_bytes", "block_output")

@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from zarrloc.digest import combine
-from zarrloc.engine.blocks import Block, Receipt, Stage, run_block
+from zarrloc.engine.block import Block, Receipt, Stage, run_block
 from zarrloc.engine.cluster import Dask, Done, Executor, wait_out
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
 from zarrloc.errors import LockedError
-from zarrloc.lock import RunToken, StaleRun
+from zarrloc.store.digest import combine
+from zarrloc.store.lock import RunToken, StaleRun
 
 WINDOW = 64
 """Blocks in flight: enough to keep any worker busy, few enough to stop soon."""

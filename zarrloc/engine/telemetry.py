@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Self
 
-from zarrloc.engine.blocks import Receipt
-from zarrloc.location import Location
+from zarrloc.engine.block import Receipt
+from zarrloc.store.location import Location
 
 PHASES = ("read", "decode", "device", "finish", "write", "wait", "open")
 PLAIN_LINE_S = 10.0

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import zarr
 
-from zarrloc.engine.blocks import object_key, output_digest, stored_bytes
+from zarrloc.engine.block import object_key, output_digest, stored_bytes
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.run import new_run_id
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.store import (
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import (
     StageAttrs,
     array_of,
     check_store,

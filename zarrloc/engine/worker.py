@@ -3,7 +3,7 @@
 import signal
 from typing import Any
 
-from zarrloc.engine import blocks  # noqa: F401  imported now, not in the first block
+from zarrloc.engine import block  # noqa: F401  imported now, not in the first block
 
 
 def dask_setup(_: Any) -> None:

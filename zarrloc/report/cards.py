@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zarrloc.location import Location
 from zarrloc.report.gather import Contents
 from zarrloc.report.pictures import jpeg_url, pictures
 from zarrloc.report.plots import joined
 from zarrloc.report.tallies import examples
+from zarrloc.store.location import Location
 
 PICTURE_PX = 256
 VERDICTS = {

@@ -9,16 +9,16 @@ import numpy.typing as npt
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.report import ReportConfig
-from zarrloc.describe import info
 from zarrloc.errors import ConfigError, ZarrlocError
-from zarrloc.evaluation import finite
-from zarrloc.judge_head import judge_head
-from zarrloc.judge_neighbours import judge_neighbours
-from zarrloc.location import Location
-from zarrloc.metrics import Truth, truth_of
-from zarrloc.samples import Samples, read_samples, read_text
-from zarrloc.splits import Leakage, Part
-from zarrloc.store import StageAttrs, groups, need, read_column, stage_attrs
+from zarrloc.groups.embeddings import Samples, read_samples, read_text
+from zarrloc.scoring.evaluation import finite
+from zarrloc.scoring.judge_head import judge_head
+from zarrloc.scoring.judge_neighbours import judge_neighbours
+from zarrloc.scoring.metrics import Truth, truth_of
+from zarrloc.scoring.splits import Leakage, Part
+from zarrloc.store.info import info
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs, groups, need, read_column, stage_attrs
 
 Array32 = npt.NDArray[np.float32]
 Projection = Callable[[Array32, ReportConfig], Array32]

@@ -9,11 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from zarrloc.config.report import ReportConfig
-from zarrloc.location import Location
 from zarrloc.report import words
 from zarrloc.report.cards import make_cards
 from zarrloc.report.gather import Contents
 from zarrloc.report.plots import make_plots
+from zarrloc.store.location import Location
 
 PLOTS = ("map", "bars", "folds", "roc", "confusion", "cooccurrence", "knn")
 

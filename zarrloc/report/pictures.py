@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from zarrloc.crops import Crops
-from zarrloc.location import Location
-from zarrloc.preview import Pixels, composite
-from zarrloc.samples import Samples
-from zarrloc.store import array_of, need, read_column
+from zarrloc.groups.crops import Crops
+from zarrloc.groups.embeddings import Samples
+from zarrloc.report.preview import Pixels, composite
+from zarrloc.store.location import Location
+from zarrloc.store.template import array_of, need, read_column
 
 SIDE = 16
 """Tiles along a sheet's side."""

@@ -7,13 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.report import ReportConfig
-from zarrloc.location import Location
 from zarrloc.report import figures
 from zarrloc.report.gather import Contents
 from zarrloc.report.matrix import matrix_figure
 from zarrloc.report.palette import by_single_label, colours
 from zarrloc.report.pictures import make_sheets
 from zarrloc.report.tallies import confusion, cooccurrence, roc_curves
+from zarrloc.store.location import Location
 
 
 def make_plots(

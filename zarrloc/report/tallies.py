@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from zarrloc.metrics import Truth
+from zarrloc.scoring.metrics import Truth
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.report.gather import Contents
-from zarrloc.scorecard import HEADINGS as HEADINGS
-from zarrloc.scorecard import figures, number, shown_parts, span
-from zarrloc.store import StageAttrs
+from zarrloc.scoring.scorecard import HEADINGS as HEADINGS
+from zarrloc.scoring.scorecard import figures, number, shown_parts, span
+from zarrloc.store.template import StageAttrs
 
 SHOWN_FAILURES = 200
 
@@ -202,7 +202,7 @@ def knn_note(c: Contents) -> str:
 
 def colours_note(c: Contents) -> str:
     """Which channel is which colour."""
-    from zarrloc.preview import COLOURS
+    from zarrloc.report.preview import COLOURS
 
     names = {"nucleus": "blue", "protein": "green", "microtubules": "red", "er": "yellow",
              "mitochondria": "magenta", "actin": "orange"}  # fmt: skip

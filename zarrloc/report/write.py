@@ -5,10 +5,10 @@ from pathlib import Path
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError
-from zarrloc.location import Location
 from zarrloc.report.gather import Projection, gather
 from zarrloc.report.page import render
 from zarrloc.report.projection import project as umap_projection
+from zarrloc.store.location import Location
 
 
 @dataclass(frozen=True)

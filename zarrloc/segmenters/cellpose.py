@@ -15,10 +15,10 @@ import torch
 
 from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
 from zarrloc.errors import ConfigError, WeightsError
-from zarrloc.segmenters import cpnet, dynamics, files, size, tiles
-from zarrloc.segmenters.masks import Mask
+from zarrloc.models.weights import hash_state
+from zarrloc.segmenters import cpnet, download, dynamics, size, tiles
+from zarrloc.segmenters.objects import Mask
 from zarrloc.segmenters.seam import Field, select
-from zarrloc.weights import hash_state
 
 STEPS = 200
 """Steps along the flow at the diameter of the training."""
@@ -167,7 +167,7 @@ def load(config: SegmentConfig, device: torch.device) -> CellposeSegmenter:
     """
     published = PUBLISHED.get(config.model)
     if published:
-        weights = files.obtain(published.weights, files.CELLPOSE_3_URL)
+        weights = download.obtain(published.weights, download.CELLPOSE_3_URL)
     else:
         weights = Path(config.model)
         if not weights.is_file():
@@ -187,7 +187,7 @@ def _size_model(config: SegmentConfig, published: Published | None) -> size.Size
     if config.size_model:
         return size.load(Path(config.size_model))
     if published:
-        return size.load(files.obtain(published.size, files.CELLPOSE_3_URL))
+        return size.load(download.obtain(published.size, download.CELLPOSE_3_URL))
     raise ConfigError(
         f"--diameter auto needs the size model of {config.model}: pass --size-model PATH, or the "
         "objects' --diameter in px"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zarrloc.errors import WeightsError
-from zarrloc.weights import read_tensors
+from zarrloc.models.weights import read_tensors
 
 INPUTS = 2
 """Channels of the input: what is segmented, and a second channel (nucleus) or zeros."""

@@ -11,16 +11,16 @@ import numpy.typing as npt
 import torch
 
 # isort: off
-import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+import zarrloc.models.torchvision_shim  # noqa: F401  (before cellpose imports torchvision)
 from cellpose.dynamics import resize_and_compute_masks
 from cellpose.models import CellposeModel
 
 # isort: on
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segmenters import dynamics, files, tiles
-from zarrloc.segmenters.masks import Mask, numbered
+from zarrloc.models.weights import hash_state
+from zarrloc.segmenters import download, dynamics, tiles
+from zarrloc.segmenters.objects import Mask, numbered
 from zarrloc.segmenters.seam import Field, select
-from zarrloc.weights import hash_state
 
 STEPS = 200
 DIAMETER_PX = 30.0
@@ -107,7 +107,7 @@ class CellposeSamSegmenter:
 
 def load(config: SegmentConfig, device: torch.device) -> CellposeSamSegmenter:
     """The published Cellpose 4 model `config.model`. Raises `WeightsError`."""
-    path = files.obtain(config.model, files.CELLPOSE_4_URL)
+    path = download.obtain(config.model, download.CELLPOSE_4_URL)
     # bf16 is slower than fp32 on CPUs without it, and the default of cellpose on a GPU.
     half = device.type == "cuda"
     model = CellposeModel(pretrained_model=str(path), device=device, use_bfloat16=half)

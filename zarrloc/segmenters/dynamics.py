@@ -16,12 +16,12 @@ from scipy.ndimage import find_objects
 from torch.nn.functional import grid_sample
 
 # isort: off
-import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+import zarrloc.models.torchvision_shim  # noqa: F401  (before cellpose imports torchvision)
 from cellpose.dynamics import get_masks_torch
 from cellpose.utils import fill_holes_and_remove_small_masks
 
 # isort: on
-from zarrloc.segmenters.masks import Mask, numbered, without_small
+from zarrloc.segmenters.objects import Mask, numbered, without_small
 
 FLOW_SCALE = 5.0
 """The network is trained on unit flows times this."""

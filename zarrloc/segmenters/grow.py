@@ -6,8 +6,8 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.morphology import remove_small_holes
 from skimage.segmentation import expand_labels, watershed
 
-from zarrloc.background import measure
-from zarrloc.segmenters.masks import Mask
+from zarrloc.pixels.background import measure
+from zarrloc.segmenters.objects import Mask
 
 Image = npt.NDArray[np.float32]
 

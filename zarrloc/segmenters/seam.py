@@ -12,7 +12,7 @@ import torch
 
 from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
 from zarrloc.errors import ChannelError, ConfigError
-from zarrloc.segmenters.masks import Mask, numbered
+from zarrloc.segmenters.objects import Mask, numbered
 
 Field = npt.NDArray[Any]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.digest import digest
 from zarrloc.errors import WeightsError
+from zarrloc.store.digest import digest
 
 SMALLEST_PX = 5.0
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 # isort: off
-import zarrloc._torchvision  # noqa: F401  (before cellpose imports torchvision)
+import zarrloc.models.torchvision_shim  # noqa: F401  (before cellpose imports torchvision)
 from cellpose import transforms
 # isort: on
 

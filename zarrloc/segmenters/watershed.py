@@ -19,7 +19,7 @@ from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segmenters.masks import Mask, without_small
+from zarrloc.segmenters.objects import Mask, without_small
 from zarrloc.segmenters.seam import Field, select
 
 Image = npt.NDArray[np.float32]

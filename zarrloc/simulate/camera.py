@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter
 
-from zarrloc.simulate.fields import Map, glow
+from zarrloc.simulate.textures import Map, glow
 
 SLICES = 8
 _DARK = 350.0  # counts of the camera alone; what the medium adds brings noise

@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from zarrloc.errors import ConfigError
 from zarrloc.simulate.camera import expose
-from zarrloc.simulate.cells import make_scene
-from zarrloc.simulate.fields import Map, bell, ramp, smooth_noise, sprinkle, stamp
 from zarrloc.simulate.patterns import draw_protein
 from zarrloc.simulate.proteins import LABELS, Protein
 from zarrloc.simulate.scene import Labels, PerCell, Scene
+from zarrloc.simulate.textures import Map, bell, ramp, smooth_noise, sprinkle, stamp
+from zarrloc.simulate.tissue import make_scene
 
 ASTRAY = 0.10  # share of cells that show another pattern than their protein's labels
 

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.simulate.fields import (
+from zarrloc.simulate.proteins import Protein
+from zarrloc.simulate.scene import Scene
+from zarrloc.simulate.textures import (
     Map,
     Points,
     bell,
@@ -20,8 +22,6 @@ from zarrloc.simulate.fields import (
     stamp,
     threads,
 )
-from zarrloc.simulate.proteins import Protein
-from zarrloc.simulate.scene import Scene
 
 Pattern = Callable[[Scene, Protein, np.random.Generator], Map]
 Rng = np.random.Generator

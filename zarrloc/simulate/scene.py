@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import distance_transform_edt
 
-from zarrloc.simulate.fields import Index, Map, Points, decay, glow, ramp
+from zarrloc.simulate.textures import Index, Map, Points, decay, glow, ramp
 
 Labels = npt.NDArray[np.uint16]
 PerCell = npt.NDArray[np.float32]  # indexed by cell id; entry 0 is the background

@@ -16,8 +16,8 @@ import tifffile
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.errors import ClusterError, ConfigError
+from zarrloc.simulate.dataset import Target, plan, planned_fov
 from zarrloc.simulate.fov import Fov
-from zarrloc.simulate.plan import Target, plan, planned_fov
 
 _POOL_FROM = 8  # fewer fields are done before a pool of processes has started
 

@@ -9,27 +9,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zarrloc import backbones, channels, preprocess, weights
-from zarrloc.cell_table import CellTable
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.crops import CropSpec, window_px
-from zarrloc.digest import combine
-from zarrloc.engine.blocks import Stage
+from zarrloc.engine.block import Stage
 from zarrloc.engine.drive import Blockwise, drive, open_group
 from zarrloc.engine.ledger import receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
-from zarrloc.forward import Forward, Model
-from zarrloc.fovs import GROUP as FOVS
-from zarrloc.fovs import Fovs
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.masks import Masks
-from zarrloc.stages.embed_cells import EmbedCells
-from zarrloc.stages.embed_fovs import EmbedFovs
-from zarrloc.store import PENDING, StageAttrs, Variable, check_name
+from zarrloc.groups.cells import CellTable
+from zarrloc.groups.crops import CropSpec, window_px
+from zarrloc.groups.fovs import GROUP as FOVS
+from zarrloc.groups.fovs import Fovs
+from zarrloc.groups.segmentations import Masks
+from zarrloc.models import backbones, channels, preprocess, weights
+from zarrloc.models.forward import Forward, Model
+from zarrloc.store.digest import combine
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import PENDING, StageAttrs, Variable, check_name
+from zarrloc.tasks.embed_cells import EmbedCells
+from zarrloc.tasks.embed_fovs import EmbedFovs
 
 COLUMNS = ("error", "largest_input")
 PRETRAINING = ("from", "fields", "held_out", "steps", "warnings")

@@ -5,10 +5,10 @@ from typing import Any
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
-from zarrloc.evaluation import finite
-from zarrloc.judge_head import judge_head
-from zarrloc.judge_neighbours import judge_neighbours
-from zarrloc.location import Location
+from zarrloc.scoring.evaluation import finite
+from zarrloc.scoring.judge_head import judge_head
+from zarrloc.scoring.judge_neighbours import judge_neighbours
+from zarrloc.store.location import Location
 
 
 def evaluate(store: str | Path | Location, config: EvaluateConfig) -> dict[str, Any]:

@@ -6,24 +6,24 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from zarrloc import background, catalog, files, labels, opencell, sources, tiff
-from zarrloc.catalog import Catalog
-from zarrloc.common import Shape, shape_of
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.digest import combine
 from zarrloc.engine.drive import drive
 from zarrloc.engine.ledger import Ledger, receipt_variables
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import LockedError, SourceError
-from zarrloc.fovs import DIGESTED, GROUP
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.roles import role_of
-from zarrloc.sources import FovSource
-from zarrloc.stages.ingest_block import COLUMNS, IngestStage, Job
-from zarrloc.store import (
+from zarrloc.groups.fovs import DIGESTED, GROUP
+from zarrloc.images import catalog, files, find, labels, opencell, tiff
+from zarrloc.images.catalog import Catalog
+from zarrloc.images.find import FovSource
+from zarrloc.images.roles import role_of
+from zarrloc.images.shape import Shape, shape_of
+from zarrloc.pixels import background
+from zarrloc.store.digest import combine
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import (
     PENDING,
     StageAttrs,
     Variable,
@@ -40,6 +40,7 @@ from zarrloc.store import (
     update_attrs,
     write_column,
 )
+from zarrloc.tasks.read_images import COLUMNS, IngestStage, Job
 
 SHARD_BYTES = 128 << 20
 MOST_SHARD_FOVS = 64
@@ -73,7 +74,7 @@ def ingest(
     check_target(location)
     before = None if overwrite else committed(location, GROUP)
     config = _over(config, before)
-    found = sources.find(
+    found = find.find(
         source,
         manifest=manifest,
         channels=config.channels,
@@ -144,7 +145,7 @@ def _identity(ledger: Ledger, row: int, source: FovSource | None, rehash: bool) 
     if not rehash or source.problem or files.is_remote(source.paths[0]):
         return source.identity
     try:
-        content = sources.content_hash(source)
+        content = find.content_hash(source)
     except SourceError:
         return source.identity  # the worker finds out, and says why
     if content == int(ledger.columns["source_hash"][row]):

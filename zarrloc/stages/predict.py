@@ -11,15 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.evaluate import PredictConfig
-from zarrloc.digest import digest
 from zarrloc.engine.run import new_run_id
 from zarrloc.errors import ConfigError
-from zarrloc.head_store import StoredHead, read_head
-from zarrloc.heads import device_of
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.samples import Samples, read_samples
-from zarrloc.store import StageAttrs, check_name, claim, committed, stage_attrs, write_group
+from zarrloc.groups.embeddings import Samples, read_samples
+from zarrloc.groups.heads import StoredHead, read_head
+from zarrloc.scoring.heads import device_of
+from zarrloc.store.digest import digest
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import (
+    StageAttrs,
+    check_name,
+    claim,
+    committed,
+    stage_attrs,
+    write_group,
+)
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,20 @@ import torch
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.engine.run import new_run_id
 from zarrloc.errors import ConfigError
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.ssl import checkpoint
-from zarrloc.ssl.data import nested_subset
-from zarrloc.ssl.guard import Guard, Health, complaints, whole_images
-from zarrloc.ssl.inputs import Inputs, affine_of
-from zarrloc.ssl.launch import World, launch, on_signal
-from zarrloc.ssl.log import Log
-from zarrloc.ssl.plan import Plan, describe
-from zarrloc.ssl.sources import Data, cached, open_data
-from zarrloc.ssl.start import start_backbones, start_channels, start_spec
-from zarrloc.ssl.train import State, batches, gradients, parts_that_fit, train
-from zarrloc.vit import Backbone
-from zarrloc.weights import export_facebook, fill, save_backbone
+from zarrloc.models.vit import Backbone
+from zarrloc.models.weights import export_facebook, fill, save_backbone
+from zarrloc.pretraining import checkpoint
+from zarrloc.pretraining.data import nested_subset
+from zarrloc.pretraining.estimate import Plan, describe
+from zarrloc.pretraining.guard import Guard, Health, complaints, whole_images
+from zarrloc.pretraining.inputs import Inputs, affine_of
+from zarrloc.pretraining.launch import World, launch, on_signal
+from zarrloc.pretraining.log import Log
+from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
+from zarrloc.pretraining.samples import Data, cached, open_data
+from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
 
 PRINT = partial(print, flush=True)
 """Progress shows at once, in a batch system's file too."""

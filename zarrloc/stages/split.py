@@ -10,12 +10,12 @@ import zarr
 from zarrloc.config.split import SplitConfig
 from zarrloc.engine.run import new_run_id
 from zarrloc.errors import ConfigError
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.metrics import truth_of
-from zarrloc.samples import proteins_of, read_fold, read_labels, read_text
-from zarrloc.splits import Leakage, leakage_of, make_folds
-from zarrloc.store import StageAttrs, check_name, claim, need, stage_attrs, write_group
+from zarrloc.groups.embeddings import proteins_of, read_fold, read_labels, read_text
+from zarrloc.scoring.metrics import truth_of
+from zarrloc.scoring.splits import Leakage, leakage_of, make_folds
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import StageAttrs, check_name, claim, need, stage_attrs, write_group
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.train import TrainConfig
-from zarrloc.digest import digest
 from zarrloc.engine.run import new_run_id
-from zarrloc.evaluation import out_of_fold, score_folds, training_rows
-from zarrloc.head_store import read_head, write_head
-from zarrloc.heads import Heads, device_of, precision_of, train_heads
-from zarrloc.location import Location
-from zarrloc.lock import hold
-from zarrloc.metrics import best_thresholds, truth_of
-from zarrloc.samples import Samples, need_labels, notes_on, read_samples, row_folds
-from zarrloc.store import StageAttrs, check_name, claim
+from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples, row_folds
+from zarrloc.groups.heads import read_head, write_head
+from zarrloc.scoring.evaluation import out_of_fold, score_folds, training_rows
+from zarrloc.scoring.heads import Heads, device_of, precision_of, train_heads
+from zarrloc.scoring.metrics import best_thresholds, truth_of
+from zarrloc.store.digest import digest
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import StageAttrs, check_name, claim
 
 
 @dataclass(frozen=True)

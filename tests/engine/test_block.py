@@ -1,0 +1,88 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.engine.toys import GROUP, Toy, run_toy
+from zarrloc.engine.block import Block, BlockFailure, output_digest, run_block, write_rows
+from zarrloc.errors import StoreError
+from zarrloc.store.location import Location
+from zarrloc.store.template import array_of, read_column
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Location:
+    run_toy(tmp_path / "s", rows=10, block_rows=4)
+    return Location.of(tmp_path / "s")
+
+
+def test_a_block_knows_its_rows_and_can_leave_out_all_but_one() -> None:
+    block = Block(2, 8, 12, skip={9: "bad"})
+    assert len(block) == 4
+    assert list(block.rows) == [8, 9, 10, 11]
+    assert block.only(10).skip == {8: "skipped", 9: "bad", 11: "skipped"}
+
+
+def test_a_receipt_is_all_that_comes_back(location: Location) -> None:
+    receipt = run_block(Toy(location), Block(1, 4, 8, input=77))
+    assert (receipt.block, receipt.input) == (1, 77)
+    assert receipt.columns.keys() == {"error", "double"}
+    stored = read_column(location.group(GROUP), "value", 8, 4)
+    assert receipt.output == output_digest("value", stored, receipt.columns)
+    assert receipt.nbytes == (Path(location.uri) / GROUP / "value/c/1/0").stat().st_size
+    assert receipt.seconds["total"] >= receipt.seconds["write"] > 0
+
+
+def test_a_probe_stores_nothing(location: Location) -> None:
+    array_of(location.group(GROUP), "value")[4:8] = 0
+    receipt = run_block(Toy(location), Block(1, 4, 8), write=False)
+    assert receipt.nbytes == 0
+    assert not read_column(location.group(GROUP), "value", 8, 4).any()
+
+
+@pytest.mark.parametrize(
+    ("start", "rows", "aligned"), [(4, 4, True), (8, 2, True), (2, 4, False), (4, 2, False)]
+)
+def test_rows_that_are_not_whole_shards_are_refused(
+    location: Location, start: int, rows: int, aligned: bool
+) -> None:
+    values: Any = np.ones((rows, 3), np.float32)
+    if aligned:
+        assert write_rows(location, GROUP, "value", start, values) > 0
+        return
+    with pytest.raises(StoreError, match=r"not whole shards of 4: the write would race"):
+        write_rows(location, GROUP, "value", start, values)
+    assert read_column(location.group(GROUP), "value")[4, 0] == 4
+
+
+def test_a_failing_block_names_itself_and_its_cause(location: Location) -> None:
+    with pytest.raises(BlockFailure, match=r"toy block 1 \(rows 4 to 7\): OSError: no model") as it:
+        run_block(Toy(location, {-1: "open"}), Block(1, 4, 8))
+    assert isinstance(it.value.__cause__, OSError)
+
+
+def test_rows_share_the_blame_only_if_some_are_innocent(location: Location) -> None:
+    receipt = run_block(Toy(location, {4: "raise", 6: "raise"}), Block(1, 4, 8))
+    assert [bool(text) for text in receipt.columns["error"]] == [True, False, True, False]
+    every = dict.fromkeys(range(4, 8), "raise")
+    with pytest.raises(BlockFailure, match="row 4 is bad"):
+        run_block(Toy(location, every), Block(1, 4, 8))
+    alone = run_block(Toy(location, {8: "raise"}), Block(2, 8, 9), write=False)
+    assert str(alone.columns["error"][0]) == "ValueError: row 8 is bad"
+    kept = run_block(Toy(location, {5: "raise"}), Block(1, 4, 8, skip={4: "killed"}))
+    assert [str(text) for text in kept.columns["error"]] == [
+        "killed",
+        "ValueError: row 5 is bad",
+        "",
+        "",
+    ]
+
+
+def test_a_block_that_another_run_changed_blames_no_row(location: Location) -> None:
+    class Changed(Toy):
+        def read(self, block: Block, clock: Any) -> Any:
+            raise BlockFailure("not what its receipt says")
+
+    with pytest.raises(BlockFailure, match=r"^not what its receipt says$"):
+        run_block(Changed(location), Block(1, 4, 8))

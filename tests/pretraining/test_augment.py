@@ -1,0 +1,180 @@
+"""Views against scikit-image, and the ranges and habits of what is drawn."""
+
+import numpy as np
+import pytest
+import torch
+from skimage.transform import ProjectiveTransform, warp
+
+from zarrloc.pretraining.augment import (
+    Draw,
+    View,
+    corner_warp,
+    crop,
+    draw,
+    multi_crop,
+    recolour,
+    resample,
+)
+
+N = 2000
+VIEW = View(
+    size=16,
+    scale=(0.05, 0.4),
+    warp=0.25,
+    flip=0.5,
+    jitter=0.5,
+    remove_channel=0.2,
+    rescale_protein=0.2,
+)
+PROTEIN = torch.tensor([False, True, False])
+
+
+def drawn(view: View = VIEW, n: int = N, channels: int = 3, seed: int = 0) -> Draw:
+    protein = PROTEIN[:channels].expand(n, -1)
+    return draw(view, protein, torch.ones(n), torch.Generator().manual_seed(seed))
+
+
+def smooth_image(channels: int, height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    waves = [np.sin(y / (3 + c)) * np.cos(x / (4 + c)) / 2 + 0.5 for c in range(channels)]
+    return np.stack(waves).astype(np.float32)
+
+
+@pytest.mark.parametrize("height", [40, 28])
+def test_resample_agrees_with_scikit_image(height: int) -> None:
+    """One homography a sample, on a field padded below its real rows."""
+    image, size = smooth_image(2, height, 40), 24
+    padded = np.pad(image, ((0, 0), (0, 40 - height), (0, 0)), constant_values=1e6)
+    matrix = drawn(n=8).matrix
+    got = resample(
+        torch.from_numpy(padded)[None].expand(8, -1, -1, -1),
+        torch.tensor([[height, 40]]).expand(8, -1),
+        matrix,
+        size,
+    )
+    for sample in range(8):
+        # scikit-image counts pixel centres: unit square -> indices on both sides.
+        unit = np.array([[1 / size, 0, 0.5 / size], [0, 1 / size, 0.5 / size], [0, 0, 1]])
+        pixel = np.array([[40, 0, -0.5], [0, height, -0.5], [0, 0, 1]])
+        move = ProjectiveTransform(pixel @ matrix[sample].double().numpy() @ unit)
+        for channel in range(2):
+            expected = warp(image[channel], move, output_shape=(size, size), order=1, mode="edge")
+            u = (np.indices((size, size))[::-1].reshape(2, -1).T + 0.5) / size
+            where = ProjectiveTransform(matrix[sample].double().numpy())(u)
+            inside = ((where >= 0) & (where <= 1)).all(1).reshape(size, size)
+            np.testing.assert_allclose(got[sample, channel], expected * inside, atol=2e-4)
+
+
+def test_shrinking_averages_every_pixel() -> None:
+    """A one-pixel checkerboard, 8 times smaller, is grey and not stripes."""
+    y, x = np.mgrid[:128, :128]
+    board = torch.from_numpy(((y + x) % 2).astype(np.float32))[None, None]
+    whole = torch.eye(3)[None]
+    small = resample(board, torch.tensor([[128, 128]]), whole, 16)
+    assert float((small - 0.5).abs().max()) < 1e-3
+
+
+def test_corner_warp_moves_one_corner() -> None:
+    """The four-point transform scikit-image estimates, for each corner."""
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+    for mirror in ([False, False], [True, False], [False, True], [True, True]):
+        moved = np.array([0.0 if m else 1.0 for m in mirror])
+        target = corners.copy()
+        target[(corners == moved).all(1)] = np.where(mirror, [0.2, 0.1], [0.8, 0.9])
+        expected = ProjectiveTransform.from_estimate(target, corners)
+        got = corner_warp(torch.tensor([[0.2, 0.1]]), torch.tensor([mirror]))[0].numpy()
+        np.testing.assert_allclose(
+            got / got[2, 2], expected.params / expected.params[2, 2], atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("aspect", [1.0, 0.5, 2.0])
+def test_crops_lie_inside_with_the_drawn_area(aspect: float) -> None:
+    """Area in range, ratio of sides in 3/4 to 4/3 in pixels, flips on half of the samples."""
+    random = torch.rand(N, 4, generator=torch.Generator().manual_seed(1))
+    flip = torch.rand(N, 2, generator=torch.Generator().manual_seed(2)) < 0.5
+    matrix = crop((0.05, 0.4), random, flip, torch.full((N,), aspect))
+    side = matrix[:, [0, 1], [0, 1]]
+    start, stop = matrix[:, :2, 2], matrix[:, :2, 2] + side
+    assert torch.equal(side < 0, flip)
+    for corner in (start, stop):
+        assert corner.min() >= -1e-6
+        assert corner.max() <= 1 + 1e-6
+    area = side.abs().prod(1)
+    torch.testing.assert_close(area, 0.05 + 0.35 * random[:, 0])
+    ratio = side[:, 0].abs() / side[:, 1].abs() * aspect
+    assert ratio.min() >= 3 / 4 - 1e-4
+    assert ratio.max() <= 4 / 3 + 1e-4
+    assert ratio.std() > 0.1
+
+
+def test_a_whole_wide_image_is_taken_whole() -> None:
+    """Where no allowed ratio fits the area, the crop has the image's own shape."""
+    matrix = crop((1.0, 1.0), torch.rand(4, 4), torch.zeros(4, 2).bool(), torch.full((4,), 3.0))
+    torch.testing.assert_close(matrix, torch.eye(3).expand(4, -1, -1))
+
+
+def test_channels_are_removed_at_the_given_rate_and_never_the_protein() -> None:
+    """0.2 of the samples lose one of the two reference channels, each as often."""
+    removed = drawn().keep == 0
+    assert not removed[:, 1].any()
+    assert removed.sum(1).max() == 1
+    assert float(removed.any(1).float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert float(removed[:, 0].float().mean()) == pytest.approx(0.1, abs=0.03)
+    assert bool(drawn(channels=1).keep.all())
+
+
+def test_brightness_and_contrast_factors() -> None:
+    """max(N(1, 0.5), 0.5), each sample and channel by itself."""
+    factors = torch.cat([drawn().brightness, drawn().contrast])
+    expected = (1 + 0.5 * torch.randn(200_000)).clamp(min=0.5)
+    assert float(factors.min()) == 0.5
+    assert float(factors.mean()) == pytest.approx(float(expected.mean()), abs=0.02)
+    assert float(factors.std()) == pytest.approx(float(expected.std()), abs=0.02)
+    assert abs(float(torch.corrcoef(factors.T)[0, 1])) < 0.05
+
+
+def plain(n: int, c: int = 3) -> Draw:
+    """A draw that changes nothing."""
+    one = torch.ones(n, c)
+    return Draw(torch.eye(3).expand(n, -1, -1), one, one, one, torch.full((n,), torch.nan))
+
+
+def test_recolour_by_hand() -> None:
+    """Brightness, then contrast about the mean, then protein and removal, in plain numpy."""
+    views = torch.rand(4, 3, 8, 8) * 0.4
+    drawn = Draw(
+        plain(4).matrix,
+        torch.rand(4, 3) + 0.5,
+        torch.rand(4, 3) + 0.5,
+        torch.tensor([[0.0, 1, 1], [1, 1, 1], [1, 1, 0], [1, 1, 1]]),
+        torch.tensor([torch.nan, 1.7, 0.0, torch.nan]),
+    )
+    got = recolour(views, drawn, PROTEIN.expand(4, -1)).numpy()
+    for i in range(4):
+        for c in range(3):
+            x = np.clip(views[i, c].numpy() * float(drawn.brightness[i, c]), 0, 1)
+            x = np.clip(x.mean() + float(drawn.contrast[i, c]) * (x - x.mean()), 0, 1)
+            peak = float(drawn.peak[i])
+            if c == 1 and not np.isnan(peak):
+                x = x * peak / x.max()
+            np.testing.assert_allclose(got[i, c], x * float(drawn.keep[i, c]), atol=1e-6)
+
+
+def test_nothing_drawn_changes_nothing() -> None:
+    """The identity on an image of the view's size."""
+    images = torch.rand(2, 3, 16, 16)
+    (view,) = multi_crop(
+        images, torch.tensor([[16, 16]] * 2), PROTEIN.expand(2, -1), [VIEW], [plain(2)]
+    )
+    torch.testing.assert_close(view, images, atol=1e-5, rtol=0)
+
+
+def test_a_sample_is_the_same_in_any_batch() -> None:
+    """Views of rows 3 to 7 computed alone equal those computed with all."""
+    images, extents = torch.rand(10, 3, 32, 32), torch.full((10, 2), 32)
+    protein, draws = PROTEIN.expand(10, -1), [drawn(n=10)]
+    together = multi_crop(images, extents, protein, [VIEW], draws)[0]
+    rows = slice(3, 7)
+    alone = multi_crop(images[rows], extents[rows], protein[rows], [VIEW], [draws[0].rows(rows)])
+    torch.testing.assert_close(alone[0], together[rows])

@@ -1,0 +1,141 @@
+"""Order, pool, caches and the look-ahead."""
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from zarrloc.pretraining.data import (
+    Arrays,
+    ahead,
+    decode_all,
+    epoch_order,
+    epochs,
+    nested_subset,
+    pixels,
+    pooled,
+)
+
+SHARD = np.repeat(np.arange(12), 8)
+
+
+class Counting(Arrays):
+    """Notes which rows were loaded, and decodes as many."""
+
+    def load(self, rows: np.ndarray) -> np.ndarray:
+        assert len(np.unique(self.shard[rows])) == 1
+        assert (np.diff(rows) > 0).all()
+        self.decodes += len(rows)
+        self.loads = [*getattr(self, "loads", []), rows.tolist()]
+        return super().load(rows)
+
+
+def source(n: int = 96) -> Counting:
+    images = np.random.default_rng(0).integers(0, 60_000, (n, 2, 6, 6), np.uint16)
+    images[:, 0, 0, 0] = np.arange(n)  # says which sample this is
+    return Counting(images, ("nucleus", "protein"), SHARD[:n], np.full((n, 2), 6))
+
+
+def test_an_epoch_is_a_permutation_that_mixes_a_few_shards() -> None:
+    """Each sample once; no shard is alive longer than its pool; seed and epoch decide."""
+    order = epoch_order(SHARD, 3, seed=1, epoch=0)
+    assert sorted(order) == list(range(96))
+    places = [np.flatnonzero(SHARD[order] == shard) for shard in range(12)]
+    alive = [sum(p[0] <= t <= p[-1] for p in places) for t in range(96)]
+    assert max(alive) <= 4
+    assert np.mean(alive) > 2
+    assert (epoch_order(SHARD, 3, 1, 0) == order).all()
+    assert (epoch_order(SHARD, 3, 1, 1) != order).any()
+    assert (epoch_order(SHARD, 3, 2, 0) != order).any()
+
+
+@pytest.mark.parametrize("start", [0, 3, 6, 9])
+def test_steps_from_anywhere_are_the_same_steps(start: int) -> None:
+    """What a resumed run reads is the rest of what an undisturbed one would."""
+    whole = [rows.tolist() for epoch in epochs(SHARD, 3, 0, 20, range(12)) for rows in epoch]
+    rest = [rows.tolist() for epoch in epochs(SHARD, 3, 0, 20, range(start, 12)) for rows in epoch]
+    assert rest == whole[start:]
+    assert len(whole) == 12  # 4 full batches of 20 an epoch
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_each_sample_is_decoded_once_an_epoch_by_one_process(world: int) -> None:
+    """The processes' shares together are the step's batch, and no pixel is decoded twice."""
+    (batches,) = epochs(SHARD, 3, 0, 24, range(4))
+    seen, decodes = [], 0
+    for rank in range(world):
+        share = slice(24 * rank // world, 24 * (rank + 1) // world)
+        mine = source()
+        for rows, found in zip(batches, pooled(mine, [b[share] for b in batches]), strict=True):
+            assert found.images[:, 0, 0, 0].tolist() == rows[share].tolist()
+            seen += rows[share].tolist()
+        decodes += mine.decodes
+    assert sorted(seen) == list(range(96))
+    assert decodes == 96
+
+
+def test_unit_is_the_real_parts_range() -> None:
+    """uint16 above 32767 survives, padding does not count, a flat channel is 0."""
+    images = np.zeros((2, 2, 4, 5), np.uint16)
+    images[0, 0, :3, :4] = np.linspace(500, 65_535, 12).reshape(3, 4)
+    images[1, 1] = 777
+    unit = pixels(images, np.array([[3, 4], [4, 5]])).unit()
+    expected = (images[0, 0, :3, :4] - 500.0) / (65_535 - 500)
+    np.testing.assert_allclose(unit[0, 0, :3, :4], expected, atol=1e-6)
+    assert float(unit[1].abs().max()) == 0
+
+
+def test_one_channel_of_each_sample() -> None:
+    """`channel` picks pixels and ranges together."""
+    batch = pixels(source().images[:3], np.full((3, 2), 6))
+    picked = batch.channel(torch.tensor([1, 0, 1]))
+    torch.testing.assert_close(picked.unit(), batch.unit()[torch.arange(3), [1, 0, 1]][:, None])
+
+
+def test_fractions_nest() -> None:
+    """0.2 lies in 0.4 lies in ... 1.0."""
+    subsets = [set(nested_subset(50, count, seed=3)) for count in (10, 20, 30, 40, 50)]
+    assert [len(s) for s in subsets] == [10, 20, 30, 40, 50]
+    assert all(a < b for a, b in itertools.pairwise(subsets))
+    assert subsets[0] != set(nested_subset(50, 10, seed=4))
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_caches_hold_what_the_source_gives(tmp_path, mapped: bool) -> None:
+    """In memory or in a file, decoded shard by shard, each sample once."""
+    given = source(90)
+    cached = decode_all(given, tmp_path / "cache.npy" if mapped else None)
+    np.testing.assert_array_equal(cached.images, given.images)
+    assert isinstance(cached.images, np.memmap) == mapped
+    assert given.decodes == 90
+    assert cached.decodes == 0
+
+
+def test_ahead_works_while_its_consumer_does() -> None:
+    """Same items in order; errors arrive; leaving early ends the thread."""
+
+    def slow(n: int) -> Iterator[int]:
+        for i in range(n):
+            time.sleep(0.03)
+            yield i
+
+    began = time.perf_counter()
+    got = []
+    for item in ahead(slow(10)):
+        time.sleep(0.03)
+        got.append(item)
+    assert got == list(range(10))
+    assert time.perf_counter() - began < 0.5
+
+    def failing() -> Iterator[int]:
+        yield 1
+        raise OSError("torn shard")
+
+    with pytest.raises(OSError, match="torn shard"):
+        list(ahead(failing()))
+    endless = ahead(iter(int, 1))
+    next(endless)
+    endless.close()

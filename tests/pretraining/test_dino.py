@@ -1,0 +1,108 @@
+"""Loss, centre, teacher and schedules against the plain formulas, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from zarrloc.pretraining.dino import (
+    Head,
+    Network,
+    Schedule,
+    dino_loss,
+    parameter_groups,
+    teacher_probabilities,
+    update_teacher,
+)
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def test_loss_is_equation_2_of_the_paper() -> None:
+    """Sum over global x and all x' != x of -P_t(x) log P_s(x'), as a mean over pairs and images."""
+    rng = np.random.default_rng(0)
+    n, k, views = 3, 7, 5
+    student, teacher = rng.normal(size=(views, n, k)), rng.normal(size=(2, n, k))
+    center, t_s, t_t = rng.normal(size=k), 0.1, 0.04
+    total = [
+        -softmax((teacher[g, i] - center) / t_t) @ np.log(softmax(student[v, i] / t_s))
+        for i in range(n)
+        for g in range(2)
+        for v in range(views)
+        if v != g
+    ]
+    targets = teacher_probabilities(torch.from_numpy(teacher), torch.from_numpy(center), t_t)
+    loss = dino_loss(torch.from_numpy(student), targets, t_s)
+    assert float(loss) == pytest.approx(np.mean(total), rel=1e-12)
+
+
+def test_no_gradient_reaches_the_teacher() -> None:
+    """Its probabilities are targets."""
+    logits = torch.randn(2, 3, 4, requires_grad=True)
+    assert not teacher_probabilities(logits, torch.zeros(4), 0.04).requires_grad
+
+
+def test_teacher_is_a_moving_average() -> None:
+    """theta_t = m theta_t + (1 - m) theta_s, over several steps."""
+    student, teacher = nn.Linear(3, 2).double(), nn.Linear(3, 2).double()
+    expected = teacher.weight.detach().clone()
+    for momentum in (0.9, 0.99, 1.0):
+        nn.init.normal_(student.weight)
+        expected = momentum * expected + (1 - momentum) * student.weight.detach()
+        update_teacher(teacher, student, momentum)
+    torch.testing.assert_close(teacher.weight.detach(), expected)
+
+
+def test_schedules() -> None:
+    """Linear to the start, half a cosine to the end, and the end thereafter."""
+    plain = Schedule(0.996, 1.0, 101)
+    assert plain.at(0) == 0.996
+    assert plain.at(50) == pytest.approx(0.998)
+    assert plain.at(100) == 1.0
+    warm = Schedule(1.0, 0.1, 110, warmup=10)
+    assert [warm.at(step) for step in (0, 5, 10)] == [0.0, 0.5, 1.0]
+    quarter = 10 + 99 / 4
+    expected = 0.1 + 0.9 * (1 + math.cos(math.pi * (round(quarter) - 10) / 99)) / 2
+    assert warm.at(round(quarter)) == pytest.approx(expected)
+    assert warm.at(109) == pytest.approx(0.1)
+    assert warm.at(500) == pytest.approx(0.1)
+
+
+def test_head_gives_cosines() -> None:
+    """Logits do not depend on the prototypes' lengths and lie in -1 to 1."""
+    head = Head(dim=6, hidden=8, bottleneck=4, prototypes=10).double()
+    features = torch.randn(5, 6).double()
+    with torch.no_grad():
+        before = head(features)
+        point, prototypes = head.mlp(features).numpy(), head.prototypes.weight.numpy()
+        lengths = np.linalg.norm(point, axis=1)[:, None] * np.linalg.norm(prototypes, axis=1)
+        np.testing.assert_allclose(before.numpy(), point @ prototypes.T / lengths)
+        head.prototypes.weight.mul_(torch.rand(10, 1).double() + 0.5)
+        torch.testing.assert_close(head(features), before)
+
+
+def test_network_keeps_views_apart() -> None:
+    """Views of two sizes come back in their order, as each alone would."""
+    backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 6))
+    network = Network(backbone, Head(6, 8, 4, 10))
+    views = [torch.rand(3, 2, size, size) for size in (8, 8, 4, 4, 4)]
+    together = network(views)
+    assert together.shape == (5, 3, 10)
+    for view, logits in zip(views, together, strict=True):
+        torch.testing.assert_close(network([view])[0], logits)
+
+
+def test_only_matrices_decay() -> None:
+    """Every parameter is in one group, vectors without weight decay."""
+    network = Network(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), Head(4, 8, 4, 10))
+    decaying, plain = parameter_groups(network)
+    assert all(p.ndim > 1 for p in decaying["params"])
+    assert all(p.ndim == 1 for p in plain["params"])
+    assert plain["weight_decay"] == 0
+    together = [*decaying["params"], *plain["params"]]
+    assert {id(p) for p in together} == {id(p) for p in network.parameters()}

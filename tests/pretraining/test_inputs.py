@@ -1,0 +1,48 @@
+"""The channel map and the one fixed affine in front of the network."""
+
+import numpy as np
+import pytest
+import torch
+
+from zarrloc.models.backbones import HPA, RGB
+from zarrloc.models.channels import resolve
+from zarrloc.pretraining.inputs import Inputs, affine_of
+
+ROLES = ("nucleus", "protein")
+IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def test_natural_inputs_by_hand() -> None:
+    """HPA: protein on 1, nucleus on 2; what the store lacks is 0 after the affine too."""
+    channels = resolve("natural", HPA, ROLES, "natural")
+    mean, sd = affine_of(channels, IMAGES)
+    seen = Inputs(channels, mean, sd)(IMAGES)
+    assert seen.shape == (5, 4, 6, 6)
+    for target, channel in ((1, 1), (2, 0)):
+        values = IMAGES[:, channel].double().numpy()
+        expected = (values - values.mean()) / values.std()
+        np.testing.assert_allclose(seen[:, target], expected, atol=1e-5)
+    assert not seen[:, [0, 3]].any()
+
+
+def test_imagenet_backbones_keep_imagenet_statistics() -> None:
+    """Whatever the images are."""
+    channels = resolve("protein=1,nucleus=2", RGB, ROLES, "natural")
+    mean, sd = affine_of(channels, IMAGES)
+    assert mean == (0.485, 0.456, 0.406)
+    seen = Inputs(channels, mean, sd)(IMAGES)
+    torch.testing.assert_close(seen[:, 1], (IMAGES[:, 1] - 0.456) / 0.224)
+    assert not seen[:, 0].any()
+
+
+def test_replicate_is_one_channel_in_training_and_all_in_turn_else() -> None:
+    """A training view holds one channel; whole images give one pass a channel."""
+    inputs = Inputs(resolve("replicate", HPA, ROLES, "natural"), (0.5,) * 4, (0.25,) * 4)
+    passes = inputs.passes(IMAGES)
+    assert passes.shape == (2, 5, 4, 6, 6)
+    for channel in range(2):
+        torch.testing.assert_close(inputs(IMAGES[:, [channel]]), passes[channel])
+        torch.testing.assert_close(passes[channel, :, 3], (IMAGES[:, channel] - 0.5) / 0.25)
+    mean, sd = affine_of(inputs.channels, IMAGES)
+    assert mean == pytest.approx((float(IMAGES.mean()),) * 4)
+    assert sd == pytest.approx((float(IMAGES.std(correction=0)),) * 4)

@@ -1,0 +1,323 @@
+"""The step against plain computations, and the ways to take the same steps."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.models.channels import resolve
+from zarrloc.pretraining.augment import multi_crop
+from zarrloc.pretraining.data import Arrays, decode_all, pixels
+from zarrloc.pretraining.estimate import Plan
+from zarrloc.pretraining.inputs import Inputs
+from zarrloc.pretraining.launch import World, launch
+from zarrloc.pretraining.loop import (
+    State,
+    batches,
+    parts_that_fit,
+    train,
+    train_step,
+    views_of,
+)
+
+ROLES = ("nucleus", "protein")
+CPU = torch.device("cpu")
+ALONE = World()
+SMALL = {
+    "arch": "none",
+    "batch": 8,
+    "steps": 6,
+    "size": 8,
+    "local_size": 4,
+    "local_views": 2,
+    "prototypes": 12,
+    "head_hidden": 10,
+    "bottleneck": 5,
+    "learning_rate": 0.1,
+    "warmup": 0.0,
+    "log_steps": 2,
+    "device": "cpu",
+    "freeze_last": 0.0,
+}
+
+
+class Toy(nn.Module):
+    """Images of any size -> 6 features, with something random in training."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(
+            nn.AdaptiveAvgPool2d(3), nn.Flatten(), nn.Linear(18, 6), nn.GELU(), nn.LayerNorm(6)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.inner(images))
+
+
+def config_of(**changes: object) -> PretrainConfig:
+    return PretrainConfig.of({**SMALL, **changes})
+
+
+def source() -> Arrays:
+    images = np.random.default_rng(0).integers(400, 9000, (40, 2, 20, 20), np.uint16)
+    return Arrays(images, ROLES, np.repeat(np.arange(5), 8), np.full((40, 2), 20))
+
+
+def inputs(kind: str = "natural") -> Inputs:
+    return Inputs(resolve(kind, ROLES, ROLES, "natural"), (0.3, 0.4), (0.2, 0.25))
+
+
+def begin(config: PretrainConfig, dropout: float = 0.0) -> State:
+    torch.manual_seed(5)
+    backbone = Toy(dropout)
+    state = State.begin(config, backbone, copy.deepcopy(backbone), 6, CPU)
+    # Logits far apart, so that a wrong temperature, centre or sign shows in every number.
+    for network in (state.student, state.teacher):
+        torch.manual_seed(6)
+        for layer in network.head.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.7)
+    return state
+
+
+def run(
+    config: PretrainConfig,
+    state: State,
+    stop: int | None = None,
+    kind: str = "natural",
+    resident: bool = False,
+    world: World = ALONE,
+) -> list[float]:
+    """Losses of the log's rows until step `stop`."""
+    plan = Plan.of(config, 40, world.size, "cpu")
+    rows: list[dict[str, float]] = []
+    held = pixels(source().images, source().extents) if resident else None
+    train(
+        config,
+        plan,
+        state,
+        source(),
+        held,
+        inputs(kind),
+        world,
+        rows.append,
+        lambda: state.step != stop,
+    )
+    return [row["loss"] for row in rows]
+
+
+def test_a_step_is_what_the_formulas_say() -> None:
+    """Three steps against float64: loops for the loss, AdamW and EMA written out."""
+    config = config_of(momentum=0.9, clip=0.5, weight_decay=0.1)
+    plan, state = Plan.of(config, 40, 1, "cpu"), begin(config)
+    student = {k: v.detach().double().clone() for k, v in state.student.named_parameters()}
+    teacher = {k: v.clone() for k, v in student.items()}
+    model = copy.deepcopy(state.student).double()
+    first = {k: torch.zeros_like(v) for k, v in student.items()}
+    second = {k: torch.zeros_like(v) for k, v in student.items()}
+    center = torch.zeros(12).double()
+
+    def logits(weights: dict[str, torch.Tensor], view: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, weights, ([view],))[0]
+
+    for t, batch in enumerate(batches(config, source(), None, False, range(3), ALONE, CPU), 1):
+        views = multi_crop(
+            batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), batch.draws
+        )
+        views = [inputs()(view).double() for view in views]
+        weights = {k: v.clone().requires_grad_() for k, v in student.items()}
+        seen = [logits(teacher, view) for view in views[:2]]
+        terms = []
+        for g in range(2):
+            target = F.softmax((seen[g] - center) / 0.04, dim=1)
+            for v, view in enumerate(views):
+                if v != g:
+                    guess = F.log_softmax(logits(weights, view) / 0.1, dim=1)
+                    terms.append(-(target * guess).sum(1))
+        expected = torch.cat(terms).mean()
+        gradients = torch.autograd.grad(expected, list(weights.values()))
+
+        cosine = (1 + np.cos(np.pi * (t - 1) / 5)) / 2
+        rate = 1e-6 + (0.1 * 8 / 256 - 1e-6) * cosine
+        decay = 0.4 + (0.1 - 0.4) * cosine
+        keep = 1 + (0.9 - 1) * cosine
+        for (name, weight), gradient in zip(student.items(), gradients, strict=True):
+            gradient = gradient * min(1.0, 0.5 / (float(gradient.norm()) + 1e-6))
+            first[name] = 0.9 * first[name] + 0.1 * gradient
+            second[name] = 0.999 * second[name] + 0.001 * gradient**2
+            move = first[name] / (1 - 0.9**t)
+            move = move / ((second[name] / (1 - 0.999**t)).sqrt() + 1e-8)
+            shrink = 1 - rate * decay if weight.ndim > 1 else 1.0
+            student[name] = weight * shrink - rate * move
+            teacher[name] = keep * teacher[name] + (1 - keep) * student[name]
+        center = 0.9 * center + 0.1 * torch.cat(seen).mean(0)
+
+        loss = train_step(config, plan, state, state.student, batch, inputs(), ALONE)
+        assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-4)
+    for network, truth in ((state.student, student), (state.teacher, teacher)):
+        for name, value in network.named_parameters():
+            torch.testing.assert_close(
+                value.detach().double(), truth[name], rtol=1e-3, atol=1e-4, msg=name
+            )
+    torch.testing.assert_close(state.center.double(), center, rtol=1e-4, atol=1e-5)
+
+
+def test_the_frozen_last_layer_stays() -> None:
+    """For the first half of the steps the prototypes do not move, and then they do."""
+    config = config_of(freeze_last=0.5)
+    state = begin(config)
+    before = state.student.head.prototypes.weight.detach().clone()
+    run(config, state, stop=3)
+    assert torch.equal(state.student.head.prototypes.weight, before)
+    run(config, state)
+    assert not torch.equal(state.student.head.prototypes.weight, before)
+
+
+def test_training_lowers_the_loss() -> None:
+    """On six steps of noise the student still learns to agree with its teacher."""
+    config = config_of(steps=60, learning_rate=0.3, freeze_last=0.0)
+    losses = run(config, begin(config))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
+
+
+@pytest.mark.parametrize("kind", ["natural", "replicate"])
+def test_resumed_is_undisturbed_to_the_last_digit(kind: str) -> None:
+    """Stopped between two rows of the log, packed, unpacked elsewhere, and continued."""
+    config = config_of(steps=9)
+    undisturbed = run(config, begin(config, dropout=0.3), kind=kind)
+    stopped = begin(config, dropout=0.3)
+    losses = run(config, stopped, stop=5, kind=kind)
+    resumed = begin(config_of(seed=9), dropout=0.3)
+    resumed.unpack(copy.deepcopy(stopped.pack()))
+    torch.manual_seed(1234)
+    assert losses + run(config, resumed, kind=kind) == undisturbed
+
+
+def test_data_on_the_device_trains_the_same() -> None:
+    """A cache changes where pixels come from, and nothing else."""
+    config = config_of()
+    assert run(config, begin(config), resident=True) == run(config, begin(config))
+    cached = decode_all(source())
+    assert cached.images.tobytes() == source().images.tobytes()
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulating_is_the_same_step(parts: int) -> None:
+    """A step in equal or unequal parts, up to rounding."""
+    config = config_of(accumulate=parts)
+    got = run(config, begin(config))
+    assert got == pytest.approx(run(config_of(), begin(config_of())), rel=1e-4)
+
+
+def _member(world: World, config: PretrainConfig, folder: str) -> int:
+    torch.set_num_threads(1)
+    losses = run(config, begin(config), world=world)
+    np.save(f"{folder}/losses-{world.rank}.npy", losses)
+    return 0
+
+
+def test_two_processes_train_as_one(tmp_path) -> None:
+    """The same batch in two halves: same loss on both ranks and as one process has it."""
+    config = config_of()
+    assert launch(_member, (config, str(tmp_path)), 2, "cpu") == 0
+    first, second = (np.load(tmp_path / f"losses-{rank}.npy") for rank in range(2))
+    assert first.tolist() == second.tolist()
+    assert first == pytest.approx(run(config, begin(config)), rel=1e-4)
+
+
+def test_brightness_reaches_the_network() -> None:
+    """A brighter draw is a brighter input: the affine is fixed. A z-score would hide it."""
+    config = config_of(flip=0, remove_channel=0, rescale_protein=0)
+    (batch, *_) = batches(config, source(), None, False, range(1), ALONE, CPU)
+    dark = [
+        dataclasses.replace(
+            d, brightness=torch.full_like(d.brightness, 0.5), contrast=torch.ones_like(d.contrast)
+        )
+        for d in batch.draws
+    ]
+    bright = [dataclasses.replace(d, brightness=2 * d.brightness) for d in dark]
+    means = []
+    for draws in (dark, bright):
+        views = multi_crop(
+            batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), draws
+        )
+        seen = torch.cat([inputs()(view).mean((2, 3)) for view in views])
+        means.append(seen * torch.tensor([0.2, 0.25]) + torch.tensor([0.3, 0.4]))
+    torch.testing.assert_close(means[1], 2 * means[0], rtol=1e-4, atol=1e-4)
+
+
+def test_replicate_shows_one_channel_in_all_inputs_of_all_views() -> None:
+    """Half of the samples show the nucleus, half the protein; nothing else is mixed in."""
+    marked = source()
+    marked.images[:, 0] = np.arange(20) * 100  # nucleus: a ramp along x
+    marked.images[:, 1] = np.arange(20)[:, None] * 100  # protein: along y
+    config = config_of(
+        batch=40,
+        warp=0,
+        flip=0,
+        rescale_protein=0,
+        remove_channel=0.9,
+        jitter=0,
+        local_scale=(0.3, 0.4),
+    )
+    (batch, *_) = batches(config, marked, None, True, range(1), ALONE, CPU)
+    kinds = []
+    for view in multi_crop(
+        batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), batch.draws
+    ):
+        seen = Inputs(inputs("replicate").channels, (0.0, 0.0), (1.0, 1.0))(view)
+        assert torch.equal(seen[:, 0], seen[:, 1])
+        kinds.append(seen[:, 0].std(2).mean(1) < seen[:, 0].std(1).mean(1))  # along y?
+    for kind in kinds:
+        assert torch.equal(kind, batch.protein[:, 0])
+    assert 8 < int(kinds[0].sum()) < 32
+
+
+def test_out_of_memory_halves_and_says_so() -> None:
+    """Parts double until a trial passes; one sample too large is refused."""
+    tried, said = [], []
+
+    def trial(parts: int) -> None:
+        tried.append(parts)
+        if parts < 3:
+            raise torch.OutOfMemoryError
+
+    assert parts_that_fit(trial, 1, 8, said.append) == 4
+    assert tried == [1, 2, 4]
+    assert "accumulating over 4 parts" in said[-1]
+    with pytest.raises(ConfigError, match="one sample's views do not fit"):
+        parts_that_fit(lambda parts: trial(0), 1, 8, said.append)
+
+
+def test_a_loss_that_is_no_number_stops_the_run() -> None:
+    """It names the step and what to change."""
+    config = config_of()
+    state = begin(config)
+    state.center[0] = torch.nan
+    with pytest.raises(ConfigError, match="the loss became nan near step 2"):
+        run(config, state)
+
+
+def test_plan_refuses_what_cannot_be_shared_out() -> None:
+    """A batch larger than the data, or not divisible among processes."""
+    with pytest.raises(ConfigError, match="--batch 8 is more than the 7 samples"):
+        Plan.of(config_of(), 7, 1, "cpu")
+    with pytest.raises(ConfigError, match="does not divide among 3 processes; use 6"):
+        Plan.of(config_of(), 40, 3, "cpu")
+
+
+def test_fine_tuning_takes_a_tenth_of_the_rate() -> None:
+    """And both scale with the batch, as do the steps with the epochs."""
+    scratch = Plan.of(PretrainConfig.of({"arch": "x", "batch": 64}), 1000, 1, "cpu")
+    tuned = Plan.of(PretrainConfig.of({"from": "dino-vits8", "batch": 64}), 1000, 1, "cuda")
+    assert scratch.learning_rate.start == pytest.approx(5e-4 / 4)
+    assert tuned.learning_rate.start == pytest.approx(5e-5 / 4)
+    assert scratch.steps == 100 * 15
+    assert (scratch.bfloat16, tuned.bfloat16) == (False, True)

@@ -1,0 +1,408 @@
+"""`pretrain` on a store: what it reads, writes, refuses, continues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+import yaml
+from click.testing import CliRunner
+from zarr.storage import WrapperStore
+from zarrloc_cli.main import zarrloc as cli
+
+from tests.stores import BACKGROUND, make_field
+from zarrloc.config.embed import EmbedConfig
+from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.config.run import RunConfig
+from zarrloc.config.split import SplitConfig
+from zarrloc.errors import ChannelError, ConfigError, LockedError, StoreError, WeightsError
+from zarrloc.groups.embeddings import notes_on, read_samples
+from zarrloc.models import backbones
+from zarrloc.pixels import measure
+from zarrloc.pretraining.samples import open_data
+from zarrloc.stages.embed import embed
+from zarrloc.stages.ingest import ingest
+from zarrloc.stages.pretrain import plan, pretrain
+from zarrloc.stages.split import split
+from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
+from zarrloc.store.template import (
+    Variable,
+    allocate,
+    commit,
+    stage_attrs,
+    write_column,
+    write_group,
+)
+
+FIELDS, SHARD, CELLS = 18, 4, 4
+SERIAL = RunConfig(cluster="serial")
+FOLD = np.array([-1 if fov % 5 == 2 else fov % 3 for fov in range(FIELDS)], np.int8)
+SMALL: dict[str, Any] = {
+    "arch": "vit_tiny_patch16",
+    "arch_options": ("patch_size=8", "depth=1", "embed_dim=24", "num_heads=3"),
+    "size": 16,
+    "local_size": 8,
+    "local_views": 1,
+    "batch": 4,
+    "steps": 8,
+    "learning_rate": 0.05,
+    "prototypes": 16,
+    "head_hidden": 12,
+    "bottleneck": 6,
+    "log_steps": 1,
+    "guard_epochs": 0,
+    "pool_shards": 2,
+    "device": "cpu",
+}
+
+
+def config_of(**changes: Any) -> PretrainConfig:
+    return PretrainConfig.of({**SMALL, **changes})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """18 fields of 9 proteins with labels, a split, and 4 cells in each field."""
+    folder = tmp_path_factory.mktemp("pretrain")
+    (folder / "raw").mkdir()
+    rows, tables, masks = ["path,label"], [], []
+    for fov in range(FIELDS):
+        image, mask = make_field(CELLS, 60, fov)
+        name = f"OC-FOV_G{fov // 2}_ENSG{fov // 2:011d}_CID{fov // 2:06d}_FID{fov:08d}_proj.tif"
+        tifffile.imwrite(folder / "raw" / name, image, imagej=True, metadata={"axes": "CYX"})
+        rows.append(f"{name},{('golgi', 'er')[fov // 2 % 2]}")
+        masks.append(mask)
+        tables.append(measure.cells(image, mask, np.float32(BACKGROUND), 24))
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    path = folder / "oc.zarr"
+    ingest(
+        folder / "raw",
+        path,
+        IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063),
+        labels_csv=folder / "labels.csv",
+        run=SERIAL,
+        quiet=True,
+    )
+    location = Location.of(path)
+    write_group(location, "splits/paper", {"fold": (("fov",), FOLD)}, attrs={})
+    template = Variable(("fov", "y", "x"), "<u4", (FIELDS, 60, 60), grid_chunk=1)
+    group = allocate(location, "segmentations/cells", {"mask": template}, attrs={}, coords=())
+    write_column(group, "mask", np.stack(masks))
+    commit(location, "segmentations/cells")
+    table = {key: np.concatenate([part[key] for part in tables]) for key in tables[0]}
+    table["fov_index"] = np.repeat(np.arange(FIELDS), CELLS)
+    table["keep"] = np.arange(FIELDS * CELLS) % 7 != 3
+    columns = {key: (measure.COLUMNS[key].dims, table[key]) for key in measure.COLUMNS}
+    write_group(location, "cells/cells", columns, attrs={})
+    return path
+
+
+def losses(out: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def train(store: Path, out: Path, **changes: Any) -> list[str]:
+    said: list[str] = []
+    assert pretrain(store, out, config_of(**changes), say=said.append) == 0
+    return said
+
+
+def test_a_run_writes_a_backbone_that_loads(store: Path, tmp_path: Path) -> None:
+    """Weights, facebook's layout, lineage, log; then there is nothing to do, or a refusal."""
+    out = tmp_path / "ft"
+    train(store, out, split="paper", guard_epochs=1, guard_samples=10, keep=1)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert {"loss", "learning_rate", "images_per_s", "decodes_per_sample"} <= rows[0].keys()
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000008.pt"]
+
+    backbone = backbones.load(str(out))
+    assert backbone.roles == ("nucleus", "protein")
+    assert backbone(torch.rand(2, 2, 24, 32)).shape == (2, 24)
+    teacher = torch.load(out / "teacher.pth", weights_only=True)["teacher"]
+    for name, value in backbone.vit.state_dict().items():
+        assert torch.equal(teacher[f"backbone.{name}"], value)
+    about = json.loads((out / "backbone.json").read_text())
+    assert about["normalisation"]["kind"] == "unit"
+    assert len(about["normalisation"]["mean"]) == 2
+    assert [row["step"] for row in about["lineage"]["guard"]] == [0, 3, 6, 8]
+    assert "split 'paper'" in about["lineage"]["held_out"]
+    assert (out / "best" / "backbone.json").exists()
+
+    before = (out / "backbone.safetensors").stat().st_mtime_ns
+    said = train(store, out, split="paper", guard_epochs=1, guard_samples=10, keep=1)
+    assert said == [f"{out}: nothing to do, all 8 steps are done"]
+    assert (out / "backbone.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match=r"batch: 4 -> 6; guard_epochs: 1 -> 0.*--overwrite"):
+        train(store, out, split="paper", batch=6, guard_samples=10)
+    assert pretrain(store, out, config_of(batch=6), overwrite=True, say=print) == 0
+    assert "every field is trained on" in (out / "backbone.json").read_text()
+
+
+def test_an_embedding_knows_how_its_backbone_was_trained(store: Path, tmp_path: Path) -> None:
+    """It is prepared as in training, and says what the backbone has seen."""
+    split(store, SplitConfig(folds=2), "honest")
+    assert "'honest' has no test part" in "\n".join(
+        train(store, tmp_path / "ft", split="honest", guard_epochs=1, guard_samples=10)
+    )
+    embed(store, EmbedConfig(backbone=str(tmp_path / "ft")), "ft", run=SERIAL, quiet=True)
+    made = stage_attrs(Location.of(store).group("embeddings/ft", mode="r")).config
+    recorded = json.loads((tmp_path / "ft" / "backbone.json").read_text())
+    mean, sd = (recorded["normalisation"][key] for key in ("mean", "sd"))
+    assert (made["norm"], made["trained"]) == ("trained", [mean, sd])
+    told, guard = made["pretraining"], recorded["lineage"]["guard"]
+    assert (told["from"], told["fields"], told["steps"]) == ("scratch", FIELDS, 8)
+    assert (told["guard_at_start"], told["guard_at_end"]) == (guard[0], guard[-1])
+    samples = read_samples(Location.of(store), "ft")
+    assert any("trained, without labels, on 18 fields" in note for note in notes_on(samples))
+
+
+class Counting(WrapperStore[Any]):
+    """Notes which bytes of the images are fetched."""
+
+    seen: list[tuple[str, Any]] = []  # noqa: RUF012
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key.startswith("fovs/image/c/"):
+            self.seen.append((key, byte_range))
+        return await super().get(key, prototype, byte_range)
+
+
+def fields_fetched(store: Path) -> set[int]:
+    """Which fields' chunks overlap the bytes fetched, by the shards' own indexes."""
+    fields = set()
+    for key, wanted in Counting.seen:
+        raw = (store / key).read_bytes()
+        index = np.frombuffer(raw[-(SHARD * 16 + 4) : -4], np.uint64).reshape(SHARD, 2).tolist()
+        start, end = (0, len(raw)) if wanted is None else (None, None)
+        if hasattr(wanted, "suffix"):
+            start, end = len(raw) - wanted.suffix, len(raw)
+        elif wanted is not None:
+            start, end = wanted.start, wanted.end
+        for at, (offset, size) in enumerate(index):
+            if size < 2**63 and offset < end and start < offset + size:
+                fields.add(int(key.split("/")[3]) * SHARD + at)
+    return fields
+
+
+@pytest.mark.parametrize("level", ["fov", "cell"])
+def test_the_held_out_part_is_never_read(
+    store: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a byte of a test field's chunk is fetched; every other field's is."""
+    plain = Location.store
+    monkeypatch.setattr(Location, "store", lambda self, **options: Counting(plain(self, **options)))
+    Counting.seen.clear()
+    train(store, tmp_path / "ft", level=level, split="paper", crop_um=4.95, guard_epochs=1)
+    assert fields_fetched(store) == set(np.flatnonzero(FOLD >= 0).tolist())
+    Counting.seen.clear()
+    train(store, tmp_path / "all", level=level, crop_um=4.95, steps=12)
+    assert fields_fetched(store) > set(np.flatnonzero(FOLD >= 0).tolist())
+
+
+def test_caches_train_the_same(store: Path, tmp_path: Path) -> None:
+    """In memory-mapped file or on the device, to the last digit; no file is left behind."""
+    import tempfile
+
+    for cache in ("none", "ram", "device"):
+        train(store, tmp_path / cache, cache=cache)
+    assert losses(tmp_path / "ram") == losses(tmp_path / "none")
+    assert losses(tmp_path / "device") == losses(tmp_path / "none")
+    assert not list(Path(tempfile.gettempdir()).glob(f"zarrloc-{os.getuid()}-*.npy"))
+
+
+@pytest.mark.parametrize("channels", ["replicate", "protein=1", "natural"])
+def test_cells_and_channel_maps(store: Path, tmp_path: Path, channels: str) -> None:
+    """Every level and map trains; the trained map becomes the backbone's own."""
+    train(store, tmp_path / "ft", level="cell", crop_um=4.95, channels=channels)
+    assert np.isfinite(losses(tmp_path / "ft")).all()
+    assert backbones.spec(str(tmp_path / "ft")).default_channels == channels
+
+
+def test_cells_are_the_kept_ones_of_training_fields(store: Path) -> None:
+    """Counts above the background, black outside the mask."""
+    data = open_data(Location.of(store), config_of(level="cell", split="paper", crop_um=4.95))
+    keep = np.arange(FIELDS * CELLS) % 7 != 3
+    expected = np.repeat(np.arange(FIELDS), CELLS)[keep & np.repeat(FOLD >= 0, CELLS)]
+    np.testing.assert_array_equal(data.source.fov, expected)
+    first = data.source.load(np.flatnonzero(data.source.shard == 0))
+    assert first.shape[1:] == (2, 24, 24)
+    assert first.dtype == np.uint16
+    assert float((first == 0).mean()) > 0.1
+    assert 500 < np.median(first[:, 0][first[:, 0] > 0]) < 1300
+    assert data.grade.shape == (len(expected), 2)
+
+
+def test_a_fine_tune_starts_from_what_it_is_given(store: Path, tmp_path: Path) -> None:
+    """With a rate of 0 in its only step it ends there too; the source is recorded."""
+    train(store, tmp_path / "base")
+    given = {"from": str(tmp_path / "base"), "arch": None, "arch_options": ()}
+    train(store, tmp_path / "ft", **given, steps=1, warmup=0.99, learning_rate=None)
+    start, end = (backbones.load(str(tmp_path / name)) for name in ("base", "ft"))
+    assert start.weights_hash == end.weights_hash
+    lineage = json.loads((tmp_path / "ft" / "backbone.json").read_text())["lineage"]
+    assert lineage["from_weights"] == start.weights_hash
+    train(store, tmp_path / "on", **given)
+    assert backbones.load(str(tmp_path / "on")).weights_hash != start.weights_hash
+    with pytest.raises(WeightsError, match="vit_tiny_patch16_224 -> vit_small_patch8"):
+        plan(store, config_of(**{**given, "arch": "vit_small_patch8"}))
+    other = {"from": "dino-vits16", "weights": str(tmp_path / "base" / "teacher.pth")}
+    with pytest.raises(WeightsError, match=r"teacher\.pth does not fit"):
+        train(store, tmp_path / "none", **{**given, **other}, local_size=16)
+    assert not (tmp_path / "none").exists()
+
+
+def test_fractions_take_fields_and_steps_stay(store: Path) -> None:
+    """A smaller fraction is inside a larger; equal epochs are fewer steps, --steps are equal."""
+    location = Location.of(store)
+    taken = [
+        set(open_data(location, config_of(fraction=f, split="paper")).source.fov.tolist())
+        for f in (0.4, 0.7, 1.0)
+    ]
+    assert [len(fields) for fields in taken] == [6, 10, 14]
+    assert taken[0] < taken[1] < taken[2]
+    assert not taken[2] & set(np.flatnonzero(FOLD < 0).tolist())
+    epochs = {"steps": None, "epochs": 6, "split": "paper"}
+    assert "steps      18 of 4 samples" in plan(store, config_of(**epochs))
+    assert "steps      6 of 4 samples" in plan(store, config_of(**epochs, fraction=0.4))
+    assert "steps      8 of 4 samples" in plan(store, config_of(split="paper", fraction=0.4))
+
+
+def test_what_cannot_work_is_refused(store: Path) -> None:
+    """Before anything is started, with what to do."""
+    for error, message, changes in (
+        (ConfigError, "batch 19 is more than the 18 samples", {"batch": 19}),
+        (ConfigError, "leaves none", {"fraction": 0.01}),
+        (ConfigError, "--size 20 is not a multiple of the patch, 8", {"size": 20}),
+        (ConfigError, "--local-size 12 is not a multiple", {"local_size": 12}),
+        (ConfigError, "expected NAME=NUMBER", {"arch_options": ("depth",)}),
+        (ConfigError, "vit_none", {"arch": "vit_none"}),
+        (StoreError, "splits/none", {"split": "none"}),
+        (StoreError, "cells/none", {"level": "cell", "cells": "none"}),
+        (ChannelError, "dapi", {"channels": "dapi=0"}),
+    ):
+        with pytest.raises(error, match=message):
+            plan(store, config_of(**changes))
+
+
+def test_killed_and_continued_is_undisturbed_to_the_last_digit(store: Path, tmp_path: Path) -> None:
+    """kill -9 at some step of a real process; the same call goes on from the last checkpoint."""
+    file = tmp_path / "settings.yaml"
+    settings = config_of(steps=14, checkpoint_steps=4, drop_path=0.3).model_dump(mode="json")
+    file.write_text(yaml.safe_dump(settings))
+    # Slow enough to be killed between two steps: it waits in every progress line. All runs are
+    # processes of their own: what else a process has loaded can change the last digit.
+    code = "import time, click; plain = click.echo\n"
+    code += "def echo(*a, **k): plain(*a, **k); time.sleep(0.3)\n"
+    code += "click.echo = echo\nfrom zarrloc_cli.main import main; main()"
+
+    def command(out: Path) -> list[str]:
+        words = ["pretrain", str(store), "--config", str(file), "--out", str(out)]
+        return [sys.executable, "-c", code, *words]
+
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), check=True, capture_output=True)
+    process = subprocess.Popen(command(out), stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        log = out / "log.jsonl"
+        if log.exists() and len(log.read_text().splitlines()) >= 6:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "backbone.json").exists()
+    said = subprocess.run(command(out), check=True, capture_output=True, text=True).stdout
+    assert "continuing from step" in said
+    assert losses(out) == losses(whole)
+    first, second = (backbones.load(str(folder)) for folder in (whole, out))
+    assert first.weights_hash == second.weights_hash
+
+
+def test_sigterm_saves_and_ends(store: Path, tmp_path: Path) -> None:
+    """Exit code 1, a checkpoint of that very step, and the rest as if nothing had happened."""
+    train(store, tmp_path / "whole")
+
+    def say(text: str) -> None:
+        if text.startswith("step 3/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "ended"
+    assert pretrain(store, out, config_of(), say=say) == 1
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000003.pt"]
+    assert not (out / "backbone.json").exists()
+    train(store, out)
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_one_run_at_a_time(store: Path, tmp_path: Path) -> None:
+    """A second run of the same folder is refused while the first lives."""
+    with (
+        hold(Location.of(tmp_path / "ft"), "pretrain", "other"),
+        pytest.raises(LockedError, match="run other"),
+    ):
+        train(store, tmp_path / "ft")
+    assert not (tmp_path / "ft").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_run(store: Path, tmp_path: Path) -> None:
+    """Started by itself: the log is that of one process, up to rounding."""
+    train(store, tmp_path / "one", drop_path=0.0)
+    assert pretrain(store, tmp_path / "two", config_of(drop_path=0.0, processes=2)) == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+
+
+def test_the_command_parses_and_calls_once(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A YAML file, flags that count more, and the plan of a dry run."""
+    calls = []
+    monkeypatch.setattr(
+        "zarrloc.stages.pretrain.pretrain", lambda *a, **k: calls.append((a, k)) or 0
+    )
+    file = tmp_path / "settings.yaml"
+    file.write_text("from: scratch\narch: vit_small_patch8\nepochs: 7\nglobal_scale: [0.3, 0.9]\n")
+    arguments = ["pretrain", "oc.zarr", "--config", str(file), "--out", "ft"]
+    arguments += ["--epochs", "9", "--local-scale", "0.1,0.3", "--overwrite"]
+    result = CliRunner().invoke(cli, arguments, standalone_mode=False)
+    assert result.exception is None
+    (((where, out, config), options),) = calls
+    assert (where, out, options["overwrite"]) == ("oc.zarr", Path("ft"), True)
+    assert (config.epochs, config.arch) == (9, "vit_small_patch8")
+    assert (config.global_scale, config.local_scale) == ((0.3, 0.9), (0.1, 0.3))
+
+    file.write_text("epoch: 7\n")
+    result = CliRunner().invoke(cli, arguments[:6], standalone_mode=False)
+    assert "epoch: Extra inputs" in str(result.exception)
+
+    shown = CliRunner().invoke(
+        cli,
+        [
+            "pretrain",
+            str(store),
+            "--out",
+            "ft",
+            "--dry-run",
+            "--arch",
+            "vit_small_patch8",
+            "--batch",
+            "6",
+            "--device",
+            "cpu",
+        ],
+        standalone_mode=False,
+    )
+    assert "300 of 6 samples" in shown.output
+    assert "2 x 224 px + 8 x 96 px: 2730 tokens a sample" in shown.output
+    assert "GiB" in shown.output

@@ -1,0 +1,157 @@
+"""The table of cells: every object measured once, whatever the blocks."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from tests.stages.conftest import FOVS, SERIAL, bright_spots
+from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine.telemetry import Summary
+from zarrloc.errors import ConfigError, StoreError
+from zarrloc.groups.segmentations import read_fields
+from zarrloc.pixels import measure
+from zarrloc.stages.ingest import ingest
+from zarrloc.stages.segment import segment
+from zarrloc.stages.tabulate import tabulate
+from zarrloc.store.location import Location
+from zarrloc.store.template import Variable, add_variable, commit, read_column, write_column
+
+CONFIG = SegmentConfig()
+Fresh = Callable[[str], Path]
+
+
+def run(store: Path, function: Any = bright_spots, **options: Any) -> Summary:
+    return segment(store, CONFIG, "spots", function=function, run=SERIAL, quiet=True, **options)[1]
+
+
+def opened(store: Path) -> xr.Dataset:
+    return xr.open_zarr(store, group="cells/spots").load()
+
+
+def test_rows_are_what_each_field_measures(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    assert run(store, block_cells=3).exit_code == 0
+    fovs, masks = (xr.open_zarr(store, group=g).load() for g in ("fovs", "segmentations/spots"))
+    table = opened(store)
+    assert table.sizes["cell"] == masks.cell_count.sum() > 6
+    for row in range(FOVS):
+        mine = table.isel(cell=(table.fov_index == row).values)
+        expected = measure.cells(
+            fovs.image.values[row], masks.mask.values[row], fovs.background.values[row], 256
+        )
+        for name, values in expected.items():
+            np.testing.assert_array_equal(mine[name].values, values, err_msg=name)
+        assert set(mine.protein.values) <= {fovs.protein.values[row]}
+    assert (np.diff(table.fov_index) >= 0).all()
+    np.testing.assert_array_equal(table.keep, table.blank_fraction <= np.float32(0.997))
+    assert list(table.channel.values) == ["nucleus", "protein"]
+
+
+def test_blocks_do_not_matter(fresh: Fresh) -> None:
+    few, many = fresh("a.zarr"), fresh("b.zarr")
+    run(few, block_cells=2)
+    run(many, block_cells=1000)
+    receipts = ["block_input", "block_output", "block_bytes"]
+    xr.testing.assert_identical(
+        opened(few).drop_vars(receipts).drop_attrs(), opened(many).drop_vars(receipts).drop_attrs()
+    )
+
+
+def test_each_field_is_read_once_a_block(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fresh("a.zarr")
+    read: list[list[int]] = []
+    original = read_fields
+
+    def counting(location: Any, name: str, fovs: Any, clock: Any) -> Any:
+        read.append(list(fovs))
+        return original(location, name, fovs, clock)
+
+    monkeypatch.setattr("zarrloc.stages.tabulate.read_fields", counting)
+    run(store, block_cells=4)
+    index = opened(store).fov_index.values
+    expected = [sorted(set(index[start : start + 4])) for start in range(0, len(index), 4)]
+    assert read == expected
+
+
+def test_new_fields_append_rows(raw: Path, tmp_path: Path) -> None:
+    folder, store, whole = tmp_path / "raw", tmp_path / "a.zarr", tmp_path / "b.zarr"
+    files = sorted(raw.iterdir())
+    folder.mkdir()
+    for file in files[:3]:
+        shutil.copy2(file, folder)
+    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    run(store, block_cells=4)
+    before = opened(store)
+    for file in files[3:]:
+        shutil.copy2(file, folder)
+    ingest(folder, store, run=SERIAL, quiet=True)
+    run(store)
+    ingest(folder, whole, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    run(whole, block_cells=4)
+    xr.testing.assert_identical(opened(store).drop_attrs(), opened(whole).drop_attrs())
+    first = opened(store).isel(cell=slice(0, before.sizes["cell"]))
+    xr.testing.assert_identical(first.drop_dims("block"), before.drop_dims("block"))
+
+
+def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    run(store)
+    fewer = lambda image, roles: np.minimum(bright_spots(image, roles), 1)  # noqa: E731
+    summary = run(store, fewer, overwrite=True)
+    assert opened(store).sizes["cell"] == FOVS
+    # Only the masks are overwritten here; the table finds out by itself.
+    from zarrloc.stages.segment_fovs import segment_fovs
+
+    segment_fovs(
+        store, CONFIG, "spots", function=bright_spots, run=SERIAL, overwrite=True, quiet=True
+    )
+    with pytest.raises(ConfigError, match="input segmentations/spots"):
+        tabulate(store, "spots", run=SERIAL, quiet=True)
+    assert summary.exit_code == 0
+
+
+def test_an_experts_word_is_not_dropped_unasked(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    run(store)
+    location = Location.of(store)
+    table, masks = (location.group(f"{kind}/spots") for kind in ("cells", "segmentations"))
+    count = len(read_column(table, "keep"))
+    add_variable(table, "expert_seen", Variable(("cell",), "|b1", (count,)))
+    write_column(table, "expert_seen", np.arange(count) < 2)
+    commit(location, "cells/spots")
+    counts = read_column(masks, "cell_count")
+    write_column(masks, "cell_count", np.maximum(counts - 1, 0))
+    with pytest.raises(ConfigError, match="an expert's word on 2 cells would go with it"):
+        tabulate(store, "spots", run=SERIAL, quiet=True)
+    assert read_column(table, "expert_seen").sum() == 2
+    write_column(masks, "cell_count", counts)
+    summary = tabulate(store, "spots", run=SERIAL, overwrite=True, quiet=True)
+    assert any("expert's word on 2 cells" in note for note in summary.notes)
+
+
+def test_keep_percentile_is_taken_over_all_cells(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    run(store, keep_percentile=50.0)
+    table = opened(store)
+    limit = np.percentile(table.blank_fraction, 50)
+    np.testing.assert_array_equal(table.keep, table.blank_fraction <= limit)
+    with pytest.raises(ConfigError, match="expected 0 to 100"):
+        run(fresh("b.zarr"), keep_percentile=101.0)
+
+
+def test_a_store_without_cells_has_an_empty_table(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    summary = run(store, lambda image, roles: np.zeros(image[0].shape, int))
+    assert summary.exit_code == 0
+    assert opened(store).sizes["cell"] == 0
+
+
+def test_without_masks_it_says_what_makes_them(fresh: Fresh) -> None:
+    with pytest.raises(StoreError, match="zarrloc segment"):
+        tabulate(fresh("a.zarr"), "nothing", run=SERIAL, quiet=True)

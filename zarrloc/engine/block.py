@@ -1,0 +1,245 @@
+"""One block on one worker: read, compute on the device, finish, write whole, return a receipt.
+
+A `Stage` is a pure function of a block. `run_block` is all that a worker ever executes.
+"""
+
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrloc.errors import StoreError
+from zarrloc.store.digest import digest
+from zarrloc.store.location import Location, StoreClock
+from zarrloc.store.lock import RunToken, StaleRun
+from zarrloc.store.template import array_of
+
+Columns = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows `start` to `stop` of a stage; rows in `skip` are not touched and get that error."""
+
+    index: int
+    start: int
+    stop: int
+    input: int = 0
+    """Digest of what the block is made from: the stage's fingerprint and its inputs' receipts."""
+    expect: Mapping[str, int] = field(default_factory=dict)
+    """Input group -> `block_output` that what is read must have."""
+    skip: Mapping[int, str] = field(default_factory=dict)
+    payload: Any = None
+    """What only this block needs, such as its files."""
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> range:
+        """The block's rows, counted over the whole stage."""
+        return range(self.start, self.stop)
+
+    def only(self, row: int) -> "Block":
+        """The same block with every other row skipped."""
+        others = {r: "skipped" for r in self.rows if r != row}
+        return replace(self, skip={**others, **self.skip})
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a block gives: rows of the stage's grid array, and its per-row columns."""
+
+    array: npt.NDArray[Any] | None
+    columns: Columns
+    aside: Columns = field(default_factory=dict)
+    """Columns that no later stage reads, left out of the block's digest."""
+
+
+class Stage(Protocol):
+    """A pure function of one block, in phases, so that reading overlaps the device's work.
+
+    It is pickled with every task: keep it small, load models in `open`, once a process.
+    """
+
+    @property
+    def location(self) -> Location:
+        """The store."""
+
+    @property
+    def group(self) -> str:
+        """Path of the stage's group."""
+
+    @property
+    def array(self) -> str | None:
+        """The one array that workers write, in whole shards."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether only one block of a process may be in `device` at a time."""
+
+    def open(self) -> None:
+        """Load what the process keeps (models). A failure here is the run's, not a FOV's."""
+
+    def read(self, block: Block, clock: StoreClock) -> Any:
+        """Fetch and decode the block's input."""
+
+    def device(self, data: Any) -> Any:
+        """The part that holds the device."""
+
+    def finish(self, block: Block, state: Any) -> Output:
+        """From the device's result to rows."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """All that comes back from a worker."""
+
+    block: int
+    input: int
+    output: int
+    nbytes: int
+    columns: Columns
+    seconds: dict[str, float]
+    bytes_read: int = 0
+
+
+class BlockFailure(RuntimeError):
+    """A block could not be done, for a reason that lies with no single FOV."""
+
+
+_DEVICE = threading.Lock()
+
+
+def run_block(
+    stage: Stage, block: Block, token: RunToken | None = None, write: bool = True
+) -> Receipt:
+    """Do one block. With `write=False` nothing is stored: a probe for what kills a worker.
+
+    Raises `BlockFailure` naming the block and its rows, with the cause chained.
+    """
+    begin = time.perf_counter()
+    try:
+        stage.open()
+        opened = time.perf_counter() - begin
+        output, seconds, clock = _compute_by_fov(stage, block)
+        seconds["open"] = opened
+        nbytes = 0
+        if write and stage.array is not None and output.array is not None:
+            start = time.perf_counter()
+            if token is not None:
+                token.check()
+            nbytes = write_rows(stage.location, stage.group, stage.array, block.start, output.array)
+            seconds["write"] = time.perf_counter() - start
+    except (StaleRun, BlockFailure):
+        raise
+    except Exception as error:
+        raise BlockFailure(
+            f"{stage.group} block {block.index} (rows {block.start} to {block.stop - 1}): "
+            f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"
+        ) from error
+    seconds["total"] = time.perf_counter() - begin
+    return Receipt(
+        block=block.index,
+        input=block.input,
+        output=output_digest(stage.array, output.array, output.columns),
+        nbytes=nbytes,
+        columns={**output.columns, **output.aside},
+        seconds=seconds,
+        bytes_read=clock.bytes,
+    )
+
+
+def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float], StoreClock]:
+    """Compute the block; if it raises, find the rows that do and give only them an error."""
+    clock = StoreClock()
+    seconds: dict[str, float] = {}
+    start = time.perf_counter()
+    try:
+        data = stage.read(block, clock)
+        seconds["read"] = clock.seconds
+        seconds["decode"] = max(0.0, time.perf_counter() - start - clock.seconds)
+        return _compute(stage, block, data, seconds), seconds, clock
+    except BlockFailure:
+        raise
+    except Exception:
+        live = [row for row in block.rows if row not in block.skip]
+        guilty = dict(block.skip)
+        for row in live:
+            alone = block.only(row)
+            try:
+                _compute(stage, alone, stage.read(alone, StoreClock()), {})
+            except Exception as error:
+                guilty[row] = f"{type(error).__name__}: {error}"
+        # Nothing to blame, or everything: the fault is the stage's or the machine's.
+        if len(guilty) - len(block.skip) in ({0, len(live)} if len(live) > 1 else {0}):
+            raise
+        rest = replace(block, skip=guilty)
+        return _compute(stage, rest, stage.read(rest, StoreClock()), seconds), seconds, clock
+
+
+def _compute(stage: Stage, block: Block, data: Any, seconds: dict[str, float]) -> Output:
+    asked = time.perf_counter()
+    if stage.on_device:
+        with _DEVICE:
+            start = time.perf_counter()
+            state = stage.device(data)
+            end = time.perf_counter()
+    else:
+        start = asked
+        state = stage.device(data)
+        end = time.perf_counter()
+    output = stage.finish(block, state)
+    seconds["wait"] = start - asked
+    seconds["device"] = end - start
+    seconds["finish"] = time.perf_counter() - end
+    return output
+
+
+def output_digest(name: str | None, array: npt.NDArray[Any] | None, columns: Columns) -> int:
+    """Digest of a block's rows as a later reader of the store finds them."""
+    values = dict(columns)
+    if name is not None and array is not None:
+        values[name] = array
+    return digest(values)
+
+
+def write_rows(
+    location: Location, group: str, name: str, start: int, values: npt.NDArray[Any]
+) -> int:
+    """Write whole shards of a grid array; returns the bytes stored.
+
+    Raises `StoreError` where the rows do not fill the array's shards: that write would race with
+    the neighbour's.
+    """
+    array = array_of(location.group(group), name)
+    step = (array.shards or array.chunks)[0]
+    stop = start + len(values)
+    if start % step or (stop % step and stop != array.shape[0]):
+        raise StoreError(
+            f"rows {start} to {stop} of {group}/{name} are not whole shards of {step}: "
+            "the write would race with another block's"
+        )
+    array[start:stop] = np.asarray(values, dtype=array.dtype)
+    return stored_bytes(array, start // step)
+
+
+def stored_bytes(array: zarr.Array[Any], row_shard: int) -> int:
+    """Size of the object that holds one shard of rows, in bytes; 0 where it is absent."""
+    from zarr.core.sync import sync
+
+    try:
+        return int(sync(array.store.getsize(f"{array.path}/{object_key(array, row_shard)}")))
+    except FileNotFoundError:
+        return 0
+
+
+def object_key(array: zarr.Array[Any], row_shard: int) -> str:
+    """Key below the array of the object that holds one shard of rows."""
+    return array.metadata.encode_chunk_key((row_shard, *(0 for _ in array.shape[1:])))

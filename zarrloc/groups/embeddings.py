@@ -1,0 +1,147 @@
+"""What heads learn from and are judged by: embeddings with their fields, proteins and labels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrloc.errors import ConfigError, StoreError
+from zarrloc.store.location import Location
+from zarrloc.store.template import StageAttrs, need, read_column, stage_attrs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of the fields of a store, in their order; `grade` uint8 `(fov, label)`."""
+
+    names: tuple[str, ...]
+    grade: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One embedding's rows: features float32 `(n, f)`, and what each row shows."""
+
+    group: str
+    level: str
+    stage: StageAttrs
+    features: npt.NDArray[np.float32]
+    fov_index: npt.NDArray[np.int64]
+    fov: npt.NDArray[np.str_]
+    protein: npt.NDArray[np.str_]
+    labels: tuple[str, ...]
+    grade: npt.NDArray[np.uint8]
+
+    @property
+    def finite(self) -> npt.NDArray[np.bool_]:
+        """Rows that have an embedding, bool `(n,)`."""
+        return np.asarray(np.isfinite(self.features).all(axis=1))
+
+    @property
+    def cells(self) -> str | None:
+        """The cell table these rows are of, such as `cells/cp`."""
+        return next((path for path in self.stage.inputs if path.startswith("cells/")), None)
+
+
+def read_samples(location: Location, embedding: str) -> Samples:
+    """Read an embedding with what its rows show. `StoreError` where it is absent.
+
+    Without labels in the store, `labels` is empty and `grade` has no columns.
+    """
+    path = f"embeddings/{embedding}"
+    group = need(location, path, f"embed STORE --name {embedding}")
+    fovs = need(location, "fovs", "ingest SOURCE STORE")
+    stage = stage_attrs(group)
+    rows = len(read_column(fovs, "fov"))
+    level = str(stage.config.get("level", "fov"))
+    fov_index = read_column(group, "fov_index") if level == "cell" else np.arange(rows)
+    features = read_column(group, "embedding").astype(np.float32, copy=False)
+    if len(features) != len(fov_index):
+        raise StoreError(
+            f"'{path}' has {len(features)} rows for {rows} fields; run the same `zarrloc embed` "
+            "again to add the new ones"
+        )
+    labels = read_labels(fovs)
+    return Samples(
+        path,
+        level,
+        stage,
+        features,
+        fov_index,
+        read_text(fovs, "fov")[fov_index],
+        proteins_of(fovs)[fov_index],
+        labels.names,
+        labels.grade[fov_index],
+    )
+
+
+def read_labels(fovs: zarr.Group) -> Labels:
+    """The label vocabulary and grades of `fovs`; empty where none were ingested."""
+    if "grade" not in fovs:
+        return Labels((), np.zeros((len(read_column(fovs, "fov")), 0), np.uint8))
+    return Labels(tuple(read_text(fovs, "label").tolist()), read_column(fovs, "grade"))
+
+
+def proteins_of(fovs: zarr.Group) -> npt.NDArray[np.str_]:
+    """The protein of each field; a field that names none counts as a protein of its own."""
+    fov = read_text(fovs, "fov")
+    protein = read_text(fovs, "protein") if "protein" in fovs else np.full(len(fov), "")
+    return np.where(protein == "", np.char.add("field ", fov), protein)
+
+
+def read_text(group: zarr.Group, name: str) -> npt.NDArray[np.str_]:
+    """A column of text; fixed-width, which numpy's set routines are fastest and safest on."""
+    values: list[Any] = read_column(group, name).tolist()
+    return np.array([str(value) for value in values], dtype=np.str_)
+
+
+def read_fold(location: Location, split: str) -> npt.NDArray[np.int8]:
+    """The fold of every field. `StoreError` where the split was made for fewer fields."""
+    group = need(location, f"splits/{split}", f"split STORE --name {split}")
+    fold = read_column(group, "fold")
+    rows = len(read_column(need(location, "fovs", "ingest SOURCE STORE"), "fov"))
+    if len(fold) != rows:
+        raise StoreError(
+            f"'splits/{split}' deals {len(fold)} of {rows} fields; make it anew with "
+            f"`zarrloc split STORE --name {split} --overwrite`"
+        )
+    return fold
+
+
+def row_folds(location: Location, split: str, samples: Samples) -> npt.NDArray[np.int8]:
+    """The fold of every row: cells follow their field."""
+    return read_fold(location, split)[samples.fov_index]
+
+
+def need_labels(samples: Samples) -> None:
+    """Refuse a store without labels, or with labels for none of these rows."""
+    if not samples.labels:
+        raise ConfigError(
+            "the store has no labels; bring them in with `zarrloc ingest SOURCE STORE --labels CSV`"
+        )
+    usable = samples.finite & (samples.grade > 0).any(axis=1)
+    if not usable.any():
+        raise ConfigError(
+            f"no row of '{samples.group}' has both an embedding and a label: of {len(usable)}, "
+            f"{int(samples.finite.sum())} have an embedding and "
+            f"{int((samples.grade > 0).any(axis=1).sum())} a label; check the label table and "
+            "`zarrloc info STORE --errors`"
+        )
+
+
+def notes_on(samples: Samples) -> list[str]:
+    """Notes on rows that can neither teach nor be scored, and on what the backbone has seen."""
+    notes = []
+    if missing := int((~samples.finite).sum()):
+        notes.append(f"{missing} of {len(samples.finite)} rows left out: no embedding")
+    if unlabelled := int((samples.finite & ~(samples.grade > 0).any(axis=1)).sum()):
+        notes.append(f"{unlabelled} of {len(samples.finite)} rows left out: no label")
+    if told := samples.stage.config.get("pretraining"):
+        notes.append(
+            f"the backbone was trained, without labels, on {told['fields']} fields; held out: "
+            f"{told['held_out']}"
+        )
+        notes += told["warnings"]
+    return notes

@@ -1,0 +1,138 @@
+"""The rows of `fovs`: which field of view stands where, from which files, with which labels.
+
+Pure bookkeeping over names; no pixel is read. Rows keep their place for ever: the first ingest
+orders them by file name, later ones append in the same way.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.images.find import FovSource
+from zarrloc.images.labels import LabelTable
+
+IDENTITY_COORDS = ("protein", "ensg", "cell_line")
+"""Text coordinates every store has; empty where the source does not say."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Rows of `fovs`, in order. `sources[i]` is None for a row the present SOURCE does not hold."""
+
+    fov: tuple[str, ...]
+    source: tuple[str, ...]
+    """Where each row's file lies, several files joined by `|`."""
+    coords: dict[str, tuple[str, ...]]
+    """Text coordinates along `fov`."""
+    sources: tuple[FovSource | None, ...] = ()
+    labels: tuple[str, ...] = ()
+    grades: npt.NDArray[np.uint8] = field(default_factory=lambda: np.zeros((0, 0), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.fov)
+
+
+EMPTY = Catalog((), (), {})
+
+
+def merge(old: Catalog, found: Sequence[FovSource]) -> Catalog:
+    """The rows of `old`, with their present sources, and new ones appended in name order.
+
+    A row is the same as long as its FOV name and its files' base names are; files may move.
+    """
+    place = {key: row for row, key in enumerate(_keys(old.fov, old.source))}
+    sources: list[FovSource | None] = [None] * len(old)
+    new = []
+    joined = ["|".join(one.paths) for one in found]
+    for key, one in zip(_keys([one.fov for one in found], joined), found, strict=True):
+        if key in place:
+            sources[place[key]] = one
+        else:
+            new.append(one)
+    where = [
+        old_path if one is None else "|".join(one.paths)
+        for old_path, one in zip(old.source, sources, strict=True)
+    ]
+    every = [*sources, *new]
+    names = list(
+        dict.fromkeys([*IDENTITY_COORDS, *old.coords, *(c for one in found for c in one.coords)])
+    )
+    return Catalog(
+        fov=(*old.fov, *(one.fov for one in new)),
+        source=(*where, *("|".join(one.paths) for one in new)),
+        coords={
+            name: tuple(
+                one.coords[name]
+                if one is not None and name in one.coords
+                else (old.coords[name][row] if row < len(old) and name in old.coords else "")
+                for row, one in enumerate(every)
+            )
+            for name in names
+        },
+        sources=tuple(every),
+        labels=old.labels,
+        grades=_grown(old.grades, len(every)),
+    )
+
+
+def _keys(fovs: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str, int]]:
+    seen: Counter[tuple[str, str]] = Counter()
+    keys = []
+    for fov, source in zip(fovs, sources, strict=True):
+        names = "|".join(path.rsplit("/", 1)[-1] for path in source.split("|"))
+        seen[fov, names] += 1
+        keys.append((fov, names, seen[fov, names]))
+    return keys
+
+
+def _grown(grades: npt.NDArray[np.uint8], rows: int) -> npt.NDArray[np.uint8]:
+    grown = np.zeros((rows, grades.shape[1]), np.uint8)
+    grown[: len(grades)] = grades
+    return grown
+
+
+def label(catalog: Catalog, table: LabelTable) -> tuple[Catalog, list[str]]:
+    """Grades from `table` for every row it speaks of, and the FOVs it does not.
+
+    Rows outside the present SOURCE keep their grades. The vocabulary is the table's, and whatever
+    labels such rows have.
+    """
+    matches = [None if one is None else table.match(one) for one in catalog.sources]
+    unmatched = [
+        catalog.fov[row]
+        for row, (one, match) in enumerate(zip(catalog.sources, matches, strict=True))
+        if one is not None and match is None
+    ]
+    kept = [row for row, one in enumerate(catalog.sources) if one is None]
+    used = {
+        name
+        for index, name in enumerate(catalog.labels)
+        if kept and catalog.grades[kept, index].any()
+    }
+    labels = tuple(sorted(used.union(table.labels)))
+    grades = np.zeros((len(catalog), len(labels)), np.uint8)
+    for row, match in enumerate(matches):
+        if match is not None:
+            grades[row, [labels.index(name) for name in table.labels]] = match.grades
+    for row in kept:
+        for name in used:
+            grades[row, labels.index(name)] = catalog.grades[row, catalog.labels.index(name)]
+    coords = dict(catalog.coords)
+    for name in table.coords:
+        before = coords.get(name, ("",) * len(catalog))
+        coords[name] = tuple(
+            old if match is None else match.values[name]
+            for old, match in zip(before, matches, strict=True)
+        )
+    labelled = Catalog(catalog.fov, catalog.source, coords, catalog.sources, labels, grades)
+    return labelled, unmatched
+
+
+def commonest(values: Mapping[str, object] | Sequence[object]) -> object:
+    """The most frequent value; of equals, the largest."""
+    items = list(values.values()) if isinstance(values, Mapping) else list(values)
+    counts = Counter(items)
+    return max(counts, key=lambda value: (counts[value], value))

@@ -1,0 +1,121 @@
+"""Files on a disk or in an object store (`s3://bucket/prefix`), listed and read the same way.
+
+Region, endpoint and credentials of an object store come from the environment, as `AWS_REGION`.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any
+
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from zarrloc.errors import SourceError
+from zarrloc.store.location import object_store
+
+
+@dataclass(frozen=True)
+class File:
+    """One file as listed: `stamp` is its mtime in ns or its ETag; `problem` why it has none."""
+
+    uri: str
+    size: int = 0
+    stamp: str = ""
+    problem: str = ""
+
+    @property
+    def name(self) -> str:
+        """The base name."""
+        return self.uri.rsplit("/", 1)[-1]
+
+
+def is_remote(uri: str) -> bool:
+    """Whether this is an address in an object store rather than a path."""
+    return "://" in uri
+
+
+def stat(uri: str, *, unsigned: bool = False) -> File:
+    """Look at one file; what stands in the way becomes its `problem`."""
+    try:
+        if is_remote(uri):
+            store, key = _located(uri, unsigned)
+            return _remote_file(uri, store.head(key))
+        if any("\ud800" <= letter <= "\udfff" for letter in uri):  # no string of a store holds it
+            return File(ascii(uri)[1:-1], problem="has a name that is not UTF-8; rename it")
+        found = os.stat(uri)
+        if not S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            return File(uri, problem="is not a file")
+        return File(uri, found.st_size, str(found.st_mtime_ns))
+    except (OSError, BaseError) as error:
+        return File(uri, problem=f"cannot be opened: {_reason(error)}")
+
+
+def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
+    """Every file below a folder or prefix, but nothing hidden. SourceError where it can't look."""
+    try:
+        if is_remote(folder):
+            store, prefix = _located(folder, unsigned)
+            root, _ = _split(folder)
+            for batch in store.list(prefix):
+                for meta in batch:
+                    below = meta["path"].removeprefix(prefix)
+                    if not any(part.startswith(".") for part in below.split("/")):
+                        yield _remote_file(f"{root}/{meta['path']}", meta)
+            return
+        for parent, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                if not name.startswith("."):
+                    yield stat(os.path.join(parent, name))
+    except (OSError, BaseError) as error:
+        raise SourceError(f"{folder}: cannot be listed: {_reason(error)}") from error
+
+
+def content(uri: str, *, unsigned: bool = False) -> bytes | Path:
+    """What a reader opens: a path on disk, or the bytes of an object. SourceError."""
+    return data(uri, unsigned=unsigned) if is_remote(uri) else Path(uri)
+
+
+def data(uri: str, *, unsigned: bool = False) -> bytes:
+    """All bytes of one file. SourceError."""
+    try:
+        if not is_remote(uri):
+            return Path(uri).read_bytes()
+        store, key = _located(uri, unsigned)
+        return bytes(store.get(key).bytes())
+    except (OSError, BaseError) as error:
+        raise SourceError(f"cannot be opened: {_reason(error)}") from error
+
+
+def _located(uri: str, unsigned: bool) -> tuple[Any, str]:
+    # Not urlsplit: a key may hold `#` and `?`.
+    root, key = _split(uri)
+    return (_unsigned_store(root) if unsigned else object_store(root)), key
+
+
+def _split(uri: str) -> tuple[str, str]:
+    scheme, rest = uri.split("://", 1)
+    bucket, _, key = rest.partition("/")
+    return f"{scheme}://{bucket}", key
+
+
+@cache
+def _unsigned_store(root: str) -> Any:
+    config: Any = {"skip_signature": True}
+    return from_url(root, config=config)
+
+
+def _remote_file(uri: str, meta: Any) -> File:
+    return File(uri, meta["size"], meta["e_tag"] or str(meta["last_modified"]))
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+
+
+def _raise(error: OSError) -> None:
+    raise error

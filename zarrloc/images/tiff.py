@@ -1,0 +1,276 @@
+"""TIFF files in, checked before a pixel is decoded: the Reader seam and the built-in reader.
+
+OpenCell's ImageJ hyperstacks, OME-TIFF and plain (multi-page) TIFF, classic or big, compressed or
+not. Every refusal is a SourceError whose message stands alone as a field's `error`.
+"""
+
+import io
+import logging
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from zarrloc.errors import SourceError
+from zarrloc.images.tiff_metadata import channels_and_pixel_size
+
+DTYPES = ("uint8", "uint16", "float32")
+AXES = "TZCYX"
+
+# Deflate reaches 1032:1. A blank field packs tighter with other codecs, but is small.
+MOST_COMPRESSED = 1100
+ALWAYS_ALLOWED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says before its pixels are decoded. `dtype` is a numpy name."""
+
+    shape: tuple[int, ...]
+    axes: str
+    dtype: str
+    channel_names: tuple[str, ...] | None
+    pixel_size_um: float | None
+
+    def size(self, axis: str) -> int:
+        """Length along one of `TZCYX`; 1 where the file has no such axis."""
+        return self.shape[self.axes.index(axis)] if axis in self.axes else 1
+
+
+@dataclass(frozen=True)
+class Image:
+    """One file's pixels with the meaning of their axes, a string over `TZCYX`."""
+
+    pixels: npt.NDArray[Any]
+    axes: str
+    channel_names: tuple[str, ...] | None = None
+    pixel_size_um: float | None = None
+
+
+class Reader(Protocol):
+    """Anything that turns a path or address into an Image; raises SourceError."""
+
+    def __call__(self, uri: str, /) -> Image:
+        """Read one file."""
+        ...
+
+
+def header(
+    file: bytes | str | Path, *, axes: str | None = None, channels: int | None = None
+) -> Header:
+    """Describe an image without decoding it; arguments and errors as in `read`."""
+    with _opened(file) as tif:
+        return _header(tif, _checked_series(tif), axes, channels)
+
+
+def read(
+    file: bytes | str | Path, *, axes: str | None = None, channels: int | None = None
+) -> Image:
+    """Read a TIFF (a path, or a file's bytes) in its own dtype and native byte order.
+
+    `axes` names the dimensions where the file does not ("CYX", "YXC", "ZCYX", "CZYX") and
+    overrides it where it does. With `channels` given, pages of one flat sequence are folded into
+    two leading axes. Raises SourceError: empty, not a TIFF, truncated or damaged, several images
+    in one file, a dtype other than uint8, uint16, float32, unknown axes.
+    """
+    with _opened(file) as tif:
+        series = _checked_series(tif)
+        about = _header(tif, series, axes, channels)
+        pixels = series.asarray(maxworkers=1).reshape(about.shape)
+    native = np.ascontiguousarray(pixels, dtype=about.dtype)
+    return Image(native, about.axes, about.channel_names, about.pixel_size_um)
+
+
+def to_field(
+    image: Image, channels_expected: Sequence[str], project: str | None = None
+) -> npt.NDArray[Any]:
+    """Bring an image to `(channel, y, x)`, C-contiguous, dtype unchanged.
+
+    `project="max"` takes the maximum over z; without it a z stack is refused. Raises SourceError
+    on a time axis, another channel count than `channels_expected`, a dtype outside `DTYPES`,
+    NaN or infinity.
+    """
+    pixels, axes = image.pixels, image.axes
+    _check_axes(axes, pixels.shape)
+    _check_dtype(pixels.dtype)
+    for axis in AXES:
+        if axis not in axes:
+            pixels, axes = pixels[np.newaxis], axis + axes
+    full = pixels.transpose([axes.index(axis) for axis in AXES])
+    times, planes, channels = full.shape[:3]
+    if times > 1:
+        raise SourceError(f"has {times} time points, expected one; split the file")
+    if planes > 1 and project is None:
+        raise SourceError(f"is a stack of {planes} z planes; pass --project max")
+    if channels != len(channels_expected):
+        raise SourceError(
+            f"has {channels} channel{'s' * (channels > 1)}, expected {len(channels_expected)} "
+            f"({', '.join(channels_expected)})"
+        )
+    if full.dtype.kind == "f":
+        wrong = full.size - np.count_nonzero(np.isfinite(full))
+        if wrong:
+            raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
+    return np.ascontiguousarray(full[0].max(axis=0) if planes > 1 else full[0, 0])
+
+
+@contextmanager
+def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
+    # Hostile files make the parser raise anything at all: each becomes one SourceError.
+    _check_magic(file)
+    complaints: list[str] = []
+    token = _complaints.set(complaints)
+    try:
+        with tifffile.TiffFile(io.BytesIO(file) if isinstance(file, bytes) else file) as tif:
+            yield tif
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"is truncated or damaged: {error or type(error).__name__}") from error
+    finally:
+        _complaints.reset(token)
+
+
+def _check_magic(file: bytes | str | Path) -> None:
+    if isinstance(file, bytes):
+        start = file[:4]
+    else:
+        try:
+            with open(file, "rb") as opened:
+                start = opened.read(4)
+        except OSError as error:
+            raise SourceError(f"cannot be opened: {error.strerror}") from error
+    if not start:
+        raise SourceError("is empty (0 bytes)")
+    if start not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        raise SourceError(f"is not a TIFF (it begins with {start!r})")
+
+
+def _checked_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
+    found = [series for series in tif.series if not series.keyframe.is_reduced]
+    _ = tif.pages[-1]  # parsed only when asked for; a cut-off tail shows here
+    complaints = _complaints.get()
+    if complaints:
+        raise SourceError(f"is truncated or damaged: {complaints[0]}")
+    if len(found) != 1:
+        shapes = ", ".join(str(series.shape) for series in found)
+        raise SourceError(
+            f"holds {len(found)} images of shapes {shapes}; write one field of view a file"
+        )
+    series = found[0].levels[0]
+    if series.is_multifile:
+        raise SourceError("is one of several files of an OME-TIFF; write one field of view a file")
+    _check_dtype(series.dtype)
+    _check_extent(series, tif.filehandle.size)
+    return series
+
+
+def _check_dtype(dtype: npt.DTypeLike) -> None:
+    if np.dtype(dtype).name not in DTYPES:
+        raise SourceError(f"has dtype {np.dtype(dtype).name}, expected {', '.join(DTYPES)}")
+
+
+def _check_extent(series: tifffile.TiffPageSeries, file_size: int) -> None:
+    # Before anything is allocated: the data must lie inside the file and be able to hold the
+    # pixels that are declared.
+    if series.dataoffset is not None:
+        missing = series.dataoffset + series.nbytes - file_size
+        if missing > 0:
+            raise SourceError(
+                f"is truncated: {missing:,} of {series.nbytes:,} bytes of pixels are missing"
+            )
+        return
+    stored = 0
+    for page in series.pages:
+        if page is None or 0 in page.databytecounts:
+            raise SourceError("is truncated or damaged: some planes are missing")
+        stored += sum(page.databytecounts)
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=False))
+        if max(ends, default=0) > file_size:
+            raise SourceError("is truncated: it ends before its pixels do")
+    page = series.keyframe
+    most = stored * page.dtype.itemsize * 8 // page.bitspersample  # samples may be packed bits
+    if page.compression != 1:
+        most = max(MOST_COMPRESSED * stored, ALWAYS_ALLOWED_BYTES)
+    if series.nbytes > most:
+        raise SourceError(
+            f"is truncated or damaged: it declares {series.nbytes:,} bytes of pixels "
+            f"and stores {stored:,}"
+        )
+
+
+def _header(
+    tif: tifffile.TiffFile,
+    series: tifffile.TiffPageSeries,
+    axes: str | None,
+    channels: int | None,
+) -> Header:
+    shape = tuple(int(size) for size in series.shape)
+    if axes is None:
+        if not set(series.axes) <= set(AXES):
+            raise SourceError(
+                f"does not say what its axes mean (shape {shape}); pass --axes, as in --axes "
+                f"{'CYX' if shape[-1] > 4 else 'YXC'}"
+            )
+        axes = str(series.axes)
+    else:
+        axes = axes.upper()
+        shape = _folded(shape, axes, channels)
+    _check_axes(axes, shape)
+    names, pixel_size_um = channels_and_pixel_size(tif)
+    if names is not None and len(names) != (shape[axes.index("C")] if "C" in axes else 1):
+        names = None
+    return Header(shape, axes, np.dtype(series.dtype).name, names, pixel_size_um)
+
+
+def _folded(shape: tuple[int, ...], axes: str, channels: int | None) -> tuple[int, ...]:
+    # Writers without metadata leave a flat run of pages: (z * channel, y, x) for "ZCYX".
+    if len(axes) == len(shape) or not axes.endswith("YX"):
+        return shape
+    pages = math.prod(shape[:-2])
+    leading = axes[:-2]
+    if len(leading) == 1:
+        return (pages, *shape[-2:])
+    if len(leading) == 2 and "C" in leading and channels and pages % channels == 0:
+        other = pages // channels
+        return (*((channels, other) if leading[0] == "C" else (other, channels)), *shape[-2:])
+    return shape
+
+
+def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
+    strange = set(axes) - set(AXES)
+    if strange or len(set(axes)) != len(axes) or not {"Y", "X"} <= set(axes):
+        raise SourceError(f"axes {axes!r} are not usable; each of {AXES} at most once, Y and X")
+    if len(axes) != len(shape):
+        raise SourceError(f"has shape {shape}, which axes {axes!r} do not fit")
+    if 0 in shape:
+        raise SourceError(f"has no pixels (shape {shape})")
+
+
+# tifffile reports damage by logging it. While one of our reads is on, what it logs is collected
+# as the reason to refuse the file and goes nowhere else. A context variable keeps threads apart.
+_complaints: ContextVar[list[str] | None] = ContextVar("complaints", default=None)
+_OBJECT = re.compile(r"<tifffile\.[^>]*>\s*|<TiffTag\.fromfile>\s*")
+
+
+class _Collect(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        complaints = _complaints.get()
+        if complaints is None:
+            return True
+        message = record.getMessage()
+        # An odd tag is harmless unless its value lies beyond the file's end.
+        if "TiffTag" not in message or "offset" in message:
+            complaints.append(_OBJECT.sub("", message))
+        return False
+
+
+logging.getLogger("tifffile").addFilter(_Collect())

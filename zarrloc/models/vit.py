@@ -1,0 +1,133 @@
+"""The backbone as a torch module: images of any size in, one feature vector an image out."""
+
+import math
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from zarrloc.errors import ConfigError
+from zarrloc.models import torchvision_shim  # noqa: F401  (before timm)
+from zarrloc.models.backbones import RGB, BackboneSpec
+
+
+class Backbone(nn.Module):
+    """A timm network with the numbers of its original implementation at every image size.
+
+    `vit` is the timm module; its state dict is what `zarrloc.models.weights` reads, hashes and
+    writes.
+    """
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.vit = _build(spec)
+        self.weights_hash = ""
+        self.weights_source = ""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each input."""
+        return self.spec.roles
+
+    @property
+    def features(self) -> int:
+        """Width of the feature vector."""
+        return self.spec.features
+
+    @property
+    def patch(self) -> int:
+        """Side of a patch in pixels."""
+        return self.spec.patch
+
+    def freeze(self, source: str) -> Self:
+        """Evaluation mode, no gradients; records `source` and the hash of the weights."""
+        from zarrloc.models.weights import hash_state
+
+        self.eval().requires_grad_(False)
+        self.weights_source = source
+        self.weights_hash = hash_state(self.vit.state_dict())
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.
+
+        y and x are multiples of the patch. The feature is the class token after the final norm,
+        or what the timm model pools where it has no class token.
+        """
+        _, inputs, height, width = images.shape
+        if inputs != len(self.roles) or height % self.patch or width % self.patch:
+            raise ConfigError(
+                f"{self.spec.name}: got images of {(inputs, height, width)}; expected "
+                f"{len(self.roles)} inputs, y and x multiples of {self.patch}; "
+                "zarrloc.models.preprocess.prepare makes them so"
+            )
+        if self.spec.position == "timm":
+            features: Tensor = self.vit(images)
+            return features.float()
+        tokens = self.vit.patch_embed(images)  # (n, rows, columns, width)
+        n, rows, columns, _ = tokens.shape
+        tokens = torch.cat((self.vit.cls_token.expand(n, -1, -1), tokens.flatten(1, 2)), dim=1)
+        # Anew each time: a thousandth of the forward pass, and right while the weights train.
+        tokens = tokens + resample_position(self.vit.pos_embed, rows, columns)
+        tokens = self.vit.blocks(tokens)
+        class_token: Tensor = self.vit.norm(tokens[:, 0])
+        return class_token.float()
+
+
+def resample_position(embedding: Tensor, rows: int, columns: int) -> Tensor:
+    """Bring a position embedding (1, 1 + side**2, width) to (1, 1 + rows * columns, width).
+
+    As `interpolate_pos_encoding` of facebookresearch's DINO and DINOv2 (and of Dino4Cells):
+    bicubic, by the scale factor (rows + 0.1) / side, without antialiasing. The 0.1 shifts the
+    sampling points a little, so timm's resampling by size gives other numbers (up to 4e-2 in the
+    feature). The trained grid itself is returned as it is.
+    """
+    side = math.isqrt(embedding.shape[1] - 1)
+    if rows == columns == side:
+        return embedding
+    grid = embedding[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    scale = ((rows + 0.1) / side, (columns + 0.1) / side)
+    grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+    return torch.cat((embedding[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
+
+
+def timm_spec(name: str) -> BackboneSpec:
+    """The spec of `timm:<model>`: three inputs, timm's own pooling and position resampling.
+
+    Raises `ConfigError` where timm has no such model or it takes one image size only.
+    """
+    model = name.removeprefix("timm:")
+    spec = BackboneSpec(name, model, RGB, patch=1, features=0, source="", position="timm")
+    with torch.device("meta"):
+        vit = _build(spec)
+    published = vit.pretrained_cfg
+    hub = f"https://huggingface.co/{published.get('hf_hub_id')}/resolve/main/model.safetensors"
+    embed: Any = getattr(vit, "patch_embed", None)
+    if published["fixed_input_size"] and getattr(embed, "strict_img_size", True):
+        raise ConfigError(f"{name} takes one image size only; choose a plain ViT or a ConvNet")
+    return replace(
+        spec,
+        patch=max(embed.patch_size) if hasattr(embed, "patch_size") else 1,
+        features=getattr(vit, "head_hidden_size", None) or vit.num_features,
+        source=hub if published.get("hf_hub_id") else "nowhere",
+        licence=published.get("license") or "",
+    )
+
+
+def _build(spec: BackboneSpec) -> Any:
+    """The timm module of a spec; its fresh weights do not touch torch's global generator."""
+    import timm
+
+    settings = {"num_classes": 0, "in_chans": len(spec.roles), **spec.options}
+    with torch.random.fork_rng(devices=[]):
+        try:
+            return timm.create_model(spec.timm_model, dynamic_img_size=True, **settings)
+        except TypeError:  # not a ViT: convolutions take any size without being told
+            return timm.create_model(spec.timm_model, **settings)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"timm cannot build {spec.timm_model!r}: {error}; "
+                "timm.list_models() names what it has"
+            ) from error

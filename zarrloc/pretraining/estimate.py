@@ -1,0 +1,136 @@
+"""What a run will do, worked out before it does it."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.models.backbones import BackboneSpec
+from zarrloc.models.channels import ChannelMap
+from zarrloc.pretraining.dino import Schedule
+
+SCRATCH_RATE = 5e-4
+"""Learning rate for 256 samples a step (Caron et al. 2021); a fine-tune takes a tenth."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What changes from step to step."""
+
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps and schedules of a run on `samples` samples."""
+
+    samples: int
+    share: int
+    """Samples of a step that one process has."""
+    steps: int
+    steps_per_epoch: int
+    learning_rate: Schedule
+    weight_decay: Schedule
+    momentum: Schedule
+    frozen_steps: int
+    bfloat16: bool
+    parts: int
+    """Pieces a share is cut into, one after the other."""
+
+    @classmethod
+    def of(cls, config: PretrainConfig, samples: int, processes: int, device: str) -> "Plan":
+        """Raises `ConfigError` where the batch fits neither the data nor the processes."""
+        if config.batch > samples:
+            raise ConfigError(
+                f"--batch {config.batch} is more than the {samples} samples there are; lower it"
+            )
+        if config.batch % processes:
+            raise ConfigError(
+                f"--batch {config.batch} does not divide among {processes} processes; use "
+                f"{config.batch // processes * processes or processes}"
+            )
+        per_epoch = samples // config.batch
+        steps = config.steps or config.epochs * per_epoch
+        per_256 = config.learning_rate or SCRATCH_RATE * (1 if config.start == "scratch" else 0.1)
+        rate = per_256 * config.batch / 256
+        bfloat16 = config.precision == "bfloat16" or (
+            config.precision == "auto" and device == "cuda"
+        )
+        return cls(
+            samples=samples,
+            share=config.batch // processes,
+            steps=steps,
+            steps_per_epoch=per_epoch,
+            learning_rate=Schedule(
+                rate, min(rate, config.final_learning_rate), steps, round(config.warmup * steps)
+            ),
+            weight_decay=Schedule(config.weight_decay, config.final_weight_decay, steps),
+            momentum=Schedule(config.momentum, 1.0, steps),
+            frozen_steps=round(config.freeze_last * steps),
+            bfloat16=bfloat16,
+            parts=min(config.accumulate, config.batch // processes),
+        )
+
+    def rates(self, step: int) -> Rates:
+        """The schedules at a step."""
+        return Rates(
+            self.learning_rate.at(step),
+            self.weight_decay.at(step),
+            self.momentum.at(step),
+            step < self.frozen_steps,
+        )
+
+
+def describe(
+    config: PretrainConfig,
+    plan: Plan,
+    spec: BackboneSpec,
+    channels: ChannelMap,
+    student: nn.Module,
+    fields: int,
+    held_out: str,
+) -> str:
+    """The plan in lines for people; memory is an estimate."""
+    tokens = [1 + (side // spec.patch) ** 2 for side in (config.size, config.local_size)]
+    views = f"2 x {config.size} px + {config.local_views} x {config.local_size} px"
+    rates = ", ".join(
+        f"{share:.0%} {plan.learning_rate.at(round(share * (plan.steps - 1))):.2e}"
+        for share in (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
+    )
+    lines = [
+        f"backbone   {spec.timm_model} from {config.start}, {spec.features} features",
+        f"channels   {channels.describe()}",
+        f"data       {plan.samples} {config.level} samples of {fields} fields",
+        f"held out   {held_out}",
+        f"steps      {plan.steps} of {config.batch} samples, {plan.steps_per_epoch} an epoch "
+        f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
+        f"views      {views}: {2 * tokens[0] + config.local_views * tokens[1]} tokens a sample",
+        f"rate       {rates}",
+        f"memory     about {_memory(config, plan, spec, student, tokens) / 2**30:.1f} GiB "
+        "a process",
+    ]
+    return "\n".join(lines)
+
+
+def _memory(
+    config: PretrainConfig, plan: Plan, spec: BackboneSpec, student: nn.Module, tokens: list[int]
+) -> float:
+    """Bytes of weights, optimizer and activations of one part of a step, roughly."""
+    layers = (spec.features, config.head_hidden, config.head_hidden, config.bottleneck)
+    head = sum(a * b for a, b in pairwise((*layers, config.prototypes)))
+    weights = head + sum(p.numel() for p in student.parameters())
+    part = plan.share / plan.parts
+    blocks = len({name.split(".")[2] for name, _ in student.named_modules() if ".blocks." in name})
+    # A transformer block keeps 34 bytes a token and feature at 16 bits (Korthikanti et al. 2022,
+    # without the attention maps, which fused attention does not keep).
+    kept = 34 * (1 if plan.bfloat16 else 2) * spec.features * blocks
+    activations = part * kept * (2 * tokens[0] + config.local_views * tokens[1])
+    logits = part * (4 + config.local_views) * config.prototypes * 4 * 3
+    # Student, gradients, two of Adam's and the teacher: five times four bytes a weight.
+    total: float = 20 * weights + activations + logits
+    return total

@@ -1,0 +1,156 @@
+"""Is it still learning? Numbers that fall when training collapses or undoes its start."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zarrloc.pretraining.augment import resample
+from zarrloc.pretraining.data import Rows, Source, pixels
+from zarrloc.pretraining.dino import Network, teacher_probabilities
+from zarrloc.pretraining.inputs import Inputs
+from zarrloc.scoring.knn import neighbours, vote
+from zarrloc.scoring.metrics import counts, f1_of, macro, truth_of
+
+NEIGHBOURS = 20
+WORSE_BY = 0.01
+"""Macro-F1 that may be lost to chance before a run counts as worse than its start."""
+LEAST_RANK = 2.0
+LEAST_INFORMATION = 0.1
+
+
+@dataclass(frozen=True)
+class Health:
+    """The teacher at one step."""
+
+    step: int
+    knn_macro_f1: float | None
+    """On the probe, neighbours of the sample's own protein left out; None without labels."""
+    effective_rank: float
+    teacher_entropy: float
+    """Mean entropy of the teacher's output as a share of its largest, log k."""
+    information: float
+    """Nats the output tells about the image: entropy of the mean output less the mean entropy.
+
+    0 in both ways to collapse: the same prototype for every image, and all of them evenly.
+    """
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        f1 = "no labels" if self.knn_macro_f1 is None else f"{self.knn_macro_f1:.3f}"
+        return (
+            f"kNN macro-F1 {f1}, effective rank {self.effective_rank:.1f}, "
+            f"teacher entropy {self.teacher_entropy:.3f}, information {self.information:.2f} nats"
+        )
+
+
+def effective_rank(embeddings: npt.NDArray[np.floating[Any]]) -> float:
+    """exp of the entropy of centred rows' normalised singular values (Roy & Vetterli 2007)."""
+    values = np.linalg.svd(embeddings - embeddings.mean(0), compute_uv=False).astype(np.float64)
+    share = values / max(values.sum(), np.finfo(np.float64).tiny)
+    return float(np.exp(-(share * np.log(np.maximum(share, 1e-300))).sum()))
+
+
+def knn_macro_f1(
+    embeddings: npt.NDArray[np.float32],
+    grade: npt.NDArray[np.uint8],
+    protein: npt.NDArray[Any],
+) -> float | None:
+    """Leave-one-out kNN macro-F1 without the own protein's rows; None where nothing is graded."""
+    truth = truth_of(grade)
+    labelled = truth.labelled
+    if not labelled.any():
+        return None
+    truth = truth[labelled]
+    found = neighbours(embeddings[labelled], NEIGHBOURS, [protein[labelled]])[1]
+    called = vote(found, truth, NEIGHBOURS) >= 0.5
+    return float(macro(f1_of(counts(truth, called).sum(axis=0))))
+
+
+def whole_images(source: Source, rows: Rows, size: int) -> Tensor:
+    """Samples `rows` unaugmented, `(n, c, size, size)` in [0, 1], float16 to be kept."""
+    images = []
+    for shard in np.unique(source.shard[rows]):
+        mine = rows[source.shard[rows] == shard]
+        batch = pixels(source.load(mine), source.extents[mine])
+        whole = torch.eye(3).expand(len(mine), -1, -1)
+        images.append(resample(batch.unit(), batch.extents, whole, size).half())
+    order = np.argsort(np.argsort(source.shard[rows], kind="stable"))
+    return torch.cat(images)[torch.from_numpy(order)]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A fixed part of the training samples, on which the teacher is looked at."""
+
+    images: Tensor
+    grade: npt.NDArray[np.uint8]
+    protein: npt.NDArray[Any]
+    inputs: Inputs
+    temperature: float
+
+    def check(self, teacher: Network, center: Tensor, step: int, batch: int = 32) -> Health:
+        """The teacher's health now."""
+        embeddings = []
+        total, entropy = torch.zeros((), device=center.device), 0.0  # total: (pass, k)
+        for features, outputs in self._outputs(teacher, center, batch):
+            embeddings.append(features)
+            total = total + outputs.sum(1)
+            entropy += float(_entropy(outputs).mean(0).sum()) / len(self.images)
+        found = torch.cat(embeddings).cpu().numpy()
+        return Health(
+            step,
+            knn_macro_f1(found, self.grade, self.protein),
+            effective_rank(found),
+            entropy / float(np.log(len(center))),
+            float(_entropy(total / len(self.images)).mean()) - entropy,
+        )
+
+    @torch.no_grad()
+    def _outputs(
+        self, teacher: Network, center: Tensor, batch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features `(n, pass x feature)` and probabilities `(pass, n, k)`, a batch at a time."""
+        for images in torch.split(self.images, batch):
+            views = self.inputs.passes(images.to(center.device).float())
+            features = torch.stack([teacher.backbone(view) for view in views])
+            outputs = teacher_probabilities(
+                teacher.head(features.flatten(0, 1)).double(), center, self.temperature
+            ).unflatten(0, features.shape[:2])  # type: ignore[no-untyped-call]
+            yield features.transpose(0, 1).flatten(1), outputs
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -(probabilities * probabilities.clamp(min=1e-300).log()).sum(-1)
+
+
+def complaints(start: Health, now: Health) -> list[str]:
+    """What is wrong with a run, in words; empty while it is healthy."""
+    found = []
+    # A fresh head of many prototypes tells little at the start, and a few samples span little.
+    least_rank = min(LEAST_RANK, start.effective_rank)
+    least_information = min(LEAST_INFORMATION, start.information / 2)
+    if now.effective_rank < least_rank or now.information < least_information:
+        found.append(
+            f"COLLAPSE at step {now.step}: all images look alike to the teacher "
+            f"({now}; at the start: {start}). Lower --learning-rate, or raise --momentum or "
+            "--batch."
+        )
+    if (
+        start.knn_macro_f1 is not None
+        and now.knn_macro_f1 is not None
+        and now.knn_macro_f1 < start.knn_macro_f1 - WORSE_BY
+    ):
+        found.append(
+            f"WORSE THAN ITS START at step {now.step}: kNN macro-F1 {start.knn_macro_f1:.3f} -> "
+            f"{now.knn_macro_f1:.3f}. Use the start, or train with more data or a lower "
+            "--learning-rate."
+        )
+    return found

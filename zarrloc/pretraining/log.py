@@ -1,0 +1,50 @@
+"""The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.pretraining.estimate import Plan
+
+
+class Log:
+    """Appends to `log.jsonl` of the run's folder; rows after `step` are of steps taken again."""
+
+    def __init__(
+        self, out: Path, config: PretrainConfig, plan: Plan, step: int, say: Callable[[str], None]
+    ) -> None:
+        self._path = out / "log.jsonl"
+        self._steps, self._batch, self._say = plan.steps, config.batch, say
+        self._board = _summary_writer(out) if config.tensorboard else None
+        rows = self._path.read_text().splitlines() if self._path.exists() else []
+        whole = [row for row in rows if row.endswith("}")]
+        kept = [row + "\n" for row in whole if json.loads(row)["step"] <= step]
+        self._path.write_text("".join(kept))
+
+    def __call__(self, row: dict[str, float]) -> None:
+        """Keep one row and say it."""
+        with self._path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        left = (self._steps - row["step"]) * self._batch / row["images_per_s"]
+        self._say(
+            f"step {row['step']}/{self._steps}  loss {row['loss']:.4f}  "
+            f"lr {row['learning_rate']:.2e}  {row['images_per_s']:.1f} images/s  "
+            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+        )
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(name, value, int(row["step"]))
+
+
+def _summary_writer(out: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard needs the package tensorboard: install it, or leave the flag out"
+        ) from error
+    return SummaryWriter(str(out / "tensorboard"))

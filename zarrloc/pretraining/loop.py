@@ -1,0 +1,309 @@
+"""The training loop: DINO's student and teacher on the samples of a store (paper 2.3 and 2.5).
+
+In shapes: n samples of this process in a step, v views of which the first 2 are global, c stored
+channels, k prototypes. Whatever is random in a step (order, views, stochastic depth) follows from
+the seed and the step's number alone: a resumed run needs no generator's state and cannot drift.
+"""
+
+import contextlib
+import copy
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.pretraining.augment import Draw, View, draw, multi_crop
+from zarrloc.pretraining.data import Pixels, Source, ahead, epochs, pooled
+from zarrloc.pretraining.dino import (
+    Head,
+    Network,
+    dino_loss,
+    freeze,
+    parameter_groups,
+    teacher_probabilities,
+    update_teacher,
+)
+from zarrloc.pretraining.estimate import Plan
+from zarrloc.pretraining.inputs import Inputs
+from zarrloc.pretraining.launch import World
+
+
+@dataclass
+class State:
+    """All that a run continues from."""
+
+    student: Network
+    teacher: Network
+    optimizer: torch.optim.Optimizer
+    center: Tensor  # (k,) running mean of the teacher's logits
+    step: int = 0
+    losses: list[Tensor] = field(default_factory=list)  # since the last row of the log
+
+    @classmethod
+    def begin(
+        cls,
+        config: PretrainConfig,
+        student: nn.Module,
+        teacher: nn.Module,
+        dim: int,
+        device: torch.device,
+    ) -> "State":
+        """Two backbones of `dim` features with the same weights, and one fresh head on both."""
+        torch.manual_seed(config.seed)
+        head = Head(dim, config.head_hidden, config.bottleneck, config.prototypes)
+        student = Network(student, head).to(device)
+        teacher = Network(teacher, copy.deepcopy(head)).to(device).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(parameter_groups(student.train()), fused=True)
+        return cls(student, teacher, optimizer, torch.zeros(config.prototypes, device=device))
+
+    def pack(self) -> dict[str, Any]:
+        """As plain values and tensors."""
+        return {
+            "student": self.student.state_dict(),
+            "teacher": self.teacher.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "center": self.center,
+            "step": self.step,
+            "losses": self.losses,
+        }
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Continue from `packed`."""
+        self.student.load_state_dict(packed["student"])
+        self.teacher.load_state_dict(packed["teacher"])
+        self.optimizer.load_state_dict(packed["optimizer"])
+        self.center.copy_(packed["center"])
+        self.step = packed["step"]
+        self.losses = packed["losses"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's share of this process, on its device."""
+
+    pixels: Pixels
+    protein: Tensor  # (n, c) bool
+    draws: list[Draw]  # one a view
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its samples."""
+        return Batch(self.pixels[rows], self.protein[rows], [d.rows(rows) for d in self.draws])
+
+
+def views_of(config: PretrainConfig) -> list[View]:
+    """Two global views, the first of them warped and with all its channels, then local ones."""
+    shared = {
+        "flip": config.flip,
+        "jitter": config.jitter,
+        "rescale_protein": config.rescale_protein,
+    }
+    first = View(config.size, config.global_scale, config.warp, remove_channel=0.0, **shared)
+    second = View(
+        config.size, config.global_scale, 0.0, remove_channel=config.remove_channel, **shared
+    )
+    local = View(
+        config.local_size, config.local_scale, 0.0, remove_channel=config.remove_channel, **shared
+    )
+    return [first, second, *[local] * config.local_views]
+
+
+def batches(
+    config: PretrainConfig,
+    source: Source,
+    resident: Pixels | None,
+    replicate: bool,
+    steps: range,
+    world: World,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """This process's batch of each step; `resident` is the source, decoded and on the device.
+
+    Choices are drawn for the whole step and then cut to this process's contiguous share, so the
+    views do not depend on how many processes there are.
+    """
+    share = slice(*(config.batch * rank // world.size for rank in (world.rank, world.rank + 1)))
+    views = views_of(config)
+    is_protein = torch.tensor([role == "protein" for role in source.roles])
+    step = steps.start
+    for rows_of in epochs(source.shard, config.pool_shards, config.seed, config.batch, steps):
+        mine = [rows[share] for rows in rows_of]
+        found = (
+            pooled(source, mine)
+            if resident is None
+            else (resident[torch.from_numpy(rows).to(device)] for rows in mine)
+        )
+        for rows, pixels in zip(rows_of, found, strict=True):
+            random = torch.Generator().manual_seed(seed_of(config.seed, step, 0))
+            protein = is_protein.expand(config.batch, -1)
+            if replicate:  # one channel a sample, the same in all its views
+                channel = torch.randint(len(source.roles), (config.batch,), generator=random)
+                protein = is_protein[channel][:, None]
+                pixels = pixels.channel(channel[share].to(pixels.images.device))
+            real = torch.from_numpy(source.extents[rows]).float()
+            draws = [draw(view, protein, real[:, 1] / real[:, 0], random) for view in views]
+            yield Batch(
+                pixels.to(device),
+                protein[share].to(device),
+                [drawn.rows(share).to(device) for drawn in draws],
+            )
+            step += 1
+
+
+def gradients(
+    config: PretrainConfig,
+    plan: Plan,
+    state: State,
+    network: nn.Module,
+    batch: Batch,
+    inputs: Inputs,
+) -> tuple[Tensor, Tensor]:
+    """Add the loss's gradients to the student's; returns the loss and the mean logits `(k,)`.
+
+    `network` is the student, in DistributedDataParallel where there are several processes.
+    """
+    n, device = len(batch.pixels), state.center.device
+    loss, logits_mean = torch.zeros((), device=device), torch.zeros_like(state.center)
+    cuts = [n * part // plan.parts for part in range(plan.parts + 1)]
+    for start, stop in itertools.pairwise(cuts):
+        part, weight = batch.part(slice(start, stop)), (stop - start) / n
+        views = multi_crop(  # v x (n, c, size, size)
+            part.pixels.unit(), part.pixels.extents, part.protein, views_of(config), part.draws
+        )
+        views = [inputs(view) for view in views]  # v x (n, input, size, size)
+        with _unsynchronised(network, stop < n):
+            with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
+                with torch.no_grad():
+                    logits = state.teacher(views[:2]).float()  # (2, n, k)
+                student = network(views).float()  # (v, n, k)
+            targets = teacher_probabilities(logits, state.center, config.teacher_temperature)
+            part_loss = weight * dino_loss(student, targets, config.student_temperature)
+            part_loss.backward()  # type: ignore[no-untyped-call]
+        loss += part_loss.detach()
+        logits_mean += weight * logits.mean((0, 1))
+    return loss, logits_mean
+
+
+def train_step(
+    config: PretrainConfig,
+    plan: Plan,
+    state: State,
+    network: nn.Module,
+    batch: Batch,
+    inputs: Inputs,
+    world: World,
+) -> Tensor:
+    """One optimizer step; returns the loss, a mean over all samples of all processes."""
+    rates = plan.rates(state.step)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rates.learning_rate
+        if group["decays"]:
+            group["weight_decay"] = rates.weight_decay
+
+    state.optimizer.zero_grad(set_to_none=True)
+    torch.manual_seed(seed_of(config.seed, state.step, 1 + world.rank))  # stochastic depth
+    loss, logits_mean = gradients(config, plan, state, network, batch, inputs)
+    for parameter in state.student.parameters():
+        clip_grad_norm_(parameter, config.clip)  # each by itself, as in the reference
+    if rates.frozen:
+        freeze(state.student.head.prototypes.parameters())
+    state.optimizer.step()
+
+    update_teacher(state.teacher, state.student, rates.momentum)
+    state.center.lerp_(world.mean(logits_mean), 1 - config.center_momentum)
+    state.step += 1
+    return world.mean(loss)
+
+
+def train(
+    config: PretrainConfig,
+    plan: Plan,
+    state: State,
+    source: Source,
+    resident: Pixels | None,
+    inputs: Inputs,
+    world: World,
+    log: Callable[[dict[str, float]], None],
+    after_step: Callable[[], bool],
+) -> bool:
+    """Train from `state.step` to the plan's last step; True when it was reached.
+
+    `log` gets a row every `log_steps`, with the mean loss since the last; `after_step` saves and
+    checks as it sees fit, and ends the training by returning False.
+    """
+    device = state.center.device
+    network: nn.Module = state.student
+    if world.size > 1:
+        network = DistributedDataParallel(
+            state.student, device_ids=[device] if device.type == "cuda" else None
+        )
+    steps = range(state.step, plan.steps)
+    arriving = ahead(batches(config, source, resident, inputs.replicate, steps, world, device))
+    since, served, decoded = time.perf_counter(), 0, source.decodes
+    for batch in arriving:
+        state.losses.append(train_step(config, plan, state, network, batch, inputs, world))
+        served += 1
+        if state.step % config.log_steps == 0 or state.step == plan.steps:
+            loss = float(torch.stack(state.losses).mean())
+            if not np.isfinite(loss):
+                raise ConfigError(
+                    f"the loss became {loss} near step {state.step}; lower --learning-rate or "
+                    "--clip, or use --precision float32, and continue from the last checkpoint"
+                )
+            log(
+                {
+                    "step": state.step,
+                    "epoch": state.step / plan.steps_per_epoch,
+                    "loss": loss,
+                    "learning_rate": plan.rates(state.step - 1).learning_rate,
+                    "images_per_s": served * config.batch / (time.perf_counter() - since),
+                    "decodes_per_sample": (source.decodes - decoded) / served / len(batch.pixels),
+                }
+            )
+            state.losses.clear()
+            since, served, decoded = time.perf_counter(), 0, source.decodes
+        pause = time.perf_counter()
+        if not after_step():
+            return False
+        since += time.perf_counter() - pause
+    return True
+
+
+def parts_that_fit(
+    trial: Callable[[int], None], parts: int, share: int, say: Callable[[str], None]
+) -> int:
+    """The fewest parts, from `parts` on by doubling, in which a step's `share` fits in memory."""
+    while True:
+        try:
+            trial(parts)
+        except torch.OutOfMemoryError:
+            if parts >= share:
+                raise ConfigError(
+                    "one sample's views do not fit in the GPU's memory; use a smaller --arch, "
+                    "--size or --local-views"
+                ) from None
+            parts = min(2 * parts, share)
+            torch.cuda.empty_cache()
+            say(f"GPU out of memory: accumulating over {parts} parts of {share / parts:g} samples")
+        else:
+            return parts
+
+
+def seed_of(seed: int, step: int, stream: int) -> int:
+    """A generator's seed for one step and one purpose."""
+    return int(np.random.SeedSequence((seed, step, stream)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _unsynchronised(network: nn.Module, more: bool) -> contextlib.AbstractContextManager[None]:
+    """Gradients of all but a step's last part stay in this process."""
+    if more and isinstance(network, DistributedDataParallel):
+        return network.no_sync()
+    return contextlib.nullcontext()

@@ -1,0 +1,170 @@
+"""Where samples come from: the training fields of a store, or their cells."""
+
+import hashlib
+import itertools
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import zarr
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError, StoreError
+from zarrloc.groups.crops import Crops, window_px
+from zarrloc.groups.fovs import GROUP as FOVS
+from zarrloc.groups.fovs import Fovs
+from zarrloc.pretraining.data import (
+    Arrays,
+    Image,
+    Pixels,
+    Rows,
+    Source,
+    decode_all,
+    nested_subset,
+    pixels,
+)
+from zarrloc.pretraining.launch import World
+from zarrloc.store.digest import digest
+from zarrloc.store.location import Location
+from zarrloc.store.template import need, read_column
+
+
+class FovSource:
+    """Whole fields; only the chunks of its own rows are ever read."""
+
+    def __init__(self, location: Location, fovs: Fovs, rows: Rows) -> None:
+        group = need(location, FOVS, "ingest SOURCE STORE")
+        image = group["image"]
+        assert isinstance(image, zarr.Array)
+        self._image = image
+        self.roles = fovs.roles
+        self.fov = rows
+        self.shard = rows // fovs.shard
+        real = [read_column(group, name)[rows] for name in ("height", "width")]
+        self.extents = np.stack(real, axis=1).astype(np.int64)
+        self.digest = digest({"rows": rows, "output": fovs.block_output})
+        self.decodes = 0
+
+    def load(self, rows: Rows) -> Image:
+        """Fields `rows` as `(n, channel, y, x)`, each run of neighbours in one read."""
+        stored = self.fov[rows]
+        images = np.empty((len(rows), *self._image.shape[1:]), self._image.dtype)
+        starts = np.flatnonzero(np.diff(stored, prepend=-2) != 1)
+        for start, stop in itertools.pairwise([*starts, len(stored)]):
+            images[start:stop] = self._image[stored[start] : stored[stop - 1] + 1]
+        self.decodes += len(rows)
+        return images
+
+
+class CellSource:
+    """Kept cells in their windows: background off, the rest of the field black, unscaled."""
+
+    def __init__(
+        self, location: Location, fovs: Fovs, rows: Rows, cells: str, crop_um: float | None
+    ) -> None:
+        window = window_px(crop_um, fovs.pixel_size_um)
+        self._crops = Crops(location, cells, size=window, crop_um=crop_um, cached_fovs=1)
+        self._rows = np.flatnonzero(self._crops.keep & np.isin(self._crops.fov_index, rows))
+        self.roles = self._crops.channels
+        self.fov = self._crops.fov_index[self._rows].astype(np.int64)
+        self.shard = self.fov // fovs.shard
+        self.extents = np.full((len(self._rows), 2), window)
+        which = {"fov": self.fov, "label": self._crops.labels[self._rows]}
+        self.digest = digest({**which, "output": fovs.block_output})
+        self.decodes = 0
+
+    def load(self, rows: Rows) -> Image:
+        """Cells `rows` as `(n, channel, y, x)` uint16 counts above the background."""
+        window = self._crops.spec.window_px
+        images = np.empty((len(rows), len(self.roles), window, window), np.uint16)
+        for fov in np.unique(self.fov[rows]):  # one field at a time: crops come as float32
+            inside = self.fov[rows] == fov
+            pixels = self._crops.take(self._rows[rows[inside]]).pixels
+            images[inside] = pixels.round().clamp(max=65535).numpy()
+            self.decodes += 1
+        return images
+
+
+@dataclass(frozen=True)
+class Data:
+    """A store's training part: the samples, and what the guard knows of each."""
+
+    source: FovSource | CellSource
+    fields: int
+    grade: npt.NDArray[np.uint8]
+    """(sample, label) of the sample's field."""
+    protein: npt.NDArray[Any]
+    """(sample,)"""
+    held_out: str
+    """Which fields are never read, in words."""
+
+
+def open_data(location: Location, config: PretrainConfig) -> Data:
+    """The samples that `config` trains on; with a split, none of its test rows is among them.
+
+    Raises `StoreError` where a group is missing and `ConfigError` where nothing is left.
+    """
+    fovs, group = Fovs.of(location), need(location, FOVS, "ingest SOURCE STORE")
+    trainable, held_out = _trainable(location, group, config.split)
+    rows = np.flatnonzero(trainable)
+    count = round(config.fraction * len(rows))
+    if count == 0:
+        raise ConfigError(
+            f"--fraction {config.fraction} of {len(rows)} training fields leaves none; raise it"
+        )
+    rows = rows[nested_subset(len(rows), count, config.seed)]
+    source: FovSource | CellSource
+    if config.level == "cell":
+        source = CellSource(location, fovs, rows, config.cells, config.crop_um)
+    else:
+        source = FovSource(location, fovs, rows)
+    grade, protein = read_column(group, "grade"), fovs.coords["protein"]
+    return Data(source, count, grade[source.fov], protein[source.fov], held_out)
+
+
+def _trainable(
+    location: Location, fovs: zarr.Group, split: str | None
+) -> tuple[npt.NDArray[np.bool_], str]:
+    """Fields without an error and outside the split's test part `(fov,)`; that part in words."""
+    sound: npt.NDArray[np.bool_] = read_column(fovs, "error") == ""
+    if split is None:
+        return sound, "nothing, every field is trained on (--split NAME holds its test part out)"
+    fold = read_column(need(location, f"splits/{split}", f"split --name {split}"), "fold")
+    if len(fold) != len(sound):
+        raise StoreError(
+            f"'splits/{split}' knows {len(fold)} fields, the store has {len(sound)}; "
+            "make the split anew"
+        )
+    test = int((fold < 0).sum())
+    if test == 0:
+        return sound, f"nothing, split '{split}' has no test part: every field is trained on"
+    return sound & (fold >= 0), f"the test part of split '{split}', {test} fields"
+
+
+def cached(
+    config: PretrainConfig, source: Source, location: Location, world: World, device: torch.device
+) -> tuple[Source, Pixels | None]:
+    """The source as `--cache` wants it, and its pixels where they lie on the device."""
+    if config.cache == "none":
+        return source, None
+    if config.cache == "device":
+        held = decode_all(source)
+        if device.type == "cpu":  # numpy gathers there: torch's threads would fight the step's own
+            return held, None
+        return held, pixels(held.images, held.extents).to(device)
+    key = repr((location.uri, config.level, config.split, config.fraction, config.seed))
+    name = f"zarrloc-{os.getuid()}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
+    path = Path(tempfile.gettempdir()) / name
+    if world.local == 0:
+        decode_all(source, path)
+    world.barrier()
+    mapped = np.load(path, mmap_mode="r")
+    world.barrier()
+    if world.local == 0:
+        path.unlink()  # the mapping keeps it alive, and no crash can leave it behind
+    return Arrays(mapped, source.roles, source.shard, source.extents), None

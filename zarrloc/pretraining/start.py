@@ -1,0 +1,88 @@
+"""The backbone a run starts from: a fresh one for the store's channels, or a given one."""
+
+from dataclasses import replace
+
+import torch
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError, WeightsError
+from zarrloc.models import backbones
+from zarrloc.models.backbones import BackboneSpec
+from zarrloc.models.channels import ChannelMap, resolve
+from zarrloc.models.vit import Backbone
+from zarrloc.models.weights import fill, random_state
+
+
+def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
+    """The spec of the backbone to train, for a store with channels `roles`.
+
+    Raises `WeightsError` with the difference where `--arch` is not what `--from` is, and
+    `ConfigError` where a view's side is not a multiple of the patch.
+    """
+    if config.start == "scratch":
+        spec = _scratch_spec(config, roles)
+    else:
+        spec = backbones.spec(config.start)
+        found = spec.timm_model.split(".")[0]
+        if config.arch is not None and not found.startswith(config.arch):
+            raise WeightsError(
+                f"--from {config.start} is another arch: {found} -> {config.arch}; "
+                "leave --arch out, or name its own"
+            )
+    for name in ("size", "local_size"):
+        side = getattr(config, name)
+        if side % spec.patch:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} {side} is not a multiple of the patch, {spec.patch}"
+            )
+    return spec
+
+
+def _scratch_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
+    import timm
+
+    arch = str(config.arch)
+    model = arch if timm.is_model(arch) else f"{arch}_224"
+    options = {"img_size": config.size, **_options(config.arch_options)}
+    draft = BackboneSpec(
+        arch, model, roles, 1, 0, "zarrloc pretrain", default_channels="natural", options=options
+    )
+    with torch.device("meta"):
+        vit = Backbone(draft).vit
+    return replace(draft, patch=vit.patch_embed.patch_size[0], features=vit.num_features)
+
+
+def _options(pairs: tuple[str, ...]) -> dict[str, int | float]:
+    options: dict[str, int | float] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        try:
+            options[name.strip()] = float(value) if "." in value else int(value)
+        except ValueError:
+            raise ConfigError(
+                f"--arch-options {pair!r}: expected NAME=NUMBER, such as depth=4"
+            ) from None
+    return options
+
+
+def start_channels(
+    config: PretrainConfig, spec: BackboneSpec, roles: tuple[str, ...]
+) -> ChannelMap:
+    """Which of the store's channels goes into which input."""
+    return resolve(config.channels, spec.roles, roles, spec.default_channels)
+
+
+def start_backbones(config: PretrainConfig, spec: BackboneSpec) -> tuple[Backbone, Backbone, str]:
+    """Student (with stochastic depth) and teacher of the same weights, and these weights' hash."""
+    teacher = Backbone(spec)
+    if config.start == "scratch":
+        fill(teacher.vit, random_state(teacher.vit, config.seed), "a fresh start")
+        origin = f"random:{config.seed}"
+    else:
+        loaded = backbones.load(config.start, config.weights)
+        fill(teacher.vit, loaded.vit.state_dict(), config.start)
+        origin = loaded.weights_hash
+    deep = {**spec.options, "drop_path_rate": config.drop_path}
+    student = Backbone(replace(spec, options=deep))
+    fill(student.vit, teacher.vit.state_dict(), config.start)
+    return student, teacher, origin

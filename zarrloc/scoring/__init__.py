@@ -1,0 +1,1 @@
+"""Heads, nearest neighbours, splits, metrics and baselines: arrays in, scores out."""

@@ -1,0 +1,263 @@
+"""Classification heads: all folds trained at once as one batched model (paper, section 2.6.1).
+
+Every weight carries the fold as its first axis and every fold has its own random streams, so a
+fold's result is what training it alone gives.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zarrloc.config.train import HeadConfig
+from zarrloc.errors import ConfigError
+from zarrloc.scoring.metrics import Truth
+
+Array32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trained heads, stacked: each field's first axis is the fold.
+
+    `mean`, `scale` `(fold, f)` standardise the features; layer i is `weights[i]`
+    `(fold, in, out)` and `biases[i]` `(fold, out)`, with ReLU between layers. All float32.
+    """
+
+    mean: Array32
+    scale: Array32
+    weights: tuple[Array32, ...]
+    biases: tuple[Array32, ...]
+
+    def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
+        """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
+        layers = [
+            tuple(torch.from_numpy(part).to(device) for part in layer)
+            for layer in zip(self.weights, self.biases, strict=True)
+        ]
+        mean, scale = (
+            torch.from_numpy(part).to(device)[:, None] for part in (self.mean, self.scale)
+        )
+        out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
+        for start in range(0, len(features), block):
+            x = torch.from_numpy(features[start : start + block]).to(device)
+            h = (x - mean) / scale
+            for index, (weight, bias) in enumerate(layers):
+                h = torch.baddbmm(bias[:, None], h.relu() if index else h, weight)
+            out[:, start : start + block] = h.sigmoid().cpu().numpy()
+        return out
+
+    def arrays(self) -> dict[str, Array32]:
+        """All arrays by name, as stored and exported: `mean`, `scale`, `weight_0`, `bias_0`..."""
+        weights = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
+        biases = {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
+        return {"mean": self.mean, "scale": self.scale, **weights, **biases}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, Array32]) -> "Heads":
+        """The inverse of `arrays`."""
+        depth = range((len(arrays) - 2) // 2)
+        return cls(
+            arrays["mean"],
+            arrays["scale"],
+            tuple(arrays[f"weight_{i}"] for i in depth),
+            tuple(arrays[f"bias_{i}"] for i in depth),
+        )
+
+
+def device_of(name: str) -> str:
+    """The torch device of a setting: `auto` is a GPU where there is one."""
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision_of(name: str, device: str) -> str:
+    """The arithmetic of a setting: `auto` is bf16 where the device multiplies it natively."""
+    if name != "auto":
+        return name
+    if device.startswith("cuda"):
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    able = torch.cpu.get_capabilities()
+    return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
+
+
+def rarest_label_weights(truth: Truth, train: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Sampling weights float64 `(fold, n)`: 1 / the frequency of a row's rarest positive label.
+
+    Frequencies are counted in the fold's own training rows, `train` bool `(fold, n)`. Rows
+    outside it, and rows without any positive label, weigh 0.
+    """
+    frequency = train.astype(np.float64) @ truth.positive
+    held = np.where(truth.positive[None], frequency[:, None], np.inf)
+    return np.where(train, 1 / np.maximum(held.min(axis=2), 1), 0)
+
+
+def train_heads(
+    features: Array32,
+    truth: Truth,
+    train: npt.NDArray[np.bool_],
+    config: HeadConfig,
+    *,
+    streams: Sequence[int] | None = None,
+    draws: int | None = None,
+    device: str = "cpu",
+) -> Heads:
+    """Train one head per fold, all at once.
+
+    Args:
+        features: float32 `(n, f)`, finite.
+        truth: `(n, label)`; what is not known is left out of the loss.
+        train: bool `(fold, n)`, each fold's training rows.
+        config: the head and its optimisation.
+        streams: number of each fold's random streams; default 0, 1, 2...
+        draws: rows drawn an epoch, the same for every fold; default the folds' mean number.
+        device: torch device.
+
+    Raises:
+        ConfigError: a fold has no labelled training row.
+    """
+    weight = rarest_label_weights(truth, train)
+    if not (weight.sum(axis=1) > 0).all():
+        empty = np.flatnonzero(weight.sum(axis=1) == 0).tolist()
+        raise ConfigError(f"fold {empty} has no labelled row to train on; check split and labels")
+    draws = draws or round(float((weight > 0).sum(axis=1).mean()))
+    steps = -(-draws // config.batch)
+    batch = -(-draws // steps)
+    streams = range(len(train)) if streams is None else streams
+    generators = [_generator("cpu", config.seed, stream, 0) for stream in streams]
+    noise = [_generator(device, config.seed, stream, 1) for stream in streams]
+
+    x = torch.from_numpy(features).to(device)
+    y = torch.from_numpy(truth.positive).to(device, torch.float32)
+    known = torch.from_numpy(truth.known).to(device, torch.float32)
+    mean, scale = standardisation(features, train)
+    factor = torch.from_numpy(1 / scale).to(device)[:, None]
+    shift = torch.from_numpy(-mean / scale).to(device)[:, None]
+
+    widths = (features.shape[1], *config.hidden, truth.positive.shape[1])
+    layers = [
+        tuple(part.to(device).requires_grad_() for part in _linear(fan_in, fan_out, generators))
+        for fan_in, fan_out in pairwise(widths)
+    ]
+    parameters = [part for layer in layers for part in layer]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+    fast = precision_of(config.precision, device) == "bf16"
+
+    for order in _epochs(weight, steps * batch, config, generators):
+        for index in torch.split(order.to(device), batch, dim=1):  # (fold, batch)
+            h = torch.addcmul(shift, x[index], factor)  # (fold, batch, f)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast):
+                for weights, bias in layers[:-1]:
+                    z = torch.baddbmm(bias, h, weights)
+                    h = _dropped_relu(z, config.dropout, noise)
+                logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
+            loss = _loss(logits.float(), y[index], known[index])
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+        schedule.step()
+    return Heads(
+        mean,
+        scale,
+        tuple(w.detach().cpu().numpy() for w, _ in layers),
+        tuple(b.detach().cpu().numpy()[:, 0] for _, b in layers),
+    )
+
+
+def standardisation(features: Array32, train: npt.NDArray[np.bool_]) -> tuple[Array32, Array32]:
+    """Mean and population sd of each fold's training rows, float32 `(fold, f)`; an sd of 0 is 1."""
+    mean = np.stack([features[rows].mean(axis=0, dtype=np.float64) for rows in train])
+    scale = np.stack([features[rows].std(axis=0, dtype=np.float64) for rows in train])
+    return mean.astype(np.float32), np.where(scale > 0, scale, 1).astype(np.float32)
+
+
+def _generator(device: str, *key: int) -> torch.Generator:
+    """A stream of its own for each key: neighbouring seeds, and equal ones twice, would not do."""
+    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+    return torch.Generator(device).manual_seed(seed)
+
+
+def _linear(
+    fan_in: int, fan_out: int, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """`(fold, in, out)` and `(fold, 1, out)`, initialised as torch.nn.Linear is."""
+    bound = fan_in**-0.5
+    drawn = [
+        torch.empty(fan_in + 1, fan_out).uniform_(-bound, bound, generator=generator)
+        for generator in generators
+    ]
+    both = torch.stack(drawn)
+    return both[:, :-1].contiguous(), both[:, -1:].contiguous()
+
+
+def _epochs(
+    weight: npt.NDArray[np.float64],
+    draws: int,
+    config: HeadConfig,
+    generators: Sequence[torch.Generator],
+) -> Iterator[Tensor]:
+    """The rows of each epoch, int64 `(fold, draws)`: balanced, with replacement."""
+
+    def drawn() -> Tensor:
+        pairs = zip(torch.from_numpy(weight), generators, strict=True)
+        return torch.stack([w.multinomial(draws, replacement=True, generator=g) for w, g in pairs])
+
+    sample = drawn()
+    for _ in range(config.epochs):
+        if config.resample == "once":
+            shuffle = [torch.randperm(draws, generator=g) for g in generators]
+            yield sample.gather(1, torch.stack(shuffle))
+        else:
+            yield sample
+            sample = drawn()
+
+
+def _keep(shape: torch.Size, p: float, noise: Sequence[torch.Generator]) -> Tensor:
+    """Which units stay, bool `shape`, one stream a fold.
+
+    One random byte a unit, eight to a draw: drawing a float a unit cost as much as the layers'
+    products. So `p` acts in steps of 1/256.
+    """
+    words = -(-shape[1:].numel() // 8)
+    device = noise[0].device
+    drawn = torch.empty(len(noise), words, dtype=torch.int64, device=device)
+    for row, generator in zip(drawn, noise, strict=True):
+        row.random_(-(2**63), None, generator=generator)
+    return drawn.view(torch.uint8)[:, : shape[1:].numel()].view(shape) >= round(p * 256)
+
+
+class _DroppedReLU(torch.autograd.Function):
+    """ReLU and inverted dropout in one, in place: 0 where negative or dropped, both ways."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, p: float, noise: Sequence[torch.Generator]) -> Tensor:
+        ctx.gain = 256 / (256 - round(p * 256))
+        h = z.relu_().mul_(_keep(z.shape, p, noise)).mul_(ctx.gain)
+        ctx.mark_dirty(h)
+        ctx.save_for_backward(h)
+        return h
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (h,) = ctx.saved_tensors
+        return torch.ops.aten.threshold_backward(grads[0], h, 0).mul_(ctx.gain), None, None
+
+
+def _dropped_relu(z: Tensor, p: float, noise: Sequence[torch.Generator]) -> Tensor:
+    out: Tensor = _DroppedReLU.apply(z, p, noise)  # type: ignore[no-untyped-call]
+    return out
+
+
+def _loss(logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
+    """Mean binary cross-entropy over what is known, summed over folds (they share nothing)."""
+    each = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, y, weight=known, reduction="none"
+    )
+    return (each.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()

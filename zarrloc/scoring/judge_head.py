@@ -1,0 +1,92 @@
+"""A stored head's scores, beside a linear probe's and the baselines'."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.config.evaluate import EvaluateConfig
+from zarrloc.errors import ConfigError
+from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
+from zarrloc.groups.heads import StoredHead, read_head
+from zarrloc.scoring.baseline_features import baseline_features
+from zarrloc.scoring.baselines import permuted, siblings_in_training
+from zarrloc.scoring.evaluation import score_folds, training_rows
+from zarrloc.scoring.heads import device_of
+from zarrloc.scoring.metrics import Truth, truth_of
+from zarrloc.scoring.probe import train_probe
+from zarrloc.scoring.splits import leakage_of
+from zarrloc.store.location import Location
+
+Array32 = npt.NDArray[np.float32]
+
+
+def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Score the head called `name`; what `evaluate` returns."""
+    device = device_of(config.device)
+    head = read_head(location, name)
+    trained = head.stage.config
+    samples = read_samples(location, trained["embedding"])
+    head.check_embedding(samples.stage.config, samples.group)
+    _check_same_rows(head, samples)
+    truth = truth_of(samples.grade, trained["weak"])
+    rows = samples.finite & truth.labelled
+    truth, fold, protein = truth[rows], head.row_fold[rows], samples.protein[rows]
+    train = training_rows(fold, len(head.heads.mean))
+
+    def judge(answers: Truth, probability: Array32) -> dict[str, Any]:
+        return score_folds(
+            answers, probability, fold, protein, samples.labels,
+            tuned=config.threshold == "tuned", bootstrap=config.bootstrap, seed=config.seed,
+        )  # fmt: skip
+
+    def probe(answers: Truth, features: Array32) -> dict[str, Any]:
+        heads = train_probe(features, answers, train, device=device)
+        return judge(answers, heads.probability(features, device))
+
+    features = samples.features[rows]
+    result = {
+        "head": name,
+        "embedding": trained["embedding"],
+        "split": trained["split"],
+        "weak": trained["weak"],
+        "threshold": config.threshold,
+        "sibling_share": leakage_of(fold, truth.positive, protein, samples.labels).sibling_share,
+        **judge(truth, head.heads.probability(features, device)),
+        "notes": notes_on(samples),
+    }
+    if config.probe:
+        result["probe"] = probe(truth, features)
+    if config.baselines:
+        shuffled = permuted(truth, config.seed)
+        found = {
+            "permuted labels": probe(shuffled, features),
+            "sibling look-up": judge(truth, siblings_in_training(truth, protein, train)),
+            **{
+                title: probe(truth, statistics[rows])
+                for title, statistics in baseline_features(location, samples).items()
+            },
+        }
+        result["baselines"] = {title: _overall(scores) for title, scores in found.items()}
+    return result
+
+
+def _overall(scores: dict[str, Any]) -> dict[str, Any]:
+    return {part: scores[part] for part in ("test", "validation", "pooled")}
+
+
+def _check_same_rows(head: StoredHead, samples: Samples) -> None:
+    """Refuse to score a head on rows or labels that are not those it was trained among."""
+    need_labels(samples)
+    changes = []
+    if head.stage.inputs[samples.group] != samples.stage.fingerprint:
+        changes.append("the embedding was made anew from other inputs")
+    if len(head.row_fold) != len(samples.features):
+        changes.append(f"{len(head.row_fold)} rows then, {len(samples.features)} now")
+    if samples.labels != head.labels:
+        changes.append(f"labels {', '.join(head.labels)} then, {', '.join(samples.labels)} now")
+    if changes:
+        raise ConfigError(
+            f"'{samples.group}' is not what '{head.path}' was trained on "
+            f"({'; '.join(changes)}); train again with --overwrite"
+        )

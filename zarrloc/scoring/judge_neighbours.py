@@ -1,0 +1,136 @@
+"""Leave-one-out nearest neighbours of an embedding, beside the baselines (paper, section 2.6.2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc.config.evaluate import EvaluateConfig
+from zarrloc.errors import ConfigError
+from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
+from zarrloc.scoring.baseline_features import baseline_features
+from zarrloc.scoring.baselines import permuted, siblings_elsewhere
+from zarrloc.scoring.evaluation import from_one_group, score_votes
+from zarrloc.scoring.heads import device_of, standardisation
+from zarrloc.scoring.knn import Neighbours, neighbours
+from zarrloc.scoring.metrics import Truth, score, truth_of
+from zarrloc.store.location import Location
+from zarrloc.store.template import need, read_column
+
+Array32 = npt.NDArray[np.float32]
+
+
+def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Score the votes of every row's nearest others, for every k; what `evaluate` returns."""
+    samples = read_samples(location, name)
+    need_labels(samples)
+    field_truth = truth_of(samples.grade, config.weak)
+    if config.labels == "expert":
+        truth, usable = _expert(location, samples)
+        notes = [f"{int(usable.sum())} cells that an expert ticked whole and confirmed"]
+    else:
+        truth, usable, notes = field_truth, field_truth.labelled, notes_on(samples)
+    rows = samples.finite & usable
+    if rows.sum() < 2:
+        raise ConfigError(
+            f"{int(rows.sum())} rows of '{samples.group}' have an embedding and a label; "
+            "neighbours need two"
+        )
+    truth, field_truth = truth[rows], field_truth[rows]
+    fov, protein, labels = samples.fov[rows], samples.protein[rows], samples.labels
+    groups = {"fov": fov, "protein": protein} if samples.level == "cell" else {"protein": protein}
+    chosen = config.exclude_same
+    if chosen != "none" and chosen not in groups:
+        chosen = "none"
+        notes.append("--exclude-same fov leaves nobody out: the rows are whole fields")
+
+    def votes_on(answers: Truth, found: Neighbours, bootstrap: int = 0) -> dict[str, Any]:
+        return score_votes(
+            found, answers, protein, labels,
+            ks=config.knn, temperature=config.temperature, norm=config.vote_norm,
+            bootstrap=bootstrap, seed=config.seed,
+        )  # fmt: skip
+
+    def search(features: Array32) -> dict[str, Neighbours]:
+        found = neighbours(
+            features, max(config.knn), list(groups.values()), device_of(config.device)
+        )
+        return dict(zip(("none", *groups), found, strict=True))
+
+    found = search(samples.features[rows])
+    table = votes_on(truth, found[chosen], config.bootstrap)
+    for title, others in found.items():
+        for k, scores in votes_on(truth, others).items():
+            table[k].setdefault("macro_f1_excluding", {})[title] = scores["macro_f1"]
+    if config.labels == "expert":
+        for k, scores in votes_on(field_truth, found[chosen]).items():
+            table[k]["macro_f1_weak_labels"] = scores["macro_f1"]
+    notes += _notes(found[chosen], truth, groups, labels, chosen)
+    result = {
+        "embedding": name,
+        "labels": config.labels,
+        "weak": config.weak,
+        "vote_norm": config.vote_norm,
+        "threshold": "0.5",
+        "exclude_same": chosen,
+        "rows": int(rows.sum()),
+        "knn": table,
+        "notes": notes,
+    }
+    if config.baselines:
+        seen = siblings_elsewhere(truth, protein, fov)
+        look_up = score(truth, seen, seen >= 0.5, labels).as_dict()
+        result["baselines"] = {
+            "permuted labels": votes_on(permuted(truth, config.seed), found[chosen]),
+            "sibling look-up": {str(k): look_up for k in config.knn},
+        } | {
+            title: votes_on(truth, search(_standardised(statistics[rows]))[chosen])
+            for title, statistics in baseline_features(location, samples).items()
+        }
+    return result
+
+
+def _notes(
+    found: Neighbours,
+    truth: Truth,
+    groups: Mapping[str, npt.NDArray[Any]],
+    labels: tuple[str, ...],
+    chosen: str,
+) -> list[str]:
+    notes = []
+    if found.short:
+        notes.append(
+            f"{found.short} rows have fewer than {found.index.shape[1]} neighbours to ask; "
+            "those they have voted"
+        )
+    if chosen != "none" and (alone := from_one_group(truth, groups[chosen], labels)):
+        notes.append(
+            f"labels whose rows all come from one {chosen}, so that nobody can vote for them: "
+            f"{', '.join(alone)}"
+        )
+    return notes
+
+
+def _expert(location: Location, samples: Samples) -> tuple[Truth, npt.NDArray[np.bool_]]:
+    """An expert's answers `(cell, label)` in the samples' vocabulary, and which cells count."""
+    if samples.cells is None:
+        raise ConfigError(f"--labels expert is for cells; '{samples.group}' is of whole fields")
+    table = need(location, samples.cells, "segment STORE")
+    if "expert_grade" not in table:
+        raise ConfigError(
+            f"'{samples.cells}' has no expert labels; bring them in with `zarrloc label`"
+        )
+    ticked = read_column(table, "expert_whole") & read_column(table, "expert_confirmed")
+    known = list(map(str, read_column(table, "label")))
+    grade = np.zeros((len(ticked), len(samples.labels)), np.uint8)
+    for column, label in enumerate(samples.labels):
+        if label in known:
+            grade[:, column] = read_column(table, "expert_grade")[:, known.index(label)]
+    return truth_of(grade), ticked & (grade > 0).any(axis=1)
+
+
+def _standardised(statistics: Array32) -> Array32:
+    """Columns of mean 0 and sd 1, so that the cosine sees more than the overall brightness."""
+    (mean,), (scale,) = standardisation(statistics, np.ones((1, len(statistics)), bool))
+    return np.asarray((statistics - mean) / scale)

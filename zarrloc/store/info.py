@@ -1,0 +1,110 @@
+"""Info: what a store holds, how far its stages are, what failed. Plain values, ready for JSON."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from zarrloc.store.location import Location
+from zarrloc.store.lock import live_holder
+from zarrloc.store.template import PENDING, check_store, groups, need, read_column, root_attrs
+
+
+def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
+    """Describe a store; with `errors`, name every row that failed and why.
+
+    Raises `StoreError` where there is none, or one of a newer format.
+    """
+    location = Location.of(store)
+    check_store(location)
+    found = {path: _describe(location, path, errors) for path in groups(location)}
+    return {"store": location.uri, "format": root_attrs(location)["format"], "groups": found}
+
+
+def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
+    group = need(location, path, "ingest")
+    attrs: dict[str, Any] = dict(group.attrs)
+    stage = attrs.get("zarrloc", {})
+    arrays = {
+        name: {
+            "dims": list(array.metadata.dimension_names or ()),  # type: ignore[union-attr]
+            "shape": list(array.shape),
+            "dtype": "string" if array.dtype.kind == "T" else array.dtype.name,
+        }
+        for name, array in sorted(group.arrays())
+    }
+    described: dict[str, Any] = {
+        "stage": stage.get("stage"),
+        "config": stage.get("config", {}),
+        "fingerprint": stage.get("fingerprint"),
+        "execution": stage.get("execution", {}),
+        "versions": stage.get("versions", {}),
+        "arrays": arrays,
+    }
+    for name in ("pixel_size_um", "shard_fovs", "block_cells"):
+        if name in attrs:
+            described[name] = attrs[name]
+    if "channel" in group:
+        described["channels"] = list(map(str, read_column(group, "channel")))
+    if "label" in group:
+        described["labels"] = list(map(str, read_column(group, "label")))
+    if "block_output" in group:
+        output = read_column(group, "block_output")
+        described["blocks"] = {"total": len(output), "done": int((output != 0).sum())}
+        described["bytes"] = int(read_column(group, "block_bytes").sum())
+    if "error" in group:
+        described["rows"] = _rows(group, errors)
+    who = live_holder(location, path)
+    if who is not None:
+        described["held_by"] = str(who)
+    return described
+
+
+def _rows(group: zarr.Group, errors: bool) -> dict[str, Any]:
+    error = read_column(group, "error")
+    pending, failed = error == PENDING, (error != "") & (error != PENDING)
+    rows: dict[str, Any] = {
+        "total": len(error),
+        "failed": int(failed.sum()),
+        "pending": int(pending.sum()),
+    }
+    if errors:
+        names = read_column(group, "fov") if "fov" in group else np.arange(len(error))
+        rows["errors"] = [
+            {"row": int(row), "fov": str(names[row]), "error": str(error[row])}
+            for row in np.flatnonzero(failed)
+        ]
+    return rows
+
+
+def lines(described: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    text = [f"{described['store']} (format {described['format']})"]
+    for path, group in described["groups"].items():
+        grid = [
+            f"{name} ({', '.join(f'{d} {n}' for d, n in zip(a['dims'], a['shape'], strict=True))})"
+            for name, a in group["arrays"].items()
+            if name in ("image", "mask", "embedding", "probability", "fold", "grade")
+        ]
+        text.append(f"{path}: {'; '.join(grid)}")
+        if "blocks" in group:
+            text.append(
+                f"  {group['blocks']['done']} of {group['blocks']['total']} blocks done, "
+                f"{group['bytes'] / 1e6:.1f} MB stored"
+            )
+        if "rows" in group and (group["rows"]["failed"] or group["rows"]["pending"]):
+            text.append(
+                f"  {group['rows']['failed']} rows failed, {group['rows']['pending']} pending"
+            )
+        text += [f"    {e['fov']}: {e['error']}" for e in group.get("rows", {}).get("errors", ())]
+        settings = ", ".join(
+            f"{k} {v}"
+            for k, v in group["config"].items()
+            if v not in (None, "") and not isinstance(v, Mapping)
+        )
+        text.append(f"  {settings}")
+        if "held_by" in group:
+            text.append(f"  being written by {group['held_by']}")
+    return text

@@ -1,0 +1,113 @@
+"""Embedding cells: one feature vector a cell, its crop cut from image and mask on the device.
+
+A block is a run of cells of the table. Each field it touches is read once and decoded once; crops
+exist only in a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zarrloc.engine.block import Block, Output
+from zarrloc.groups import crops
+from zarrloc.groups.crops import CropSpec
+from zarrloc.groups.segmentations import FieldRun, read_fields
+from zarrloc.models.forward import Forward, gathered, inference, rows_of
+from zarrloc.store.location import Location, StoreClock
+from zarrloc.store.template import read_column
+
+TABLE = ("fov_index", "mask_label", "centroid_y", "centroid_x", "keep")
+
+
+@dataclass(frozen=True)
+class EmbedCells:
+    """The stage's work on one block of `cells/<cells>`."""
+
+    location: Location
+    group: str
+    cells: str
+    forward: Forward
+    spec: CropSpec
+    over_mask: bool
+    """Normalise over the cell's own pixels, not the whole crop."""
+    all_cells: bool
+    precision: str
+    array: str | None = "embedding"
+    on_device: bool = True
+
+    def settle(self) -> dict[str, Any]:
+        """How this worker executes it."""
+        return self.forward.settle(self.spec.size, self.spec.size, "float32", self.precision)
+
+    def settled(self, execution: dict[str, Any]) -> Self:
+        """The stage with its execution fixed."""
+        return replace(self, forward=replace(self.forward, execution=execution))
+
+    def open(self) -> None:
+        """Load the backbone."""
+        _ = self.forward.backbone
+
+    def read(self, block: Block, clock: StoreClock) -> Any:
+        """The block's rows of the table, and the fields they lie in."""
+        table = self.location.group(f"cells/{self.cells}", mode="r")
+        columns = {name: read_column(table, name, block.stop, block.start) for name in TABLE}
+        wanted = columns["keep"] | self.all_cells
+        for row in block.skip:
+            wanted[row - block.start] = False
+        runs = read_fields(
+            self.location, self.cells, np.unique(columns["fov_index"][wanted]), clock
+        )
+        return columns, wanted, list(runs)
+
+    def device(self, data: Any) -> Any:
+        """Features of the wanted cells."""
+        columns, wanted, runs = data
+        with inference(self.forward.execution["threads"]):
+            found = self.forward.fitting(
+                lambda batch: self._batches(columns, np.flatnonzero(wanted), runs, batch)
+            )
+        return found, wanted
+
+    def finish(self, block: Block, state: Any) -> Output:
+        """The block's rows: NaN where a cell was not wanted, which is no failure."""
+        (some, most), wanted = state
+        features = np.full((len(block), self.forward.width), np.nan, np.float32)
+        largest = np.zeros(len(block), np.float32)
+        features[wanted], largest[wanted] = some, most
+        error = np.array([block.skip.get(row, "") for row in block.rows], np.dtypes.StringDType())
+        return rows_of(features, largest, error, ~wanted)
+
+    def _batches(
+        self,
+        columns: dict[str, npt.NDArray[Any]],
+        rows: npt.NDArray[np.intp],
+        runs: Sequence[FieldRun],
+        batch: int,
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        if not len(rows):
+            return np.zeros((0, self.forward.width), np.float32), np.zeros(0, np.float32)
+        device = self.forward.execution["device"]
+        field_of = {fov: run for run in runs for fov in run.fovs}
+
+        def on_device(fov: int) -> crops.Field:
+            parts = field_of[fov].field(fov)
+            return crops.Field(*(torch.from_numpy(part).to(device) for part in parts))
+
+        centroids = np.stack([columns["centroid_y"][rows], columns["centroid_x"][rows]], axis=1)
+        stream = crops.batches(
+            columns["fov_index"][rows],
+            columns["mask_label"][rows],
+            centroids,
+            on_device,
+            self.spec,
+            batch,
+        )
+        return gathered([self.forward(self._normalised(one)) for one in stream])
+
+    def _normalised(self, batch: crops.Batch) -> Tensor:
+        return crops.z_score(batch.pixels, batch.inside) if self.over_mask else batch.pixels
