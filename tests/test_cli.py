@@ -10,7 +10,7 @@ import pytest
 from zarrloc_cli import main as cli
 from zarrloc_cli.options import config_options, split
 
-from tests.images import write_opencell
+from tests.image_files import write_opencell
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.images import opencell_name, pixels, write, write_label_tables, write_opencell
+from tests.image_files import opencell_name, pixels, write, write_label_tables, write_opencell
 from tests.objects import assert_nothing_but_zarr, assert_same, chunk_objects, opened
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig

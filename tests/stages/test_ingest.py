@@ -13,7 +13,7 @@ import tifffile
 import zarr
 from zarrloc_cli.main import main
 
-from tests.images import (
+from tests.image_files import (
     opencell_name,
     pixels,
     write,

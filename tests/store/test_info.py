@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.toys import GROUP, run_toy
-from tests.images import opencell_name, write_opencell
+from tests.image_files import opencell_name, write_opencell
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.errors import StoreError

@@ -8,7 +8,7 @@ import xarray as xr
 import zarr
 
 from tests.engine.toys import GROUP, run_toy
-from tests.images import write_label_tables, write_opencell
+from tests.image_files import write_label_tables, write_opencell
 from tests.objects import assert_nothing_but_zarr, opened
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
