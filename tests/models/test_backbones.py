@@ -169,7 +169,7 @@ def test_a_spec_says_what_timm_builds(name: str) -> None:
 def test_listing_imports_no_torch() -> None:
     script = """
 import json, sys
-from zarrloc import backbones, channels
+from zarrloc.models import backbones, channels
 channels.resolve(None, backbones.HPA, ("nucleus", "protein"), "natural")
 print(json.dumps([name for name in ("torch", "timm", "numpy") if name in sys.modules]))
 """

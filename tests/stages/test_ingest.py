@@ -442,7 +442,7 @@ KILLED = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from zarrloc import tiff
+from zarrloc.images import tiff
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import ledger
