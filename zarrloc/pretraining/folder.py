@@ -1,6 +1,7 @@
 """The folder of a run: what may be taken for one, and what of it belongs to the run."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def check(out: Path, store: Location, *, overwrite: bool, inputs: tuple[str | No
     ConfigError, StoreError
         Nothing was changed.
     """
-    if "://" in str(out):
+    if re.match(r"\w+:/", str(out)):  # Path has made one slash of two
         raise ConfigError(f"--out {out}: a run is written to a local folder, not to a URL")
     whole, path = out.resolve(), store.path
     if path is not None and (whole.is_relative_to(path) or path.is_relative_to(whole)):
