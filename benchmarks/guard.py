@@ -1,16 +1,16 @@
 """Does the guard of `zarrloc pretrain` see a collapse, and does it leave learning runs alone?
 
-    python benchmarks/guard.py [--seeds 2] [--steps 400] [--threads 1]
+    python benchmarks/guard.py [--seeds 2] [--steps 200] [--threads 1]
 
 A tiny ViT is trained on simulated cells of eight plainly different patterns, with settings that
-learn and with settings that provoke a collapse. `probe` and `kNN` are macro-F1 of the teacher's
-embedding over proteins that the probe did not see; what happened is judged by the spread of the
-embedding alone, as the guard does, and `said` tells at which checks it spoke.
+learn, that learn nothing, and that undo what random weights knew. `probe` and `kNN` are macro-F1
+of the teacher's embedding on proteins that were not trained on; the guard sees no label for its
+verdict.
 
 | what | expected |
 |---|---|
-| checks of learning runs called a collapse | 0 |
-| collapsed runs that are named by their end | all |
+| checks of runs that do not collapse, called a collapse | 0 |
+| collapsed runs that are called so by their end | all |
 """
 
 import argparse
@@ -26,7 +26,7 @@ from scipy import ndimage
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.pretraining.data import Arrays
 from zarrloc.pretraining.estimate import Plan
-from zarrloc.pretraining.guard import Guard, Health, collapse, whole_images, worse
+from zarrloc.pretraining.guard import Guard, Health, collapse, whole_images
 from zarrloc.pretraining.inputs import Inputs, affine_of
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.loop import State, train
@@ -54,22 +54,19 @@ SETTINGS: dict[str, Any] = {
     "jitter": 0.3,
     "device": "cpu",
 }
+PAPER_HEAD = {"prototypes": 8192, "head_hidden": 2048, "bottleneck": 256}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "as the benchmark of accuracy": ("learns", {}),
     "as the demo": ("learns", {"learning_rate": 1.6e-2, "momentum": 0.96}),
-    "4,096 prototypes": ("learns", {"prototypes": 4096}),
     "the paper's rates": ("learns", {"learning_rate": 5e-4, "momentum": 0.996}),
+    "the paper's head, an eighth": ("learns", PAPER_HEAD),
+    "no centring": ("stalls", {"center_momentum": 1.0}),
+    "no centring, sharper": ("stalls", {"center_momentum": 1.0, "teacher_temperature": 0.01}),
+    "soft teacher": ("stalls", {"teacher_temperature": 1.0}),
     "learning rate x 100": ("collapses", {"learning_rate": 0.6}),
     "learning rate x 1000": ("collapses", {"learning_rate": 6.0}),
-    "no centring": ("collapses", {"center_momentum": 1.0}),
-    "no centring, sharper teacher": (
-        "collapses",
-        {"center_momentum": 1.0, "teacher_temperature": 0.01},
-    ),
-    "soft teacher": ("collapses", {"teacher_temperature": 1.0}),
     "teacher is the student": ("collapses", {"momentum": 0.0, "learning_rate": 3e-2}),
 }
-Images = npt.NDArray[np.uint16]
 
 
 def cell(kind: int, bright: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
@@ -140,11 +137,9 @@ def follow(changes: dict[str, Any], steps: int, seed: int) -> list[dict[str, Any
         now = guard.check(state.teacher, state.center, state.step)
         with torch.no_grad():
             features = state.teacher.backbone(inputs.passes(images.float())[0]).numpy()
-        row = {**now.as_dict(), "probe": probe_f1(features, grade, protein), "said": []}
-        if rows:
-            start = Health(**{key: rows[0][key] for key in now.as_dict()})
-            said = {"collapse": collapse(start, now), "worse": worse(start, now)}
-            row["said"] = [name for name, text in said.items() if text]
+        start = Health(**{key: rows[0][key] for key in now.as_dict()}) if rows else now
+        found = collapse(start, now) is not None
+        row = {**now.as_dict(), "probe": probe_f1(features, grade, protein), "collapse": found}
         rows.append(row)
         return True
 
@@ -162,14 +157,14 @@ def main() -> None:
     """Run, print, save."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", help="one run, by its name")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/guard.json"))
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     found = []
-    print("| run | expected | probe | kNN | spread / start | information | said |")
+    print("| run | expected | probe | kNN | spread / start | least information | called so |")
     print("|---|---|---|---|---|---|---|")
     for name, (expected, changes) in RUNS.items():
         if given.only not in (None, name):
@@ -178,14 +173,14 @@ def main() -> None:
             rows = follow(changes, given.steps, seed)
             found.append({"run": name, "expected": expected, "seed": seed, "checks": rows})
             first, last = rows[0], rows[-1]
-            lowest = min(row["spread"] for row in rows[1:]) / first["spread"]
-            said = [f"{word} {row['step']}" for row in rows for word in row["said"]]
+            spread = [row["spread"] / first["spread"] for row in rows[1:]]
+            called = [row["step"] for row in rows if row["collapse"]]
             print(
                 f"| {name} | {expected} | {first['probe']:.2f} -> {last['probe']:.2f} | "
                 f"{first['knn_macro_f1']:.2f} -> {last['knn_macro_f1']:.2f} | "
-                f"{lowest:.3g} to {last['spread'] / first['spread']:.3g} | "
-                f"{min(row['information'] for row in rows):.3f} to {last['information']:.3f} | "
-                f"{', '.join(said)} |",
+                f"{min(spread):.2g}, at the end {spread[-1]:.2g} | "
+                f"{min(row['information'] for row in rows):.4f} | "
+                f"{f'from step {called[0]}' if called else 'never'} |",
                 flush=True,
             )
     if not given.only:

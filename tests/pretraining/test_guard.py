@@ -107,7 +107,7 @@ def test_an_even_output_of_a_learning_run_is_no_collapse() -> None:
     start = Health(0, 0.52, 0.06, 24.0, 0.52, 0.23)
     learning = Health(100, 0.66, 0.04, 8.0, 0.99, 0.04)
     assert collapse(start, learning) is None
-    assert collapse(start, dataclasses.replace(learning, spread=0.0022)) is not None
+    assert collapse(start, dataclasses.replace(learning, spread=0.0004)) is not None
     assert collapse(start, dataclasses.replace(learning, effective_rank=1.1)) is not None
 
 

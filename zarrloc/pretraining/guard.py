@@ -19,8 +19,9 @@ from zarrloc.scoring.metrics import counts, f1_of, macro, truth_of
 NEIGHBOURS = 20
 WORSE_BY = 0.01
 """Macro-F1 that may be lost to chance before a run counts as worse than its start."""
-LEAST_SPREAD = 0.1
-"""Of the start's. By benchmarks/guard.py, collapsed runs keep less and learning ones keep more."""
+LEAST_SPREAD = 0.01
+"""Of the start's: by benchmarks/guard.py, what lies between runs that lose what their start knew
+and all others."""
 LEAST_RANK = 2.0
 
 
@@ -40,7 +41,7 @@ class Health:
     information: float
     """Nats the output tells about the image: entropy of the mean output less the mean entropy.
 
-    Low for long in runs that go on to learn, so it says nothing of collapse by itself.
+    Near 0 for long in runs whose neighbours improve: by itself it says nothing of collapse.
     """
 
     def as_dict(self) -> dict[str, Any]:
