@@ -1,11 +1,17 @@
 """Who am I among how many: as torchrun and srun say it, or as started here."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from zarrloc.errors import ConfigError
-from zarrloc.pretraining.launch import World, detect, first_host, launch
+from zarrloc.errors import ClusterError, ConfigError
+from zarrloc.pretraining import launch as module
+from zarrloc.pretraining.launch import World, detect, first_host, launch, on_stop
 
 SRUN = {
     "SLURM_JOB_ID": "4711",
@@ -40,8 +46,16 @@ def _code(world: World, low: int) -> int:
     return low + world.rank
 
 
-def _fail(world: World) -> int:
-    raise ValueError(f"rank {world.rank} of {world.size} broke")
+def _fail(world: World, how: str) -> int:
+    if how == "refused" and world.rank == 1:
+        raise ConfigError("--batch 7 does not fit")
+    if how == "killed" and world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "interrupted":
+        raise KeyboardInterrupt
+    if how == "broken":
+        raise ValueError(f"rank {world.rank} of {world.size} broke")
+    return 0
 
 
 def test_one_process_runs_here() -> None:
@@ -50,11 +64,118 @@ def test_one_process_runs_here() -> None:
     assert launch(_code, (3,), 0, "cpu") == 3
 
 
-def test_processes_are_started_and_their_failures_reported() -> None:
-    """The worst code comes back, and an error with its own text."""
+def test_processes_are_started_and_their_codes_come_back() -> None:
+    """The worst of them; a process that ends without one has not finished."""
     assert launch(_code, (0,), 2, "cpu") == 1
-    with pytest.raises(Exception, match="broke"):
-        launch(_fail, (), 2, "cpu")
+    assert launch(_fail, ("interrupted",), 2, "cpu") == 1
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ("broken", Exception, "broke"),
+        ("refused", ConfigError, "^--batch 7 does not fit$"),
+        ("killed", ClusterError, "process 1 of 2 died .SIGKILL: out of memory"),
+    ],
+)
+def test_failures_of_processes_are_told(how: str, error: type[Exception], message: str) -> None:
+    """What one refuses is refused in its own words; a death is no traceback of torch's."""
+    with pytest.raises(error, match=message):
+        launch(_fail, (how,), 2, "cpu")
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_interrupts(
+    number: signal.Signals, ignored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where SIGINT was ignored at the start; afterwards everything is as it was."""
+    monkeypatch.setattr(module, "SAME_REQUEST_S", 0.05)
+    before = signal.getsignal(signal.SIGINT)
+    inherited = signal.signal(signal.SIGINT, signal.SIG_IGN) if ignored else before
+    try:
+        asked: list[int] = []
+        with on_stop(lambda: asked.append(1)):
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # a launcher that passes on what the terminal sent too
+            time.sleep(0.1)
+            assert asked == [1]
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(number)
+        assert signal.getsignal(signal.SIGINT) == (signal.SIG_IGN if ignored else before)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+WAITING = """
+import sys, threading, time
+from pathlib import Path
+from zarrloc.pretraining.launch import launch, on_stop
+
+def work(world, folder):
+    stop = threading.Event()
+    with on_stop(stop.set, world.stops):
+        Path(folder, f"ready-{world.rank}").touch()
+        while not stop.is_set():
+            time.sleep(0.02)
+        if Path(folder, "stubborn").exists():
+            time.sleep(60)
+    Path(folder, f"saved-{world.rank}").touch()
+    return 1
+
+if __name__ == "__main__":
+    try:
+        sys.exit(launch(work, (sys.argv[1],), 2, "cpu"))
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stubborn", [False, True])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_terminals_interrupt_ends_all_processes_cleanly(
+    tmp_path: Path, ignored: bool, stubborn: bool
+) -> None:
+    """The first lets them save; the second ends them; neither prints a traceback."""
+    script = tmp_path / "script.py"
+    script.write_text(WAITING)
+    if stubborn:
+        (tmp_path / "stubborn").touch()
+    ignore = "trap '' INT; " if ignored else ""
+    process = subprocess.Popen(
+        ["sh", "-c", f'{ignore}exec "$0" "$@"', sys.executable, str(script), str(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    if stubborn:
+        time.sleep(module.SAME_REQUEST_S + 0.5)
+        os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert len(list(tmp_path.glob("saved-*"))) == (0 if stubborn else 2)
+
+
+@pytest.mark.slow
+def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) -> None:
+    """As if they were asked to stop."""
+    script = tmp_path / "script.py"
+    script.write_text(WAITING)
+    process = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("ready-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    while len(list(tmp_path.glob("saved-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(list(tmp_path.glob("saved-*"))) == 2
 
 
 def test_processes_beside_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ from zarrloc.errors import ChannelError, ConfigError, LockedError, StoreError, W
 from zarrloc.groups.embeddings import notes_on, read_samples
 from zarrloc.models import backbones
 from zarrloc.pixels import measure
-from zarrloc.pretraining.samples import open_data
+from zarrloc.pretraining.launch import World
+from zarrloc.pretraining.samples import cached, open_data
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import plan, pretrain
@@ -329,20 +332,191 @@ def test_killed_and_continued_is_undisturbed_to_the_last_digit(store: Path, tmp_
     assert first.weights_hash == second.weights_hash
 
 
-def test_sigterm_saves_and_ends(store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends(
+    store: Path, tmp_path: Path, number: signal.Signals, ignored: bool
+) -> None:
     """Exit code 1, a checkpoint of that very step, and the rest as if nothing had happened."""
     train(store, tmp_path / "whole")
 
     def say(text: str) -> None:
         if text.startswith("step 3/"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     out = tmp_path / "ended"
-    assert pretrain(store, out, config_of(), say=say) == 1
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        if ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        assert pretrain(store, out, config_of(), say=say) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-00000003.pt"]
     assert not (out / "backbone.json").exists()
     train(store, out)
     assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_second_interrupt_ends_at_once_in_one_line(store: Path, tmp_path: Path) -> None:
+    """Though the step has not ended; and the same command continues."""
+    file, out = tmp_path / "settings.yaml", tmp_path / "ended"
+    file.write_text(yaml.safe_dump(config_of(checkpoint_steps=2).model_dump(mode="json")))
+    code = "import time, click; plain = click.echo\n"
+    code += "def echo(text, **k): plain(text, **k); time.sleep(60 * text.startswith('step 3/'))\n"
+    code += "click.echo = echo\nfrom zarrloc_cli.main import main; main()"
+    words = [sys.executable, "-c", code, "pretrain", str(store), "--config", str(file)]
+    process = subprocess.Popen(
+        [*words, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("step 3/"):
+        assert process.poll() is None
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert len(said.strip().splitlines()) == 1
+    assert "the same command continues from here" in said
+    assert train(store, out, checkpoint_steps=2)[0] == "continuing from step 2 of 8"
+
+
+def test_only_a_runs_own_files_are_overwritten(store: Path, tmp_path: Path) -> None:
+    """The user's stay; a folder of other things, and the store itself, are refused."""
+    out, foreign = tmp_path / "ft", tmp_path / "thesis"
+    train(store, out)
+    foreign.mkdir()
+    for folder in (out, foreign):
+        (folder / "notes.txt").write_text("keep")
+    train_again = {"say": print, "overwrite": True}
+    assert pretrain(store, out, config_of(seed=1), **train_again) == 0
+    assert (out / "notes.txt").read_text() == "keep"
+    before = sorted(store.rglob("*"))
+    for where in (foreign, store, store / "ft", store.parent):
+        for options in ({"say": print}, train_again):
+            with pytest.raises((ConfigError, StoreError), match="--out"):
+                pretrain(store, where, config_of(seed=1), **options)
+    assert sorted(store.rglob("*")) == before
+    assert [path.name for path in foreign.iterdir()] == ["notes.txt"]
+    start = {"from": str(out), "arch": None, "arch_options": ()}
+    with pytest.raises(ConfigError, match="the run starts from"):
+        pretrain(store, out, config_of(**start), **train_again)
+
+
+def test_a_damaged_newest_checkpoint_costs_its_steps_only(store: Path, tmp_path: Path) -> None:
+    """The older one is continued from, to the last digit; if none is whole, nothing is lost."""
+    train(store, tmp_path / "whole")
+
+    def say(text: str) -> None:
+        if text.startswith("step 6/"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    out = tmp_path / "ended"
+    assert pretrain(store, out, config_of(checkpoint_steps=4), say=say) == 1
+    older, newest = sorted((out / "checkpoints").iterdir())
+    kept = older.read_bytes()
+    for path in (older, newest):
+        path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match="none of the 2 checkpoints"):
+        train(store, out)
+    assert sorted((out / "checkpoints").iterdir()) == [older, newest]
+    older.write_bytes(kept)
+    said = train(store, out)
+    assert "continuing from step-00000004.pt instead" in said[0]
+    assert losses(out) == losses(tmp_path / "whole")
+
+
+def test_a_collapse_ends_the_run_unless_told_to_go_on(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 3, no backbone; the same command does not train on; other settings start again."""
+    said: list[str] = []
+    out, wild = tmp_path / "ft", {"guard_epochs": 1, "steps": 12}
+    monkeypatch.setattr("zarrloc.pretraining.guard.LEAST_SPREAD", 1e9)
+    for _ in range(2):
+        assert pretrain(store, out, config_of(**wild), say=said.append) == 3
+        assert "training has collapsed; start again" in said[-1]
+    assert said[-2].startswith("continuing from step")
+    assert len(losses(out)) < 12
+    assert not (out / "backbone.json").exists()
+    assert pretrain(store, out, config_of(**wild, keep_going=True), say=said.append) == 0
+    lineage = json.loads((out / "backbone.json").read_text())["lineage"]
+    assert "COLLAPSE at step 12" in lineage["warnings"][0]
+    monkeypatch.undo()
+    assert pretrain(store, out, config_of(guard_epochs=1), overwrite=True, say=said.append) == 0
+
+
+@pytest.fixture(scope="module")
+def nameless(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[bool], Path]:
+    """The same fields under names that say nothing, with or without labels."""
+    folder = tmp_path_factory.mktemp("nameless")
+    (folder / "raw").mkdir()
+    rows = ["path,label"]
+    for fov, file in enumerate(sorted((store.parent / "raw").iterdir())):
+        shutil.copy(file, folder / "raw" / f"{fov:02d}.tif")
+        rows.append(f"{fov:02d}.tif,{('golgi', 'er')[fov // 2 % 2]}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+
+    def make(labelled: bool) -> Path:
+        path = folder / f"{labelled}.zarr"
+        channels = ("nucleus", "protein")
+        settings = IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063, channels=channels)
+        labels = folder / "labels.csv" if labelled else None
+        ingest(folder / "raw", path, settings, labels_csv=labels, run=SERIAL, quiet=True)
+        return path
+
+    return make
+
+
+def test_a_store_without_labels_trains(nameless: Callable[[bool], Path], tmp_path: Path) -> None:
+    """The guard says what it cannot measure, and watches the rest."""
+    said = train(nameless(False), tmp_path / "ft", guard_epochs=1)
+    assert any("cannot score neighbours, since the samples have no labels" in s for s in said)
+    assert "spread" in "".join(said)
+    assert not (tmp_path / "ft" / "best").exists()
+
+
+def test_fields_without_a_protein_are_scored_by_field(
+    nameless: Callable[[bool], Path], tmp_path: Path
+) -> None:
+    """One empty name for all would leave every neighbour out, and kNN at 0 for ever."""
+    path = nameless(True)
+    data = open_data(Location.of(path), config_of())
+    assert len(np.unique(data.protein)) == FIELDS
+    train(path, tmp_path / "ft", guard_epochs=1)
+    about = json.loads((tmp_path / "ft" / "backbone.json").read_text())
+    assert max(row["knn_macro_f1"] for row in about["lineage"]["guard"]) > 0
+    assert (tmp_path / "ft" / "best" / "backbone.json").exists()
+
+
+def test_two_runs_on_one_node_do_not_share_a_cache(store: Path) -> None:
+    """Another run that caches the same store meanwhile, in other windows, changes nothing."""
+    location = Location.of(store)
+
+    class Meanwhile(World):
+        def barrier(self) -> None:
+            cache(World(), crop_um=2.9)
+
+    def cache(world: World, **changes: Any) -> Any:
+        config = config_of(level="cell", cache="ram", **changes)
+        source = open_data(location, config).source
+        return source, cached(config, source, location, world, torch.device("cpu"))[0]
+
+    source, held = cache(Meanwhile(), crop_um=4.95)
+    rows = np.flatnonzero(source.shard == 0)
+    np.testing.assert_array_equal(held.load(rows), source.load(rows))
+
+
+def test_a_cache_that_does_not_fit_is_refused(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it is begun: a file map that outgrows its disk would kill the process."""
+    free = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("zarrloc.pretraining.samples.shutil.disk_usage", lambda path: free)
+    with pytest.raises(ConfigError, match=r"--cache ram needs .* GiB in .*TMPDIR"):
+        train(store, tmp_path / "ft", cache="ram")
 
 
 def test_one_run_at_a_time(store: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ class PretrainConfig(Config):
 
     RUN_ONLY: ClassVar[tuple[str, ...]] = (
         *("weights", "cache", "device", "processes", "accumulate"),
-        *("checkpoint_steps", "keep", "log_steps", "tensorboard"),
+        *("checkpoint_steps", "keep", "log_steps", "tensorboard", "keep_going"),
     )
     """How a run is carried out: may differ when it is resumed."""
 
@@ -79,6 +79,10 @@ class PretrainConfig(Config):
 
     guard_epochs: int = Field(5, ge=0, description="Check for collapse every N epochs; 0 never.")
     guard_samples: int = Field(2000, ge=2, description="Training samples the guard embeds.")
+
+    keep_going: bool = Field(
+        False, description="Train on after a collapse, which else ends the run with exit code 3."
+    )
 
     cache: Literal["none", "ram", "device"] = Field(
         "none", description="Keep pixels decoded: a memory-mapped file a node, or on the device."

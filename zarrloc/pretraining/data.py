@@ -11,7 +11,6 @@ import queue
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -30,6 +29,14 @@ class Source(Protocol):
     @property
     def roles(self) -> tuple[str, ...]:
         """The channels' roles."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, `(channel, y, x)`."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the stored values."""
 
     @property
     def shard(self) -> Rows:
@@ -106,6 +113,16 @@ class Arrays:
     extents: Rows
     decodes: int = 0
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, `(channel, y, x)`."""
+        return self.images.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.images.dtype
+
     def load(self, rows: Rows) -> Image:
         """Samples `rows` as `(n, channel, y, x)`."""
         return np.asarray(self.images[rows])
@@ -151,20 +168,13 @@ def pooled(source: Source, batches: list[Rows]) -> Iterator[Pixels]:
         yield pixels(np.stack([waiting.pop(row) for row in rows.tolist()]), source.extents[rows])
 
 
-def decode_all(source: Source, path: Path | None = None) -> Arrays:
-    """All samples, each shard decoded once: in memory, or in a file that processes can map."""
-    images: Image | None = None
+def decode_all(source: Source, images: Image | None = None) -> Arrays:
+    """All samples, each shard decoded once: into `images`, or into new memory."""
+    if images is None:
+        images = np.empty((len(source.shard), *source.shape), source.dtype)
     for shard in np.unique(source.shard):
         rows = np.flatnonzero(source.shard == shard)
-        part = source.load(rows)
-        if images is None:
-            shape = (len(source.shard), *part.shape[1:])
-            if path is None:
-                images = np.empty(shape, part.dtype)
-            else:
-                images = np.lib.format.open_memmap(path, "w+", part.dtype, shape)
-        images[rows] = part
-    assert images is not None
+        images[rows] = source.load(rows)
     return Arrays(images, source.roles, source.shard, source.extents)
 
 

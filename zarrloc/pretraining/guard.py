@@ -19,8 +19,10 @@ from zarrloc.scoring.metrics import counts, f1_of, macro, truth_of
 NEIGHBOURS = 20
 WORSE_BY = 0.01
 """Macro-F1 that may be lost to chance before a run counts as worse than its start."""
+LEAST_SPREAD = 0.01
+"""Of the start's: by benchmarks/guard.py, what lies between runs that lose what their start knew
+and all others."""
 LEAST_RANK = 2.0
-LEAST_INFORMATION = 0.1
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,17 @@ class Health:
 
     step: int
     knn_macro_f1: float | None
-    """On the probe, neighbours of the sample's own protein left out; None without labels."""
+    """On the probe, neighbours of the sample's own protein left out; None where no label can be
+    found so."""
+    spread: float
+    """Share of the features' squared length by which images differ: 0 where all look alike."""
     effective_rank: float
     teacher_entropy: float
     """Mean entropy of the teacher's output as a share of its largest, log k."""
     information: float
     """Nats the output tells about the image: entropy of the mean output less the mean entropy.
 
-    0 in both ways to collapse: the same prototype for every image, and all of them evenly.
+    Near 0 for long in runs whose neighbours improve: by itself it says nothing of collapse.
     """
 
     def as_dict(self) -> dict[str, Any]:
@@ -44,9 +49,10 @@ class Health:
         return asdict(self)
 
     def __str__(self) -> str:
-        f1 = "no labels" if self.knn_macro_f1 is None else f"{self.knn_macro_f1:.3f}"
+        f1 = "not measurable" if self.knn_macro_f1 is None else f"{self.knn_macro_f1:.3f}"
         return (
-            f"kNN macro-F1 {f1}, effective rank {self.effective_rank:.1f}, "
+            f"kNN macro-F1 {f1}, spread {self.spread:.2g}, "
+            f"effective rank {self.effective_rank:.1f}, "
             f"teacher entropy {self.teacher_entropy:.3f}, information {self.information:.2f} nats"
         )
 
@@ -58,20 +64,39 @@ def effective_rank(embeddings: npt.NDArray[np.floating[Any]]) -> float:
     return float(np.exp(-(share * np.log(np.maximum(share, 1e-300))).sum()))
 
 
+def spread(embeddings: npt.NDArray[np.floating[Any]]) -> float:
+    """Variance between rows `(n, f)` as a share of their mean squared length, 0 to 1."""
+    rows = embeddings.astype(np.float64)
+    length = np.square(rows).sum(1).mean()
+    return float(np.square(rows - rows.mean(0)).sum(1).mean() / max(length, 1e-300))
+
+
 def knn_macro_f1(
     embeddings: npt.NDArray[np.float32],
     grade: npt.NDArray[np.uint8],
     protein: npt.NDArray[Any],
 ) -> float | None:
-    """Leave-one-out kNN macro-F1 without the own protein's rows; None where nothing is graded."""
+    """Leave-one-out kNN macro-F1 without the own protein's rows.
+
+    Labels that only one protein shows are left out: none of its neighbours could vote for them.
+    None where no label is left.
+    """
     truth = truth_of(grade)
     labelled = truth.labelled
-    if not labelled.any():
+    truth, names = truth[labelled], protein[labelled]
+    shared = [len(np.unique(names[column])) > 1 for column in truth.positive.T]
+    if not any(shared):
         return None
-    truth = truth[labelled]
-    found = neighbours(embeddings[labelled], NEIGHBOURS, [protein[labelled]])[1]
+    found = neighbours(embeddings[labelled], NEIGHBOURS, [names])[1]
     called = vote(found, truth, NEIGHBOURS) >= 0.5
-    return float(macro(f1_of(counts(truth, called).sum(axis=0))))
+    return float(macro(f1_of(counts(truth, called).sum(axis=0))[shared]))
+
+
+def unmeasurable(grade: npt.NDArray[np.uint8], protein: npt.NDArray[Any]) -> str:
+    """Why `knn_macro_f1` is None, in words."""
+    if not truth_of(grade).labelled.any():
+        return "the samples have no labels"
+    return f"no label is shown by two proteins or more, among {len(np.unique(protein))}"
 
 
 def whole_images(source: Source, rows: Rows, size: int) -> Tensor:
@@ -104,10 +129,12 @@ class Guard:
             embeddings.append(features)
             total = total + outputs.sum(1)
             entropy += float(_entropy(outputs).mean(0).sum()) / len(self.images)
-        found = torch.cat(embeddings).cpu().numpy()
+        # Weights that are no numbers give features that are all the same.
+        found = torch.cat(embeddings).nan_to_num().cpu().numpy()
         return Health(
             step,
             knn_macro_f1(found, self.grade, self.protein),
+            spread(found),
             effective_rank(found),
             entropy / float(np.log(len(center))),
             float(_entropy(total / len(self.images)).mean()) - entropy,
@@ -124,33 +151,37 @@ class Guard:
             outputs = teacher_probabilities(
                 teacher.head(features.flatten(0, 1)).double(), center, self.temperature
             ).unflatten(0, features.shape[:2])  # type: ignore[no-untyped-call]
-            yield features.transpose(0, 1).flatten(1), outputs
+            yield features.transpose(0, 1).flatten(1), outputs.nan_to_num()
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
     return -(probabilities * probabilities.clamp(min=1e-300).log()).sum(-1)
 
 
-def complaints(start: Health, now: Health) -> list[str]:
-    """What is wrong with a run, in words; empty while it is healthy."""
-    found = []
-    # A fresh head of many prototypes tells little at the start, and a few samples span little.
-    least_rank = min(LEAST_RANK, start.effective_rank)
-    least_information = min(LEAST_INFORMATION, start.information / 2)
-    if now.effective_rank < least_rank or now.information < least_information:
-        found.append(
-            f"COLLAPSE at step {now.step}: all images look alike to the teacher "
-            f"({now}; at the start: {start}). Lower --learning-rate, or raise --momentum or "
-            "--batch."
-        )
+def collapse(start: Health, now: Health) -> str | None:
+    """Whether all images have come to look alike to the teacher, in words; None if not."""
     if (
-        start.knn_macro_f1 is not None
-        and now.knn_macro_f1 is not None
-        and now.knn_macro_f1 < start.knn_macro_f1 - WORSE_BY
+        now.spread >= LEAST_SPREAD * start.spread
+        # A few samples span little from the start.
+        and now.effective_rank >= min(LEAST_RANK, start.effective_rank)
     ):
-        found.append(
-            f"WORSE THAN ITS START at step {now.step}: kNN macro-F1 {start.knn_macro_f1:.3f} -> "
-            f"{now.knn_macro_f1:.3f}. Use the start, or train with more data or a lower "
-            "--learning-rate."
-        )
-    return found
+        return None
+    return (
+        f"COLLAPSE at step {now.step}: all images look alike to the teacher "
+        f"({now}; at the start: {start}). Lower --learning-rate, or raise --momentum or --batch."
+    )
+
+
+def worse(start: Health, now: Health) -> str | None:
+    """Whether neighbours have become worse than at the start, in words; None if not."""
+    if (
+        start.knn_macro_f1 is None
+        or now.knn_macro_f1 is None
+        or now.knn_macro_f1 >= start.knn_macro_f1 - WORSE_BY
+    ):
+        return None
+    return (
+        f"WORSE THAN ITS START at step {now.step}: kNN macro-F1 {start.knn_macro_f1:.3f} -> "
+        f"{now.knn_macro_f1:.3f}. Use the start, or train with more data or a lower "
+        "--learning-rate."
+    )

@@ -9,8 +9,10 @@ import os
 import re
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -18,9 +20,20 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing import get_context
-from torch.multiprocessing.spawn import start_processes
+from torch.multiprocessing.spawn import (
+    ProcessExitedException,
+    ProcessRaisedException,
+    start_processes,
+)
 
-from zarrloc.errors import ClusterError, ConfigError
+from zarrloc.errors import ClusterError, ConfigError, ZarrlocError
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+SAME_REQUEST_S = 1.0
+GRACE_S = 10.0
+"""For the others to end by themselves when one process has failed."""
+UNFINISHED = 1
+"""Exit code of a process that ended without giving one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +43,8 @@ class World:
     rank: int = 0
     size: int = 1
     local: int = 0
+    stops: tuple[signal.Signals, ...] = STOPS
+    """The signals that ask this process to end."""
 
     @property
     def first(self) -> bool:
@@ -139,9 +154,29 @@ def _member(
 
 
 def _spawned(
-    rank: int, size: int, meet: str, device: str, work: Callable[..., int], rest: Any, codes: Any
+    rank: int,
+    world: World,
+    parent: int,
+    meet: str,
+    device: str,
+    work: Callable[..., int],
+    rest: tuple[Any, ...],
+    codes: Any,
+    refusals: Any,
 ) -> None:
-    codes[rank] = _member(World(rank, size, rank), meet, device, work, rest)
+    def interrupted(number: int = 0, frame: FrameType | None = None) -> None:
+        # A terminal's Ctrl-C reaches every process; the parent passes it on as SIGTERM. torch lets
+        # the kernel send SIGINT when the parent has died.
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, interrupted)
+    interrupted()
+    try:
+        codes[rank] = _member(replace(world, rank=rank, local=rank), meet, device, work, rest)
+    except ZarrlocError as error:
+        refusals.put(error)
+        raise
 
 
 def _spawn(
@@ -150,36 +185,94 @@ def _spawn(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meet = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    codes = get_context("spawn").Array("i", processes)
-    children = start_processes(  # type: ignore[no-untyped-call]
-        _spawned,
-        (processes, meet, device, work, arguments, codes),
-        processes,
-        join=False,
-        start_method="spawn",
-    )
+    context = get_context("spawn")
+    codes = context.Array("i", [UNFINISHED] * processes)
+    refusals = context.SimpleQueue()
+    world = World(size=processes, stops=(signal.SIGTERM,))
+    stopped = threading.Event()
+    with _interrupts_ignored():  # which children inherit, until they have a handler of their own
+        children = start_processes(  # type: ignore[no-untyped-call]
+            _spawned,
+            (world, os.getpid(), meet, device, work, arguments, codes, refusals),
+            processes,
+            join=False,
+            start_method="spawn",
+        )
 
-    def forward(number: int, frame: FrameType | None) -> None:
+    def end(number: int) -> None:
         for child in children.processes:
             if child.is_alive():
                 os.kill(child.pid, number)
 
-    with on_signal(signal.SIGTERM, forward):
-        while not children.join():
-            pass
+    def stop() -> None:
+        stopped.set()
+        end(signal.SIGTERM)
+
+    try:
+        with on_stop(stop):
+            while not children.join(grace_period=GRACE_S):
+                pass
+    except ProcessRaisedException:
+        if refusals.empty():
+            raise
+        raise refusals.get() from None
+    except ProcessExitedException as error:
+        if stopped.is_set():  # before it had a handler: there was nothing to save
+            raise KeyboardInterrupt from error
+        raise ClusterError(
+            f"process {error.error_index} of {processes} died ({_cause(error)}); the same command "
+            "continues from the last checkpoint"
+        ) from error
+    finally:
+        end(signal.SIGKILL)
     worst: int = max(codes[:])
     return worst
 
 
+def _cause(error: ProcessExitedException) -> str:
+    if error.signal_name == "SIGKILL":
+        return "SIGKILL: out of memory, or stopped from outside"
+    return error.signal_name or f"exit code {error.exit_code}"
+
+
 @contextlib.contextmanager
-def on_signal(number: int, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """`handler` for signal `number` meanwhile; nothing where this is not the main thread."""
-    try:
-        before = signal.signal(number, handler)
-    except ValueError:
+def _interrupts_ignored() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def on_stop(
+    first: Callable[[], None], signals: tuple[signal.Signals, ...] = STOPS
+) -> Iterator[None]:
+    """Meanwhile, the first of `signals` calls `first`, and a later one interrupts at once.
+
+    Also where SIGINT was ignored at the start, as under nohup. What follows within a second is
+    the same request: a terminal and a launcher both send it. Nothing changes outside the main
+    thread, where Python allows no handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: float | None = None
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked is None:
+            asked = time.monotonic()
+            first()
+        elif time.monotonic() - asked > SAME_REQUEST_S:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, handle) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,11 @@ class Log:
         self._path = out / "log.jsonl"
         self._steps, self._batch, self._say = plan.steps, config.batch, say
         self._board = _summary_writer(out) if config.tensorboard else None
-        rows = self._path.read_text().splitlines() if self._path.exists() else []
-        whole = [row for row in rows if row.endswith("}")]
-        kept = [row + "\n" for row in whole if json.loads(row)["step"] <= step]
-        self._path.write_text("".join(kept))
+        rows = self._path.read_text(errors="replace").splitlines() if self._path.exists() else []
+        kept = [row + "\n" for row in rows if _step_of(row) <= step]
+        partial = out / "log.jsonl.partial"
+        partial.write_text("".join(kept))
+        partial.replace(self._path)
 
     def __call__(self, row: dict[str, float]) -> None:
         """Keep one row and say it."""
@@ -38,6 +40,14 @@ class Log:
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, int(row["step"]))
+
+
+def _step_of(row: str) -> float:
+    """The step of a row; infinity where a crash or damage left none."""
+    try:
+        return float(json.loads(row)["step"])
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 def _summary_writer(out: Path) -> Any:

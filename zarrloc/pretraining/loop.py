@@ -255,8 +255,8 @@ def train(
             loss = float(torch.stack(state.losses).mean())
             if not np.isfinite(loss):
                 raise ConfigError(
-                    f"the loss became {loss} near step {state.step}; lower --learning-rate or "
-                    "--clip, or use --precision float32, and continue from the last checkpoint"
+                    f"the loss became {loss} near step {state.step}; start again (--overwrite) "
+                    "with a lower --learning-rate or --clip, or with --precision float32"
                 )
             log(
                 {

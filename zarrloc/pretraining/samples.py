@@ -1,12 +1,13 @@
 """Where samples come from: the training fields of a store, or their cells."""
 
-import hashlib
 import itertools
+import math
 import os
+import shutil
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ import zarr
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.crops import Crops, window_px
+from zarrloc.groups.embeddings import proteins_of, read_labels
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.pretraining.data import (
@@ -29,7 +31,7 @@ from zarrloc.pretraining.data import (
     pixels,
 )
 from zarrloc.pretraining.launch import World
-from zarrloc.store.digest import digest
+from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
 from zarrloc.store.template import need, read_column
 
@@ -42,7 +44,7 @@ class FovSource:
         image = group["image"]
         assert isinstance(image, zarr.Array)
         self._image = image
-        self.roles = fovs.roles
+        self.roles, self.shape, self.dtype = fovs.roles, image.shape[1:], image.dtype
         self.fov = rows
         self.shard = rows // fovs.shard
         real = [read_column(group, name)[rows] for name in ("height", "width")]
@@ -53,7 +55,7 @@ class FovSource:
     def load(self, rows: Rows) -> Image:
         """Fields `rows` as `(n, channel, y, x)`, each run of neighbours in one read."""
         stored = self.fov[rows]
-        images = np.empty((len(rows), *self._image.shape[1:]), self._image.dtype)
+        images = np.empty((len(rows), *self.shape), self.dtype)
         starts = np.flatnonzero(np.diff(stored, prepend=-2) != 1)
         for start, stop in itertools.pairwise([*starts, len(stored)]):
             images[start:stop] = self._image[stored[start] : stored[stop - 1] + 1]
@@ -71,6 +73,7 @@ class CellSource:
         self._crops = Crops(location, cells, size=window, crop_um=crop_um, cached_fovs=1)
         self._rows = np.flatnonzero(self._crops.keep & np.isin(self._crops.fov_index, rows))
         self.roles = self._crops.channels
+        self.shape, self.dtype = (len(self.roles), window, window), np.dtype(np.uint16)
         self.fov = self._crops.fov_index[self._rows].astype(np.int64)
         self.shard = self.fov // fovs.shard
         self.extents = np.full((len(self._rows), 2), window)
@@ -80,8 +83,7 @@ class CellSource:
 
     def load(self, rows: Rows) -> Image:
         """Cells `rows` as `(n, channel, y, x)` uint16 counts above the background."""
-        window = self._crops.spec.window_px
-        images = np.empty((len(rows), len(self.roles), window, window), np.uint16)
+        images = np.empty((len(rows), *self.shape), self.dtype)
         for fov in np.unique(self.fov[rows]):  # one field at a time: crops come as float32
             inside = self.fov[rows] == fov
             pixels = self._crops.take(self._rows[rows[inside]]).pixels
@@ -97,9 +99,9 @@ class Data:
     source: FovSource | CellSource
     fields: int
     grade: npt.NDArray[np.uint8]
-    """(sample, label) of the sample's field."""
-    protein: npt.NDArray[Any]
-    """(sample,)"""
+    """(sample, label) of the sample's field; no columns where the store has no labels."""
+    protein: npt.NDArray[np.str_]
+    """(sample,) of the sample's field; one that names none is a protein of its own."""
     held_out: str
     """Which fields are never read, in words."""
 
@@ -123,7 +125,7 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
         source = CellSource(location, fovs, rows, config.cells, config.crop_um)
     else:
         source = FovSource(location, fovs, rows)
-    grade, protein = read_column(group, "grade"), fovs.coords["protein"]
+    grade, protein = read_labels(group).grade, proteins_of(group)
     return Data(source, count, grade[source.fov], protein[source.fov], held_out)
 
 
@@ -147,7 +149,11 @@ def _trainable(
 
 
 def cached(
-    config: PretrainConfig, source: Source, location: Location, world: World, device: torch.device
+    config: PretrainConfig,
+    source: FovSource | CellSource,
+    location: Location,
+    world: World,
+    device: torch.device,
 ) -> tuple[Source, Pixels | None]:
     """The source as `--cache` wants it, and its pixels where they lie on the device."""
     if config.cache == "none":
@@ -157,14 +163,33 @@ def cached(
         if device.type == "cpu":  # numpy gathers there: torch's threads would fight the step's own
             return held, None
         return held, pixels(held.images, held.extents).to(device)
-    key = repr((location.uri, config.level, config.split, config.fraction, config.seed))
-    name = f"zarrloc-{os.getuid()}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
-    path = Path(tempfile.gettempdir()) / name
-    if world.local == 0:
-        decode_all(source, path)
+    images = _in_file(source, location, world)
+    return Arrays(images, source.roles, source.shard, source.extents), None
+
+
+def _in_file(source: FovSource | CellSource, location: Location, world: World) -> Image:
+    """All samples in a file that the processes of this run on this node map, and no others."""
+    what = f"{combine([location.uri, source.digest]):016x}-{world.shared(uuid.uuid4().hex)}"
+    path = Path(tempfile.gettempdir()) / f"zarrloc-{os.getuid()}-{what}.npy"
+    owner, shape = world.local == 0, (len(source.shard), *source.shape)
+    if owner:
+        wanted = math.prod(shape) * source.dtype.itemsize
+        free = shutil.disk_usage(path.parent).free
+        if wanted > free:  # a map that outgrows its disk ends the process without a word
+            raise ConfigError(
+                f"--cache ram needs {wanted / 2**30:.1f} GiB in {path.parent}, where "
+                f"{free / 2**30:.1f} are free; set TMPDIR to a larger place, or use --cache none"
+            )
+        path.touch(0o600, exist_ok=False)
+        np.lib.format.open_memmap(path, "w+", source.dtype, shape)
+    try:
+        world.barrier()
+        images: Image = np.load(path, mmap_mode="r+" if owner else "r")
+        world.barrier()
+    finally:
+        if owner:
+            path.unlink()  # the maps keep it alive, and no crash can leave its pixels behind
+    if owner:
+        decode_all(source, images)
     world.barrier()
-    mapped = np.load(path, mmap_mode="r")
-    world.barrier()
-    if world.local == 0:
-        path.unlink()  # the mapping keeps it alive, and no crash can leave it behind
-    return Arrays(mapped, source.roles, source.shard, source.extents), None
+    return images

@@ -1,8 +1,5 @@
 """`pretrain`: sets a run up, watches it, saves it, and continues it."""
 
-import json
-import shutil
-import signal
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,15 +12,21 @@ import torch
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.engine.run import new_run_id
-from zarrloc.errors import ConfigError
 from zarrloc.models.vit import Backbone
 from zarrloc.models.weights import export_facebook, fill, save_backbone
-from zarrloc.pretraining import checkpoint
+from zarrloc.pretraining import checkpoint, folder
 from zarrloc.pretraining.data import nested_subset
 from zarrloc.pretraining.estimate import Plan, describe
-from zarrloc.pretraining.guard import Guard, Health, complaints, whole_images
+from zarrloc.pretraining.guard import (
+    Guard,
+    Health,
+    collapse,
+    unmeasurable,
+    whole_images,
+    worse,
+)
 from zarrloc.pretraining.inputs import Inputs, affine_of
-from zarrloc.pretraining.launch import World, launch, on_signal
+from zarrloc.pretraining.launch import World, launch, on_stop
 from zarrloc.pretraining.log import Log
 from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
 from zarrloc.pretraining.samples import Data, cached, open_data
@@ -36,6 +39,9 @@ PRINT = partial(print, flush=True)
 
 STOPPED = 1
 """Exit code of a run that a signal ended early: the same command continues it."""
+
+COLLAPSED = 3
+"""Exit code of a run that its guard ended: the embedding tells images apart no longer."""
 
 
 def plan(store: str | Path | Location, config: PretrainConfig) -> str:
@@ -66,17 +72,26 @@ def pretrain(
     under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl` and checkpoints. The
     same call continues a run that was ended; one that is complete is left as it is.
 
-    Raises `ConfigError`, `StoreError`, `ChannelError` or `WeightsError` for what cannot work.
+    Returns
+    -------
+    int
+        0 where the backbone is trained, 1 where a signal ended the run and the same call continues
+        it, 3 where training collapsed.
+
+    Raises
+    ------
+    ConfigError, StoreError, ChannelError, WeightsError
+        For what cannot work; also `LockedError` while another process writes to `out`, and
+        `ClusterError` where a process of several died.
     """
-    location, folder = Location.of(store), Path(out)
+    location, out = Location.of(store), Path(out)
     # All that can be refused is refused before a process is started or the folder taken.
+    folder.check(out, location, overwrite=overwrite, inputs=(config.start, config.weights))
     data = open_data(location, config)
     spec = start_spec(config, data.source.roles)
     start_channels(config, spec, data.source.roles)
     start_backbones(config, spec)
-    return launch(
-        _member, (location, folder, config, overwrite, say), config.processes, config.device
-    )
+    return launch(_member, (location, out, config, overwrite, say), config.processes, config.device)
 
 
 def _member(
@@ -101,15 +116,19 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
     if run.complete():
         run.say(f"{out}: nothing to do, all {run.plan.steps} steps are done")
         return 0
-    source, resident = cached(config, data.source, location, world, device)
     run.begin(device)
+    if run.ended_by_guard:
+        return run.say_collapsed()
+    source, resident = cached(config, data.source, location, world, device)
     if run.state.step == 0:
         run.fit_memory(device)
     log = Log(out, config, run.plan, run.state.step, run.say) if world.first else _unlogged
-    with on_signal(signal.SIGTERM, lambda number, frame: run.stop.set()):
+    with on_stop(run.stop.set, world.stops):
         done = train(
             config, run.plan, run.state, source, resident, run.inputs, world, log, run.after
         )
+    if run.ended_by_guard:
+        return run.say_collapsed()
     if not done:
         run.say(f"stopped at step {run.state.step}; the same command continues from there")
         return STOPPED
@@ -133,6 +152,9 @@ class Run:
     checks: list[dict[str, Any]] = field(default_factory=list)
     """The guard's rows so far, the first at the start."""
     warnings: list[str] = field(default_factory=list)
+    """What the last of them complained of."""
+    collapsed: bool = False
+    """By the last of the guard's checks."""
 
     def __post_init__(self) -> None:
         roles, device = self.data.source.roles, self.world.device(self.config.device)
@@ -145,13 +167,7 @@ class Run:
     def open(self, overwrite: bool) -> None:
         """Take the folder: fresh, or one that holds this same run."""
         if self.world.first:
-            if overwrite:
-                _remove_run(self.out)
-            self.out.mkdir(parents=True, exist_ok=True)
-            file, wanted = self.out / "run.json", self.identity()
-            if file.exists():
-                _refuse_difference(json.loads(file.read_text()), wanted, self.out)
-            file.write_text(json.dumps(wanted, indent=2) + "\n")
+            folder.take(self.out, self.identity(), overwrite=overwrite)
         self.world.barrier()
 
     def identity(self) -> dict[str, Any]:
@@ -166,8 +182,7 @@ class Run:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
         student, teacher, self.origin = start_backbones(self.config, self.spec)
         self.state = State.begin(self.config, student, teacher, self.spec.features, device)
-        found = checkpoint.every(self.out / "checkpoints")
-        packed = checkpoint.load(found[-1], device) if found else None
+        packed = self._last_saved(device)
         n = len(self.data.protein)
         rows = nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
         images = torch.empty(0)
@@ -185,11 +200,26 @@ class Run:
             self.plan = replace(self.plan, **packed["settled"])
             self.inputs = Inputs(self.channels, *map(tuple, packed["affine"]))
             self.checks, self.warnings = packed["checks"], packed["warnings"]
+            self.collapsed = packed["collapsed"]
             self.say(f"continuing from step {self.state.step} of {self.plan.steps}")
         graded = self.data.grade[rows], self.data.protein[rows]
         self.guard = Guard(images, *graded, self.inputs, self.config.teacher_temperature)
         if packed is None:
             self._check()
+            if self.checks and self.checks[0]["knn_macro_f1"] is None:
+                self.say(
+                    f"the guard cannot score neighbours, since {unmeasurable(*graded)}: no best/ "
+                    "will be written, and a run that gets worse than its start goes unnoticed"
+                )
+
+    def _last_saved(self, device: torch.device) -> dict[str, Any] | None:
+        """The state to continue from; the first process chooses the checkpoint for all."""
+        where = self.out / "checkpoints"
+        found = checkpoint.newest(where, device, self.say) if self.world.first else None
+        step = self.world.shared(found and found["step"])
+        if found is None and step is not None:
+            found = checkpoint.load(checkpoint.path_of(where, step), device)
+        return found
 
     def fit_memory(self, device: torch.device) -> None:
         """Cut the step into as many parts as the GPU needs; the same on all processes."""
@@ -227,7 +257,23 @@ class Run:
             ending = bool(self.world.largest(self.stop.is_set(), self.state.center.device))
         if checked or ending or last or step % self.config.checkpoint_steps == 0:
             self._save()
-        return not ending or last
+        return not self.ended_by_guard and (not ending or last)
+
+    @property
+    def ended_by_guard(self) -> bool:
+        """Whether the run has collapsed and was not asked to go on."""
+        return self.collapsed and not self.config.keep_going
+
+    def say_collapsed(self) -> int:
+        """What to do about it; returns the exit code."""
+        best = f" The best backbone so far is in {self.out / 'best'}."
+        self.say(
+            f"ended at step {self.state.step}, since training has collapsed; start again with "
+            "other settings and --overwrite, or go on with --keep-going."
+            + best
+            * (self.out / "best" / "backbone.json").exists()
+        )
+        return COLLAPSED
 
     def _check(self) -> None:
         if self.world.first and self.config.guard_epochs:
@@ -236,12 +282,15 @@ class Run:
             self.checks.append(now.as_dict())
             start = Health(**self.checks[0])
             self.say(f"guard at step {now.step}: {now}" + f"; at first: {start}" * (now.step > 0))
-            for text in complaints(start, now) if now.step else ():
-                self.warnings.append(text)
+            fallen = collapse(start, now) if now.step else None
+            self.collapsed = fallen is not None
+            said = (fallen, worse(start, now)) if now.step else ()
+            self.warnings = [text for text in said if text]
+            for text in self.warnings:
                 self.say(f"\n*** {text}\n")
             if now.step and now.knn_macro_f1 is not None and now.knn_macro_f1 > best:
                 self.export(self.out / "best")
-        self.world.barrier()
+        self.collapsed = self.world.shared(self.collapsed)
 
     def _save(self) -> None:
         if self.world.first:
@@ -251,12 +300,12 @@ class Run:
                 "affine": (list(self.inputs.mean), list(self.inputs.sd)),
                 "checks": self.checks,
                 "warnings": self.warnings,
+                "collapsed": self.collapsed,
             }
-            folder = self.out / "checkpoints"
-            checkpoint.save(folder, self.state.step, packed, self.config.keep)
+            checkpoint.save(self.out / "checkpoints", self.state.step, packed, self.config.keep)
         self.world.barrier()
 
-    def export(self, folder: Path) -> None:
+    def export(self, where: Path) -> None:
         """The teacher's backbone as it is now, in zarrloc's and in facebookresearch's layout."""
         # Embedding asks for no channels again: the trained ones become the backbone's own.
         default = self.channels.as_config()
@@ -264,10 +313,10 @@ class Run:
         trained = self.state.teacher.backbone
         assert isinstance(trained, Backbone)
         fill(backbone.vit, trained.vit.state_dict(), "the teacher")
-        folder.mkdir(parents=True, exist_ok=True)
-        export_facebook(folder / "teacher.pth", backbone.vit.state_dict())
+        where.mkdir(parents=True, exist_ok=True)
+        export_facebook(where / "teacher.pth", backbone.vit.state_dict())
         save_backbone(
-            folder,
+            where,
             backbone,
             normalisation=self.inputs.record(self.config.size),
             lineage={
@@ -295,24 +344,3 @@ def _silent(text: str) -> None:
 
 def _unlogged(row: dict[str, float]) -> None:
     """Only the first process keeps the log."""
-
-
-def _remove_run(out: Path) -> None:
-    if out.exists() and not (out / "run.json").exists() and any(out.iterdir()):
-        raise ConfigError(
-            f"{out} is not empty and holds no run of `zarrloc pretrain`; name another"
-        )
-    shutil.rmtree(out, ignore_errors=True)
-
-
-def _refuse_difference(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
-    changes = [
-        f"{key}: {found.get(key)} -> {wanted.get(key)}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if changes:
-        raise ConfigError(
-            f"{out} holds a run with other settings ({'; '.join(changes)}); "
-            "pass --overwrite to train anew, or another --out"
-        )
