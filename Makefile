@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 
-.PHONY: install demo test slow lint schemas clean
+.PHONY: install demo test slow drill lint schemas clean
 
 install: $(STAMP)
 
@@ -17,10 +17,13 @@ demo: $(STAMP)
 	$(BIN)/zarrloc demo demo
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -m 'not slow and not drill'
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+drill: $(STAMP)
+	$(BIN)/python -m pytest -s -m drill --timeout 1800 tests/drills
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

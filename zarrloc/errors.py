@@ -4,13 +4,25 @@ The CLI prints these as one line and exits 2; anything else is a bug and keeps i
 Each class is also the builtin it refines, so callers may catch either.
 """
 
+from collections.abc import Mapping
+
 
 class ZarrlocError(Exception):
     """Base of all errors zarrloc raises on purpose."""
 
 
 class ConfigError(ZarrlocError, ValueError):
-    """A setting, or a combination of settings, cannot be used."""
+    """A setting, or a combination of settings, cannot be used.
+
+    `problems` maps each wrong setting of a config, by its dotted path, to what is wrong with it;
+    the command line shows its own flags in place of the paths.
+    """
+
+    problems: Mapping[str, str]
+
+    def __init__(self, message: str = "", problems: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.problems = problems or {}
 
 
 class SourceError(ZarrlocError, ValueError):

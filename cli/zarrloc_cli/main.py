@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from zarrloc.errors import ZarrlocError
+from zarrloc_cli.faults import explain
 
 # In the order of the work. Each is a module here that exposes `command`.
 COMMANDS = (
@@ -55,9 +55,6 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 all done; 2 refused; 3 some items failed; 1 the rest."""
     try:
         result: Any = zarrloc.main(arguments, standalone_mode=False)
-    except ZarrlocError as error:
-        click.echo(f"zarrloc: {error}", err=True)
-        sys.exit(2)
     except click.exceptions.Exit as request:
         sys.exit(request.exit_code)
     except click.ClickException as error:
@@ -66,4 +63,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("zarrloc: stopped; the same command continues from here", err=True)
         sys.exit(1)
+    except Exception as error:
+        explained = explain(error)
+        if explained is None:
+            raise
+        click.echo(f"zarrloc: {explained[0]}", err=True)
+        sys.exit(explained[1])
     sys.exit(result if isinstance(result, int) else 0)

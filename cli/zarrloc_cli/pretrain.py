@@ -63,11 +63,7 @@ def command(
 def _settings(file: Path | None) -> dict[str, Any]:
     if file is None:
         return {}
-    import yaml
+    from zarrloc.config.settings_file import read_settings
 
-    from zarrloc.errors import ConfigError
-
-    settings = yaml.safe_load(file.read_text()) or {}
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{file} holds a {type(settings).__name__}; expected `name: value` lines")
+    settings = read_settings(file)
     return {"start" if name == "from" else name: value for name, value in settings.items()}

@@ -9,18 +9,31 @@ from zarrloc.errors import ConfigError
 
 
 class Config(BaseModel):
-    """Base of every stage's settings. A default lives here and nowhere else."""
+    """Base of every stage's settings. A default lives here and nowhere else.
+
+    Raises `ConfigError` that names every wrong setting by its dotted path.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            problems: dict[str, str] = {}
+            for e in error.errors():
+                path = ".".join(map(str, e["loc"])) or "settings"
+                text = f"{e['msg']} (got {_short(e['input'])})"
+                problems[path] = f"{problems[path]}; {text}" if path in problems else text
+            told = "; ".join(f"{path}: {text}" for path, text in problems.items())
+            raise ConfigError(f"{type(self).__name__}: {told}", problems) from error
+
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Validate `values`; all problems come as one `ConfigError`, each by its dotted path."""
-        try:
-            return cls(**values)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']} (got {e['input']!r})"
-                for e in error.errors()
-            )
-            raise ConfigError(f"{cls.__name__}: {problems}") from error
+        """The config of `values`, by name."""
+        return cls(**values)
+
+
+def _short(value: Any, limit: int = 200) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

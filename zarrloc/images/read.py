@@ -1,7 +1,7 @@
 """One field of view as an array, whatever files it comes in."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -16,10 +16,17 @@ from zarrloc.images.roles import role_of
 
 
 def read_uri(
-    uri: str, *, axes: str | None = None, channels: int | None = None, unsigned: bool = False
+    uri: str,
+    *,
+    axes: str | None = None,
+    channels: int | None = None,
+    unsigned: bool = False,
+    check: Callable[[tiff.Header], None] | None = None,
 ) -> tiff.Image:
     """The built-in `tiff.Reader`, once its options are bound with `functools.partial`."""
-    return tiff.read(files.content(uri, unsigned=unsigned), axes=axes, channels=channels)
+    return tiff.read(
+        files.content(uri, unsigned=unsigned), axes=axes, channels=channels, check=check
+    )
 
 
 def describe(

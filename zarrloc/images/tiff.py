@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ AXES = "TZCYX"
 # Deflate reaches 1032:1. A blank field packs tighter with other codecs, but is small.
 MOST_COMPRESSED = 1100
 ALWAYS_ALLOWED_BYTES = 64 << 20
+MOST_BYTES = 4 << 30  # of one file's decoded pixels: a stack is held whole
 
 
 @dataclass(frozen=True)
@@ -72,18 +73,30 @@ def header(
 
 
 def read(
-    file: bytes | str | Path, *, axes: str | None = None, channels: int | None = None
+    file: bytes | str | Path,
+    *,
+    axes: str | None = None,
+    channels: int | None = None,
+    check: Callable[[Header], None] | None = None,
 ) -> Image:
     """Read a TIFF (a path, or a file's bytes) in its own dtype and native byte order.
 
     `axes` names the dimensions where the file does not ("CYX", "YXC", "ZCYX", "CZYX") and
     overrides it where it does. With `channels` given, pages of one flat sequence are folded into
-    two leading axes. Raises SourceError: empty, not a TIFF, truncated or damaged, several images
-    in one file, a dtype other than uint8, uint16, float32, unknown axes.
+    two leading axes. `check` sees what the file declares before a pixel is decoded, and refuses
+    it with a SourceError. Raises SourceError: empty, not a TIFF, truncated or damaged, several
+    images in one file, a dtype other than uint8, uint16, float32, unknown axes, over `MOST_BYTES`.
     """
     with _opened(file) as tif:
         series = _checked_series(tif)
         about = _header(tif, series, axes, channels)
+        if check is not None:
+            check(about)
+        if series.nbytes > MOST_BYTES:
+            raise SourceError(
+                f"declares {series.nbytes:,} bytes of pixels, more than the {MOST_BYTES:,} that "
+                "are read from one file; split it"
+            )
         pixels = series.asarray(maxworkers=1).reshape(about.shape)
     native = np.ascontiguousarray(pixels, dtype=about.dtype)
     return Image(native, about.axes, about.channel_names, about.pixel_size_um)
@@ -106,10 +119,7 @@ def to_field(
             pixels, axes = pixels[np.newaxis], axis + axes
     full = pixels.transpose([axes.index(axis) for axis in AXES])
     times, planes, channels = full.shape[:3]
-    if times > 1:
-        raise SourceError(f"has {times} time points, expected one; split the file")
-    if planes > 1 and project is None:
-        raise SourceError(f"is a stack of {planes} z planes; pass --project max")
+    check_stack(times, planes, project)
     if channels != len(channels_expected):
         raise SourceError(
             f"has {channels} channel{'s' * (channels > 1)}, expected {len(channels_expected)} "
@@ -120,6 +130,14 @@ def to_field(
         if wrong:
             raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
     return np.ascontiguousarray(full[0].max(axis=0) if planes > 1 else full[0, 0])
+
+
+def check_stack(times: int, planes: int, project: str | None) -> None:
+    """Raise SourceError for a time series, or for a stack that is not to be projected."""
+    if times > 1:
+        raise SourceError(f"has {times} time points, expected one; split the file")
+    if planes > 1 and project is None:
+        raise SourceError(f"is a stack of {planes} z planes; pass --project max")
 
 
 @contextmanager
@@ -134,7 +152,9 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
     except SourceError:
         raise
     except Exception as error:
-        raise SourceError(f"is truncated or damaged: {error or type(error).__name__}") from error
+        raise SourceError(
+            f"is truncated or damaged: {str(error) or type(error).__name__}"
+        ) from error
     finally:
         _complaints.reset(token)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.abc.store import Store
@@ -29,9 +30,14 @@ class Location:
         if isinstance(where, Location):
             return where
         text = str(where)
+        if text.startswith("file://"):
+            text = unquote(urlsplit(text).path) or "/"
         if "://" in text:
             return cls(text.rstrip("/"))
-        return cls(str(Path(text).expanduser().resolve()))
+        path = Path(text).expanduser().resolve()
+        if path == Path(path.anchor):
+            raise StoreError(f"{where} is the root of the file system; name a folder in it")
+        return cls(str(path))
 
     @property
     def path(self) -> Path | None:

@@ -324,10 +324,11 @@ def update_attrs(location: Location, path: str, **attrs: Any) -> None:
 
 
 def check_name(name: str) -> str:
-    """A name that can be a group: letters, digits, `.`, `_` and `-`, not hidden."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    """A name that can be a group: up to 100 letters, digits, `.`, `_` and `-`, not hidden."""
+    if name == "zarr.json" or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ConfigError(
-            f"name {name!r} cannot name a group; use letters, digits, '.', '_' and '-'"
+            f"name {name[:120]!r} cannot name a group; use up to 100 letters, digits, '.', '_' "
+            "and '-'"
         )
     return name
 

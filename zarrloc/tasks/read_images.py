@@ -104,18 +104,34 @@ class IngestStage:
             project=self.project,
             reader=self.reader
             or partial(
-                read.read_uri, axes=self.axes, channels=len(self.roles), unsigned=self.unsigned
+                read.read_uri,
+                axes=self.axes,
+                channels=len(self.roles),
+                unsigned=self.unsigned,
+                check=self._check_header,
             ),
         )
-        if pixels.dtype.name != self.dtype:
-            raise SourceError(f"has dtype {pixels.dtype.name}, the store holds {self.dtype}")
-        height, width = pixels.shape[1:]
+        self._check(pixels.dtype.name, *pixels.shape[1:])
+        return pixels
+
+    def _check_header(self, about: tiff.Header) -> None:
+        # A small file may declare gigabytes: what can't be a field here is never decoded.
+        tiff.check_stack(about.size("T"), about.size("Z"), self.project)
+        if about.size("C") > len(self.roles):
+            raise SourceError(
+                f"has {about.size('C')} channels, expected {len(self.roles)} "
+                f"({', '.join(self.roles)})"
+            )
+        self._check(about.dtype, about.size("Y"), about.size("X"))
+
+    def _check(self, dtype: str, height: int, width: int) -> None:
+        if dtype != self.dtype:
+            raise SourceError(f"has dtype {dtype}, the store holds {self.dtype}")
         if height > self.height or width > self.width:
             raise SourceError(
                 f"is {height}x{width} px, larger than the store's {self.height}x{self.width}; "
                 f"ingest anew with --field-size {max(height, self.height)}x{max(width, self.width)}"
             )
-        return pixels
 
     def _stored(self, block: Block, clock: StoreClock) -> "_Rows":
         group = self.location.group(GROUP, mode="r", clock=clock)

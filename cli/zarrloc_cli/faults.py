@@ -1,0 +1,51 @@
+"""What a command says when it ends early: one line for every fault that could be foreseen."""
+
+import errno
+import json
+
+from zarrloc.errors import ConfigError, ZarrlocError
+
+REFUSED, FAILED = 2, 1
+
+ADVICE = {
+    errno.ENOSPC: "make room; the same command continues from here",
+    errno.EDQUOT: "make room; the same command continues from here",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENFILE: "raise the limit of open files (`ulimit -n`)",
+    errno.ENOMEM: "use fewer workers or a larger machine; the same command continues from here",
+    errno.EACCES: "check who may read and write there",
+    errno.EPERM: "check who may read and write there",
+    errno.EROFS: "check who may read and write there",
+    errno.ENOENT: "check that it is still there",
+}
+USERS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
+
+
+def explain(error: BaseException) -> tuple[str, int] | None:
+    """The line to show for `error` and the exit code; None for a bug, which keeps its traceback."""
+    if isinstance(error, ConfigError) and error.problems:
+        return "; ".join(f"{_flag(path)}: {text}" for path, text in error.problems.items()), REFUSED
+    if isinstance(error, ZarrlocError):
+        return str(error), REFUSED
+    if type(error).__module__ == "zarr.errors":
+        return f"{_first_line(error)}; `zarrloc verify STORE` finds what is damaged", REFUSED
+    if isinstance(error, OSError):
+        what = error.strerror or str(error) or type(error).__name__
+        where = f"{error.filename}: " if error.filename else ""
+        advice = ADVICE.get(error.errno or 0, "the same command continues from here")
+        return f"{where}{what}; {advice}", REFUSED if error.errno in USERS else FAILED
+    if isinstance(error, json.JSONDecodeError):
+        return f"damaged JSON ({error}); `zarrloc verify STORE` finds the file", REFUSED
+    if type(error).__module__.startswith(("obstore", "_obstore")):
+        return f"the object store failed: {_first_line(error)}; check address and key", FAILED
+    if isinstance(error, MemoryError):
+        return f"out of memory; {ADVICE[errno.ENOMEM]}", FAILED
+    return None
+
+
+def _flag(path: str) -> str:
+    return path if path == "settings" else "--" + path.replace("_", "-")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
