@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from zarrloc.groups.crops import Crops
+from zarrloc.store.columns import array_of
 from zarrloc.store.location import Location
-from zarrloc.store.template import array_of, need
+from zarrloc.store.read import need
 
 PAPER_CELLS, PAPER_PX, PAPER_BYTES = 157_504, 512, 2 * 2
 

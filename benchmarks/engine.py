@@ -17,13 +17,11 @@ from machine import about, report, sampled_memory
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output
-from zarrloc.engine.drive import drive, open_group
-from zarrloc.engine.ledger import receipt_variables
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Plan, carry_out
 from zarrloc.engine.telemetry import Summary
+from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.lock import hold
-from zarrloc.store.template import PENDING, StageAttrs, Variable, ensure_root
+from zarrloc.store.template import PENDING, Variable
 
 GROUP = "embeddings/idle"
 
@@ -55,15 +53,16 @@ def run(folder: str, blocks: int) -> Summary:
     """All blocks, once."""
     location = Location.of(f"{folder}/idle.zarr")
     wanted = StageAttrs.of("idle", {}, {}, block_rows=1, digested=["error"])
-    variables = {
-        "error": Variable(("row",), "string", (blocks,), PENDING),
-        **receipt_variables(blocks, 1),
-    }
-    ensure_root(location)
-    with hold(location, GROUP, new_run_id()) as token:
-        ledger = open_group(location, GROUP, wanted, variables, columns=("error",), coords={})
-        config = RunConfig(cluster="local", workers=2, dashboard=":0")
-        return drive(Idle(location), ledger, list(range(1, blocks + 1)), config, token, quiet=True)
+    plan = Plan(
+        wanted,
+        {"error": Variable(("row",), "string", (blocks,), PENDING)},
+        work=Idle(location),
+        columns=("error",),
+        inputs=range(1, blocks + 1),
+    )
+    config = RunConfig(cluster="local", workers=2, dashboard=":0")
+    outcome = carry_out(location, GROUP, lambda _: plan, config, creates=True, quiet=True)
+    return outcome.summary
 
 
 def main() -> None:

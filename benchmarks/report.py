@@ -23,6 +23,7 @@ from tests.report.browser import chromium
 from zarrloc.config.report import ReportConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
+from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.pixels import measure
 from zarrloc.report.projection import project
 from zarrloc.report.write import write_report
@@ -30,8 +31,12 @@ from zarrloc.simulate import LABELS as TARGETS
 from zarrloc.simulate import simulate_fov
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import write_group
+from zarrloc.store.digest import row_digests
+from zarrloc.store.document import ensure_root
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs, Variable, allocate, commit, ensure_root, write_column
+from zarrloc.store.template import Variable
 
 LABELS = tuple(TARGETS)
 WINDOW_PX = 256
@@ -108,20 +113,13 @@ def make_store(path: Path, points: int, fields: int) -> Location:
 
 def write(location: Location, path: str, attrs: StageAttrs, **arrays: Any) -> None:
     """One group, pictures in chunks of a field."""
-    template = {
-        name: Variable(
-            dims,
-            "string" if values.dtype.kind == "U" else values.dtype.str,
-            values.shape,
-            grid_chunk=int(values.ndim > 2),
-        )
+    for name in {"image", "embedding"} & arrays.keys():
+        arrays[ROW_DIGEST] = (arrays[name][0][:1], row_digests(arrays[name][1]))
+    given = {
+        name: (Variable.like(dims, values, grid_chunk=int(values.ndim > 2)), values)
         for name, (dims, values) in arrays.items()
     }
-    about = {"zarrloc": attrs.model_dump(), "pixel_size_um": 0.2063}
-    group = allocate(location, path, template, attrs=about, coords=[])
-    for name, (_, values) in arrays.items():
-        write_column(group, name, values)
-    commit(location, path)
+    write_group(location, path, given, zarrloc=attrs.model_dump(), pixel_size_um=0.2063)
 
 
 def look(file: Path, profile: Path) -> dict[str, float]:

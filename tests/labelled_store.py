@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tests.written import write_group
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
+from zarrloc.store.document import ensure_root
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs, ensure_root, read_column, write_group
 
 LABELS = ("chromatin", "er", "golgi", "vesicles")
 SIDE = 12

@@ -9,12 +9,24 @@ METADATA = "zarr.json"
 
 
 def chunk_objects(store: Path, group: str = "") -> dict[str, bytes]:
-    """Every stored object but the metadata, by its key."""
-    return {
-        str(file.relative_to(store)): file.read_bytes()
-        for file in sorted((store / group).rglob("*"))
-        if file.is_file() and file.name != METADATA
-    }
+    """Every stored object that counts, but the metadata, by array and place.
+
+    Of a column that was replaced, the objects it had before may still lie there.
+    """
+    found = {}
+    for metadata in sorted((store / group).rglob(METADATA)):
+        array = json.loads(metadata.read_bytes())
+        if array["node_type"] == "array":
+            home, separator = (
+                metadata.parent,
+                array["chunk_key_encoding"]["configuration"]["separator"],
+            )
+            pattern = "c/**/*" if separator == "/" else "c.*"
+            for file in sorted(home.glob(pattern)):
+                if file.is_file():
+                    place = str(file.relative_to(home)).replace(separator, "/")
+                    found[f"{home.relative_to(store)}/{place}"] = file.read_bytes()
+    return found
 
 
 def opened(store: Path, group: str) -> xr.Dataset:

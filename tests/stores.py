@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tests.written import write_group
 from zarrloc.pixels import measure
+from zarrloc.store.document import ensure_root
 from zarrloc.store.location import Location
-from zarrloc.store.template import Variable, allocate, commit, ensure_root, write_column
 
 BACKGROUND = (500.0, 700.0)
 LABELS = ("big_aggregates", "er", "golgi")
@@ -100,19 +101,5 @@ def _write(
     arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
     **attrs: Any,
 ) -> None:
-    grid = {"image", "mask"}
-    template = {
-        name: Variable(
-            dims,
-            "string" if values.dtype.kind == "U" else values.dtype.str,
-            values.shape,
-            grid_chunk=1 if name in grid else 0,
-            grid_shard=2 if name in grid else 0,
-        )
-        for name, (dims, values) in arrays.items()
-    }
-    coords = {"fov", "channel", "label", "protein", "height", "width", "error"} & set(arrays)
-    group = allocate(location, path, template, attrs=attrs, coords=coords)
-    for name, (_, values) in arrays.items():
-        write_column(group, name, values)
-    commit(location, path)
+    coords = ("fov", "channel", "label", "protein", "height", "width", "error")
+    write_group(location, path, arrays, attrs=attrs, coords=coords)

@@ -46,7 +46,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(find, "find", local)
-    monkeypatch.setattr("zarrloc.engine.drive.choose", lambda *_: "serial")
+    monkeypatch.setattr("zarrloc.engine.plan.choose", lambda *_: "serial")
     obtain = weights.obtain
     monkeypatch.setattr(
         weights, "obtain", lambda backbone, given: obtain(backbone, given or "random:0")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zarrloc.config.train import TrainConfig
     from zarrloc.engine.verify import verify
     from zarrloc.report.write import write_report
+    from zarrloc.stages.annotate import annotate
     from zarrloc.stages.embed import embed
     from zarrloc.stages.evaluate import evaluate
     from zarrloc.stages.ingest import ingest
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from zarrloc.stages.split import split
     from zarrloc.stages.train import train
     from zarrloc.store.info import info
-    from zarrloc.store.template import open_store
+    from zarrloc.store.read import open_store
 
 _HOMES = {
     "EmbedConfig": "config.embed",
@@ -42,11 +43,12 @@ _HOMES = {
     "SegmentConfig": "config.segment",
     "SplitConfig": "config.split",
     "TrainConfig": "config.train",
+    "annotate": "stages.annotate",
     "embed": "stages.embed",
     "evaluate": "stages.evaluate",
     "info": "store.info",
     "ingest": "stages.ingest",
-    "open_store": "store.template",
+    "open_store": "store.read",
     "predict": "stages.predict",
     "pretrain": "stages.pretrain",
     "segment": "stages.segment",
@@ -67,6 +69,7 @@ __all__ = [
     "SegmentConfig",
     "SplitConfig",
     "TrainConfig",
+    "annotate",
     "embed",
     "evaluate",
     "info",

@@ -41,6 +41,10 @@ class StoreError(ZarrlocError, RuntimeError):
     """The store is absent, damaged, too new, or holds something else under that name."""
 
 
+class DamageError(StoreError):
+    """Stored values are not those that were written."""
+
+
 class LockedError(ZarrlocError, RuntimeError):
     """Another live run holds this stage of this store."""
 

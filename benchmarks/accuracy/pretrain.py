@@ -28,6 +28,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.simulate import SimulateConfig
+from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.pixels import measure
 from zarrloc.pretraining.data import Image
 from zarrloc.pretraining.guard import knn_macro_f1
@@ -35,8 +36,10 @@ from zarrloc.pretraining.samples import Data, open_data
 from zarrloc.simulate import simulate
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import pretrain
+from zarrloc.store.columns import read_column, write_group
+from zarrloc.store.digest import row_digests
 from zarrloc.store.location import Location
-from zarrloc.store.template import Variable, allocate, commit, read_column, write_column
+from zarrloc.store.template import Variable
 
 PIXEL_UM = 0.2063
 WINDOW_PX = 160
@@ -94,19 +97,21 @@ def make_store(folder: Path, fields: int, seed: int) -> Path:
     table = {key: np.concatenate([one[key] for one in tables]) for key in tables[0]}
     table["fov_index"] = np.repeat(np.arange(fields), [len(one["mask_label"]) for one in tables])
     table["keep"] = table["area_px"] > LEAST_AREA_PX
-    grid = {"mask": Variable(("fov", "y", "x"), masks[0].dtype.str, (fields, 300, 300), 0, 1)}
+    mask = np.stack(masks)
+    digests = row_digests(mask)
+    write_group(
+        location,
+        "segmentations/cells",
+        {
+            "mask": (Variable.like(("fov", "y", "x"), mask, grid_chunk=1), mask),
+            ROW_DIGEST: (Variable.like(("fov",), digests), digests),
+        },
+    )
     columns = {
-        key: Variable(measure.COLUMNS[key].dims, table[key].dtype.str, table[key].shape)
+        key: (Variable.like(measure.COLUMNS[key].dims, table[key]), table[key])
         for key in measure.COLUMNS
     }
-    for path, template, values in (
-        ("segmentations/cells", grid, {"mask": np.stack(masks)}),
-        ("cells/cells", columns, table),
-    ):
-        group = allocate(location, path, template, attrs={}, coords=())
-        for name in template:
-            write_column(group, name, values[name])
-        commit(location, path)
+    write_group(location, "cells/cells", columns)
     return store
 
 

@@ -14,6 +14,7 @@ COMMANDS = (
     "demo",
     "simulate",
     "ingest",
+    "annotate",
     "segment",
     "label",
     "embed",

@@ -6,7 +6,11 @@ import click
 @click.command()
 @click.argument("store")
 @click.option("--deep", is_flag=True, help="Decode every block and compare its values' digest.")
-@click.option("--repair", is_flag=True, help="Mark bad blocks as not done and remove debris.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rebuild what can be; mark bad blocks as not done.",
+)
 def command(store: str, deep: bool, repair: bool) -> int:
     """Compare STORE with the receipts of its runs.
 
@@ -15,17 +19,22 @@ def command(store: str, deep: bool, repair: bool) -> int:
     """
     from zarrloc.engine.verify import verify
 
-    bad = 0
+    faults = lost = 0
     for found in verify(store, deep=deep, repair=repair):
         click.echo(
             f"{found.group}: {found.blocks} blocks, {found.undone} not done, {len(found.bad)} bad, "
+            f"{len(found.damaged)} parts damaged, {len(found.lost)} lost, "
             f"{len(found.debris)} left-over files"
         )
         for block, problem in found.bad.items():
             click.echo(f"  block {block}: {problem}")
-        bad += len(found.bad) + len(found.debris)
-    if bad and not repair:
+        for part, problem in (found.damaged | found.lost).items():
+            click.echo(f"  {part}: {problem}")
+        faults += found.faults
+        lost += len(found.lost)
+    if faults > lost and not repair:
         click.echo(
-            "`--repair` marks them as not done; the same ingest, segment or embed redoes them"
+            "`--repair` rebuilds what it can and marks bad blocks as not done; the same ingest, "
+            "segment or embed does them again"
         )
-    return 3 if bad and not repair else 0
+    return 3 if lost or (faults and not repair) else 0

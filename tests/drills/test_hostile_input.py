@@ -15,8 +15,8 @@ from zarrloc_cli import main as cli
 
 from zarrloc.errors import ConfigError, StoreError, WeightsError
 from zarrloc.models.weights import read_tensors
+from zarrloc.store.attrs import check_name
 from zarrloc.store.location import Location
-from zarrloc.store.template import check_name
 
 RUN = "from zarrloc_cli.main import main; main()"
 

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 
 from zarrloc.errors import SourceError
-from zarrloc.tasks.read_images import IngestStage
+from zarrloc.tasks.read_images import ReadImages
 
 MEMORY = 2 << 30  # bytes of address space: numpy and tifffile take under one of them
 SECONDS_EACH = 0.25
@@ -43,12 +43,12 @@ for path in sorted(Path(sys.argv[1]).glob("*.tif")):
 """
 
 
-def stage(store: Path) -> IngestStage:
+def stage(store: Path) -> ReadImages:
     """The product's own reader for a store of two channels of 40 x 50 px, uint16."""
     from zarrloc.store.location import Location
 
     place = Location.of(store / "x.zarr")
-    return IngestStage(place, ("nucleus", "protein"), False, "uint16", 40, 50, None, None)
+    return ReadImages(place, ("nucleus", "protein"), False, "uint16", 40, 50, None, None)
 
 
 def _good(pixels: Any, kind: int) -> bytes:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from tests.engine.toys import GROUP, Toy, run_toy
-from zarrloc.engine.block import Block, BlockFailure, output_digest, run_block, write_rows
+from zarrloc.engine.block import Block, BlockFailure, run_block, write_rows
 from zarrloc.errors import StoreError
+from zarrloc.store.columns import array_of, read_column
+from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location
-from zarrloc.store.template import array_of, read_column
 
 
 @pytest.fixture
@@ -21,15 +22,16 @@ def test_a_block_knows_its_rows_and_can_leave_out_all_but_one() -> None:
     block = Block(2, 8, 12, skip={9: "bad"})
     assert len(block) == 4
     assert list(block.rows) == [8, 9, 10, 11]
-    assert block.only(10).skip == {8: "skipped", 9: "bad", 11: "skipped"}
+    assert block.only(range(10, 11)).skip == {8: "skipped", 9: "bad", 11: "skipped"}
 
 
 def test_a_receipt_is_all_that_comes_back(location: Location) -> None:
     receipt = run_block(Toy(location), Block(1, 4, 8, input=77))
     assert (receipt.block, receipt.input) == (1, 77)
-    assert receipt.columns.keys() == {"error", "double"}
+    assert receipt.columns.keys() == {"error", "double", "row_digest"}
     stored = read_column(location.group(GROUP), "value", 8, 4)
-    assert receipt.output == output_digest("value", stored, receipt.columns)
+    np.testing.assert_array_equal(receipt.columns["row_digest"], row_digests(stored))
+    assert receipt.output == digest(receipt.columns)
     assert receipt.nbytes == (Path(location.uri) / GROUP / "value/c/1/0").stat().st_size
     assert receipt.seconds["total"] >= receipt.seconds["write"] > 0
 

@@ -11,10 +11,11 @@ import zarr
 
 from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
 from tests.objects import assert_same, opened
-from zarrloc.engine import drive, run
+from zarrloc.engine import plan, run
 from zarrloc.engine.cluster import Dask, Executor, executor
 from zarrloc.engine.ledger import Ledger
 from zarrloc.errors import ConfigError, LockedError
+from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, StaleRun, hold
 from zarrloc.store.template import PENDING
@@ -29,7 +30,7 @@ def workers() -> Iterator[Executor]:
 
 @pytest.fixture
 def pool(workers: Executor, monkeypatch: pytest.MonkeyPatch) -> Executor:
-    monkeypatch.setattr(drive, "executor", lambda *_, **__: nullcontext(workers))
+    monkeypatch.setattr(plan, "executor", lambda *_, **__: nullcontext(workers))
     return workers
 
 
@@ -84,7 +85,7 @@ def test_other_settings_are_refused_with_the_difference_unless_overwritten(tmp_p
 def test_processes_give_the_bytes_of_one_process(tmp_path: Path, pool: Executor) -> None:
     run_toy(tmp_path / "local", rows=50)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drive, "executor", executor)
+        patch.setattr(plan, "executor", executor)
         run_toy(tmp_path / "serial", rows=50, config=SERIAL)
     assert_same(tmp_path / "local", tmp_path / "serial", GROUP)
     np.testing.assert_array_equal(_receipts(tmp_path / "local"), _receipts(tmp_path / "serial"))
@@ -149,8 +150,8 @@ def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
     lost = RunToken("gone", str(tmp_path / "nothing.lock"))
     run_toy(tmp_path / "s")
     toy = Toy(Location.of(tmp_path / "s"))
-    ledger = Ledger(toy.location, GROUP, ("error", "double"), 20, 4)
-    blocks = run.todo(ledger, [1] * 5)
+    ledger = Ledger(toy.location.group(GROUP), ("error", "double"), 20, 4)
+    blocks = plan.todo(ledger, [1] * 5)
     assert len(blocks) == 5
     with executor("serial", SERIAL, workers=1, threads=1, prefetch=1) as pool:
         with pytest.raises(LockedError, match="this run stops"):
@@ -162,7 +163,8 @@ def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
 def test_redone_blocks_are_undone_until_their_receipts_are_written(tmp_path: Path) -> None:
     run_toy(tmp_path / "s", do={6: "raise"})
     location = Location.of(tmp_path / "s")
-    Ledger(location, GROUP, ("error", "double"), 20, 4).reopen([1])
+    revise(location, GROUP, {}, column_digests={})
+    Ledger(location.group(GROUP), ("error", "double"), 20, 4).reopen([1])
     # As after a crash between the worker's write and the coordinator's receipt.
     assert run_toy(tmp_path / "s").blocks_run == 1
     assert _errors(tmp_path / "s") == {}

@@ -1,3 +1,4 @@
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ import zarr
 from zarrloc_cli.main import main
 
 from tests.engine.toys import GROUP, run_toy
-from tests.objects import assert_nothing_but_zarr, assert_same
+from tests.objects import assert_nothing_but_zarr, assert_same, opened
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store.location import Location
@@ -58,8 +59,8 @@ def test_a_sound_store_has_no_findings(store: Path) -> None:
     [
         (_delete, False, "its object is missing"),
         (_truncate, False, "bytes, its receipt says"),
-        (_flip, True, "cannot be decoded|differ from its receipt"),
-        (_swap, True, "differ from its receipt"),
+        (_flip, True, "cannot be decoded|differs from its digest"),
+        (_swap, True, "differs from its digest"),
     ],
 )
 def test_damage_is_found_repaired_and_redone(
@@ -83,8 +84,41 @@ def test_damage_is_found_repaired_and_redone(
 def test_a_wrong_column_is_damage_too(store: Path) -> None:
     group = zarr.open_group(store, path=GROUP, mode="r+")
     group["double"][5] = 7  # type: ignore[index]
-    assert _only(store).bad == {}
-    assert _only(store, deep=True).bad.keys() == {1}
+    assert _only(store).bad.keys() == {1}
+    assert _only(store).damaged.keys() == {"double"}
+    _only(store, repair=True)
+    assert run_toy(store).blocks_run == 1
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+
+
+@pytest.mark.parametrize("name", ["double", "block_output", "block_input", "row_digest", "name"])
+@pytest.mark.parametrize("file", ["c/0", "zarr.json"])
+@pytest.mark.parametrize("damage", [_delete, _truncate, _flip])
+def test_damaged_columns_and_metadata_are_found_and_healed(
+    store: Path, tmp_path: Path, name: str, file: str, damage: Callable[[Path], None]
+) -> None:
+    damage(store / GROUP / name / file)
+    assert _only(store, deep=True).faults
+    assert not _only(store, deep=True, repair=True).lost
+    run_toy(store)
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+    run_toy(tmp_path / "whole")
+    assert (
+        opened(store, GROUP).drop_attrs().identical(opened(tmp_path / "whole", GROUP).drop_attrs())
+    )
+
+
+@pytest.mark.parametrize("damage", [_delete, _truncate, _flip, lambda path: path.write_bytes(b"")])
+@pytest.mark.parametrize("file", ["zarr.json", f"{GROUP}/zarr.json"])
+def test_a_damaged_document_is_rebuilt_from_its_copy(
+    store: Path, file: str, damage: Callable[[Path], None]
+) -> None:
+    before = json.loads((store / file).read_bytes())
+    damage(store / file)
+    assert any(found.damaged for found in verify(store))
+    assert not any(found.lost for found in verify(store, repair=True))
+    assert json.loads((store / file).read_bytes()) == before
+    assert run_toy(store).blocks_run == 0
 
 
 def test_debris_and_strangers_are_cleared(store: Path) -> None:
@@ -127,11 +161,12 @@ def test_the_command(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
             main(["verify", str(store), *options])
         return int(end.value.code or 0), capsys.readouterr().out
 
-    assert call("--deep") == (0, f"{GROUP}: 5 blocks, 0 not done, 0 bad, 0 left-over files\n")
+    sound = "0 bad, 0 parts damaged, 0 lost, 0 left-over files\n"
+    assert call("--deep") == (0, f"{GROUP}: 5 blocks, 0 not done, {sound}")
     (store / BLOCK).unlink()
     code, said = call()
     assert code == 3
     assert "block 2: its object is missing" in said
     assert "`--repair`" in said
     assert call("--repair")[0] == 0
-    assert call() == (0, f"{GROUP}: 5 blocks, 1 not done, 0 bad, 0 left-over files\n")
+    assert call() == (0, f"{GROUP}: 5 blocks, 1 not done, {sound}")

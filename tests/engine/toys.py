@@ -10,14 +10,12 @@ import numpy as np
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output
-from zarrloc.engine.drive import drive, open_group
-from zarrloc.engine.ledger import receipt_variables
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Plan, carry_out
 from zarrloc.engine.telemetry import Summary
+from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.lock import hold
-from zarrloc.store.template import PENDING, StageAttrs, Variable, ensure_root
+from zarrloc.store.template import PENDING, Variable
 
 GROUP = "embeddings/toy"
 SERIAL = RunConfig(cluster="serial")
@@ -86,22 +84,28 @@ def run_toy(
         "toy", settings or {}, {},
         block_rows=block_rows, array=toy.array, digested=["error", "double"],
     )  # fmt: skip
-    variables = {
+    names = np.array([f"r{row}" for row in range(rows)], np.dtypes.StringDType())
+    template = {
         "value": Variable(("row", "feature"), "float32", (rows, 3), np.nan, block_rows),
         "error": Variable(("row",), "string", (rows,), PENDING),
         "double": Variable(("row",), "int64", (rows,), -1),
-        "name": Variable(("row",), "string", (rows,)),
-        **receipt_variables(rows, block_rows),
+        "name": Variable.like(("row",), names),
     }
-    names = np.array([f"r{row}" for row in range(rows)], np.dtypes.StringDType())
-    ensure_root(toy.location)
-    with hold(toy.location, GROUP, new_run_id()) as token:
-        ledger = open_group(
-            toy.location, GROUP, wanted, variables,
-            columns=("error", "double"), coords={"name": names}, overwrite=overwrite,
-        )  # fmt: skip
-        digests = [
-            combine([len(range(start, min(rows, start + block_rows))), (inputs or {}).get(block)])
-            for block, start in enumerate(range(0, rows, block_rows))
-        ]
-        return drive(toy, ledger, digests, config, token, unit="row", quiet=True)
+    digests = [
+        combine([len(range(start, min(rows, start + block_rows))), (inputs or {}).get(block)])
+        for block, start in enumerate(range(0, rows, block_rows))
+    ]
+    plan = Plan(
+        wanted,
+        template,
+        coords={"name": names},
+        coordinates=("error", "name"),
+        work=toy,
+        columns=("error", "double"),
+        inputs=digests,
+        unit="row",
+    )
+    outcome = carry_out(
+        toy.location, GROUP, lambda _: plan, config, overwrite=overwrite, creates=True, quiet=True
+    )
+    return outcome.summary

@@ -11,11 +11,11 @@ from zarrloc_cli.label import command
 from zarrloc_cli.main import main
 
 from tests.stores import LABELS, make_field, make_store
+from tests.written import revise
 from zarrloc.errors import LockedError, SourceError, StoreError
 from zarrloc.groups.expert import Summary, bring_in
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
-from zarrloc.store.template import Variable, add_variable, commit, write_column
 
 # Fields of 4, 0 and 6 cells; every field's grades are er 3, golgi 1 (big_aggregates 0).
 FIELD_GRADE = [0, 3, 1]
@@ -109,14 +109,9 @@ def test_grades_follow_a_grown_vocabulary(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,whole,labels\nFID00000000,1,yes,golgi")
     bring_in(store, "cp", csv)
     location = Location.of(store)
-    group = location.group("fovs")
     labels = np.array(["chromatin", *LABELS])
     grades: npt.NDArray[np.uint8] = np.tile(np.array([2, 0, 3, 1], np.uint8), (3, 1))
-    add_variable(group, "label", Variable(("label",), "string", (4,)))
-    write_column(group, "label", labels)
-    add_variable(group, "grade", Variable(("fov", "label"), "uint8", (3, 4)))
-    write_column(group, "grade", grades)
-    commit(location, "fovs")
+    revise(location, "fovs", label=(("label",), labels), grade=(("fov", "label"), grades))
     bring_in(store, "cp", table(tmp_path, "fov,mask_label,labels\nFID00000000,2,chromatin"))
     cells = cells_of(store)
     assert cells.label.values.tolist() == labels.tolist()

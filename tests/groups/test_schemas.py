@@ -16,8 +16,8 @@ from zarrloc.groups import schemas
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.split import split
+from zarrloc.store.document import groups
 from zarrloc.store.location import Location
-from zarrloc.store.template import groups
 
 SERIAL = RunConfig(cluster="serial")
 

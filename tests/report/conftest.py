@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from tests.labelled_store import make_store
+from tests.written import revise
 from zarrloc.config.report import ReportConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
 from zarrloc.report.gather import Array32
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import Variable, add_variable, commit, read_column, write_column
 
 EVIL = "</script><script>window.hacked = 1</script>"
 EVIL_LABEL = "<img src=x onerror=window.hacked=2>$$x$$"
@@ -31,15 +32,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_store(tmp_path_factory.mktemp("report") / "t.zarr", proteins=20, noise=0.5)
     location = Location.of(path)
     fovs = location.group("fovs")
-    add_variable(fovs, "block_bytes", Variable(("block",), "uint64", (1,)))
-    for name, first in (("protein", EVIL), ("label", EVIL_LABEL)):
-        values = read_column(fovs, name)
-        values[values == values[0]] = first
-        write_column(fovs, name, values)
-    errors = read_column(fovs, "error")
-    errors[-1] = f"torn file {EVIL}"
-    write_column(fovs, "error", errors)
-    commit(location, "fovs")
+    protein, label, error = (read_column(fovs, name) for name in ("protein", "label", "error"))
+    protein[protein == protein[0]] = EVIL
+    label[0] = EVIL_LABEL
+    error[-1] = f"torn file {EVIL}"
+    revise(
+        location,
+        "fovs",
+        block_bytes=(("block",), np.zeros(1, np.uint64)),
+        protein=(("fov",), protein),
+        label=(("label",), label),
+        error=(("fov",), error),
+    )
     split(path, SplitConfig(), "grouped")
     learn = TrainConfig(embedding="planted", split="grouped", hidden=(), epochs=30, lr=0.05)
     train(path, learn, "head")

@@ -8,13 +8,15 @@ import pytest
 
 from tests.labelled_store import make_store
 from tests.report.conftest import CONFIG, flat
+from tests.written import drop, revise
 from zarrloc.config.evaluate import PredictConfig
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.report.gather import chosen, gather
 from zarrloc.stages.predict import predict
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs, Variable, add_variable, commit, read_column, remove
 
 
 def attrs(stage: str, *inputs: str) -> StageAttrs:
@@ -96,7 +98,7 @@ def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
     assert "zarrloc train" in contents.absent["scores"]
     assert contents.points is not None
     for name in ("planted", "noise"):
-        remove(location, f"embeddings/{name}")
+        drop(location, f"embeddings/{name}")
     contents = gather(location, CONFIG, flat)
     assert "zarrloc embed" in contents.absent["map"]
     assert contents.points is None
@@ -105,9 +107,7 @@ def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
 def bare(tmp_path: Path, **embedding: Any) -> Location:
     made = make_store(tmp_path / "b.zarr", proteins=8, labelled=False, **embedding)
     location = Location.of(made)
-    fovs = location.group("fovs")
-    add_variable(fovs, "block_bytes", Variable(("block",), "uint64", (1,)))
-    commit(location, "fovs")
+    revise(location, "fovs", block_bytes=(("block",), np.zeros(1, np.uint64)))
     return location
 
 

@@ -14,8 +14,8 @@ from zarrloc.groups.crops import Crops
 from zarrloc.groups.embeddings import Samples
 from zarrloc.report.pictures import SIDE, jpeg_url, make_sheets, pictures
 from zarrloc.report.preview import composite
+from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs
 
 
 def decoded(url: str) -> npt.NDArray[np.uint8]:

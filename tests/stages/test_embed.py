@@ -19,7 +19,7 @@ from zarrloc.models import backbones, preprocess
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.store.location import Location
-from zarrloc.store.template import stage_attrs
+from zarrloc.store.read import stage_attrs
 from zarrloc.tasks.embed_fovs import EmbedFovs
 
 SERIAL = RunConfig(cluster="serial")

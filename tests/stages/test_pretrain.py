@@ -21,6 +21,7 @@ from zarr.storage import WrapperStore
 from zarrloc_cli.main import zarrloc as cli
 
 from tests.stores import BACKGROUND, make_field
+from tests.written import write_group
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
@@ -38,14 +39,7 @@ from zarrloc.stages.pretrain import plan, pretrain
 from zarrloc.stages.split import split
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
-from zarrloc.store.template import (
-    Variable,
-    allocate,
-    commit,
-    stage_attrs,
-    write_column,
-    write_group,
-)
+from zarrloc.store.read import stage_attrs
 
 FIELDS, SHARD, CELLS = 18, 4, 4
 SERIAL = RunConfig(cluster="serial")
@@ -98,10 +92,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     location = Location.of(path)
     write_group(location, "splits/paper", {"fold": (("fov",), FOLD)}, attrs={})
-    template = Variable(("fov", "y", "x"), "<u4", (FIELDS, 60, 60), grid_chunk=1)
-    group = allocate(location, "segmentations/cells", {"mask": template}, attrs={}, coords=())
-    write_column(group, "mask", np.stack(masks))
-    commit(location, "segmentations/cells")
+    mask = {"mask": (("fov", "y", "x"), np.stack(masks))}
+    write_group(location, "segmentations/cells", mask, attrs={})
     table = {key: np.concatenate([part[key] for part in tables]) for key in tables[0]}
     table["fov_index"] = np.repeat(np.arange(FIELDS), CELLS)
     table["keep"] = np.arange(FIELDS * CELLS) % 7 != 3

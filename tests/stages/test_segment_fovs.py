@@ -13,7 +13,7 @@ from tests.stages.conftest import FOVS, SERIAL, SHARD, bright_spots
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError
-from zarrloc.stages.segment_fovs import segment_fovs
+from zarrloc.stages.segment import segment_fovs
 
 CONFIG = SegmentConfig()
 Fresh = Callable[[str], Path]
@@ -77,7 +77,7 @@ def test_a_field_that_fails_has_an_error_and_zeros(fresh: Fresh) -> None:
 def test_more_objects_than_the_mask_can_number(
     fresh: Fresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zarrloc.stages.segment_fovs.MASK_DTYPE", "uint8")
+    monkeypatch.setattr("zarrloc.tasks.segment_fovs.MASK_DTYPE", "uint8")
     store = fresh("a.zarr")
     run(store, lambda image, roles: np.arange(image[0].size).reshape(image[0].shape) % 300)
     assert "299 objects, more than uint8 can number (255)" in str(opened(store).error.values[0])

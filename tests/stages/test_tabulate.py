@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from tests.stages.conftest import FOVS, SERIAL, bright_spots
+from tests.written import revise
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.telemetry import Summary
@@ -17,10 +18,9 @@ from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.segmentations import read_fields
 from zarrloc.pixels import measure
 from zarrloc.stages.ingest import ingest
-from zarrloc.stages.segment import segment
-from zarrloc.stages.tabulate import tabulate
+from zarrloc.stages.segment import segment, segment_fovs, tabulate
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import Variable, add_variable, commit, read_column, write_column
 
 CONFIG = SegmentConfig()
 Fresh = Callable[[str], Path]
@@ -65,17 +65,18 @@ def test_blocks_do_not_matter(fresh: Fresh) -> None:
 
 def test_each_field_is_read_once_a_block(fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
     store = fresh("a.zarr")
-    read: list[list[int]] = []
+    read: list[tuple[int, int]] = []
     original = read_fields
 
-    def counting(location: Any, name: str, fovs: Any, clock: Any) -> Any:
-        read.append(list(fovs))
-        return original(location, name, fovs, clock)
+    def counting(location: Any, name: str, start: int, stop: int, *rest: Any) -> Any:
+        read.append((start, stop))
+        return original(location, name, start, stop, *rest)
 
-    monkeypatch.setattr("zarrloc.stages.tabulate.read_fields", counting)
+    monkeypatch.setattr("zarrloc.tasks.measure_cells.read_fields", counting)
     run(store, block_cells=4)
     index = opened(store).fov_index.values
-    expected = [sorted(set(index[start : start + 4])) for start in range(0, len(index), 4)]
+    parts = [index[start : start + 4] for start in range(0, len(index), 4)]
+    expected = [(part[0], part[-1] + 1) for part in parts]
     assert read == expected
 
 
@@ -106,8 +107,6 @@ def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:
     summary = run(store, fewer, overwrite=True)
     assert opened(store).sizes["cell"] == FOVS
     # Only the masks are overwritten here; the table finds out by itself.
-    from zarrloc.stages.segment_fovs import segment_fovs
-
     segment_fovs(
         store, CONFIG, "spots", function=bright_spots, run=SERIAL, overwrite=True, quiet=True
     )
@@ -120,19 +119,17 @@ def test_an_experts_word_is_not_dropped_unasked(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     run(store)
     location = Location.of(store)
-    table, masks = (location.group(f"{kind}/spots") for kind in ("cells", "segmentations"))
-    count = len(read_column(table, "keep"))
-    add_variable(table, "expert_seen", Variable(("cell",), "|b1", (count,)))
-    write_column(table, "expert_seen", np.arange(count) < 2)
-    commit(location, "cells/spots")
-    counts = read_column(masks, "cell_count")
-    write_column(masks, "cell_count", np.maximum(counts - 1, 0))
-    with pytest.raises(ConfigError, match="an expert's word on 2 cells would go with it"):
+    count = opened(store).sizes["cell"]
+    revise(location, "cells/spots", expert_seen=(("cell",), np.arange(count) < 2))
+    masks = "segmentations/spots"
+    counts = read_column(location.group(masks, mode="r"), "cell_count")
+    revise(location, masks, cell_count=(("fov",), np.maximum(counts - 1, 0)))
+    with pytest.raises(ConfigError, match="the judgements of 2 cells would go with it"):
         tabulate(store, "spots", run=SERIAL, quiet=True)
-    assert read_column(table, "expert_seen").sum() == 2
-    write_column(masks, "cell_count", counts)
+    assert opened(store).expert_seen.sum() == 2
+    revise(location, masks, cell_count=(("fov",), counts))
     summary = tabulate(store, "spots", run=SERIAL, overwrite=True, quiet=True)
-    assert any("expert's word on 2 cells" in note for note in summary.notes)
+    assert any("the judgements of 2 cells" in note for note in summary.notes)
 
 
 def test_keep_percentile_is_taken_over_all_cells(fresh: Fresh) -> None:

@@ -9,6 +9,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.errors import StoreError
 from zarrloc.stages.ingest import ingest
+from zarrloc.store.document import FORMAT
 from zarrloc.store.info import info, lines
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
@@ -27,7 +28,7 @@ def store(tmp_path: Path) -> Path:
 def test_what_a_store_holds_as_plain_values(store: Path) -> None:
     described = info(store, errors=True)
     assert json.loads(json.dumps(described)) == described
-    assert described["format"] == 1
+    assert described["format"] == FORMAT
     assert list(described["groups"]) == ["fovs", GROUP]
     fovs = described["groups"]["fovs"]
     assert (fovs["stage"], fovs["shard_fovs"]) == ("ingest", 2)

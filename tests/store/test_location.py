@@ -5,8 +5,8 @@ import pytest
 import zarr
 
 from zarrloc.errors import StoreError
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import read_column
 
 
 def test_local_addresses_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

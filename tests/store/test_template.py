@@ -1,6 +1,8 @@
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,33 +12,29 @@ import zarr
 from tests.engine.toys import GROUP, run_toy
 from tests.image_files import write_label_tables, write_opencell
 from tests.objects import assert_nothing_but_zarr, opened
+from tests.written import revise
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.errors import ConfigError, StoreError
+from zarrloc.engine.verify import verify
+from zarrloc.errors import ConfigError, DamageError, StoreError
 from zarrloc.stages.ingest import ingest
-from zarrloc.store.location import Location
-from zarrloc.store.template import (
+from zarrloc.store import document, objects
+from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.store.columns import array_of, read_column, write_group
+from zarrloc.store.document import (
     FORMAT,
-    StageAttrs,
-    Variable,
-    allocate,
-    array_of,
-    check_name,
-    check_store,
+    Document,
+    State,
+    begin,
     check_target,
-    claim,
-    commit,
-    committed,
     ensure_root,
     groups,
-    need,
-    open_store,
-    read_column,
-    stage_attrs,
-    update_attrs,
-    write_column,
-    write_group,
+    look,
+    read_root,
 )
+from zarrloc.store.location import Location
+from zarrloc.store.read import committed, need, open_store, stage_attrs
+from zarrloc.store.template import Variable
 
 WORDS = np.array(["a", "", "longer than any fixed width would have been"])
 
@@ -57,7 +55,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(location: Location, path: str = "splits/a", **attrs: Any) -> None:
     ensure_root(location)
     variables = {"fold": (("fov",), np.arange(3, dtype=np.int8)), "fov": (("fov",), WORDS)}
-    write_group(location, path, variables, attrs=attrs, coords=["fov"])
+    values = {n: (Variable.like(dims, v), v) for n, (dims, v) in variables.items()}
+    write_group(location, path, values, coordinates="fov", **attrs)
 
 
 # --- as xarray sees it --------------------------------------------------------------------------
@@ -127,9 +126,11 @@ def test_a_store_in_an_object_store(tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_by_number(tmp_path: Path) -> None:
-    zarr.create_group(tmp_path / "s", attributes={"format": FORMAT + 1})
-    for check in (check_store, check_target, open_store):
-        with pytest.raises(StoreError, match=rf"format {FORMAT + 1}; this zarrloc reads up to"):
+    location = Location.of(tmp_path / "s")
+    newer = Document({"format": FORMAT + 1}, {}).to_json()
+    objects.write(location, "zarr.json", document.dumped(newer))
+    for check in (read_root, check_target, open_store):
+        with pytest.raises(StoreError, match=rf"format {FORMAT + 1}, not {FORMAT}: upgrade"):
             check(Location.of(tmp_path / "s"))
 
 
@@ -148,7 +149,7 @@ def test_what_is_no_store_is_refused_and_left_alone(tmp_path: Path) -> None:
     check_target(Location.of(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
     with pytest.raises(StoreError, match=r"no store at .*new; `zarrloc ingest SOURCE new`"):
-        check_store(Location.of(tmp_path / "new"))
+        read_root(Location.of(tmp_path / "new"))
 
 
 def test_an_absent_group_is_refused_with_what_makes_it(store: Path) -> None:
@@ -171,35 +172,77 @@ def test_names_that_cannot_be_groups(name: str) -> None:
 def test_a_group_is_there_once_it_is_committed(tmp_path: Path) -> None:
     location = Location.of(tmp_path / "s")
     ensure_root(location)
-    variables = {"a": Variable(("x",), "string", (3,))}
-    group = allocate(location, "splits/a", variables, attrs={}, coords=["a"])
-    write_column(group, "a", WORDS)
+    begin(location, "splits/a", {})
+    assert look(location, "splits/a").state is State.UNFINISHED
     assert committed(location, "splits/a") is None
     assert groups(location) == []
-    commit(location, "splits/a")
-    assert committed(location, "splits/a") is not None
-    assert list(opened(tmp_path / "s", "splits/a")["a"].values) == list(WORDS)
-    # Left half made by a crash, it is made anew.
-    allocate(location, "splits/a", variables, attrs={}, coords=["a"])
-    assert committed(location, "splits/a") is None
+    _small(location)
+    assert look(location, "splits/a").state is State.COMMITTED
+    assert list(opened(tmp_path / "s", "splits/a")["fov"].values) == list(WORDS)
+    assert look(location, "splits/b").state is State.ABSENT
 
 
-def test_attributes_change_without_taking_the_commit_back(tmp_path: Path) -> None:
-    location = Location.of(tmp_path / "s")
-    _small(location, more=1)
-    update_attrs(location, "splits/a", more=2)
-    group = committed(location, "splits/a")
-    assert group is not None
-    assert group.attrs["more"] == 2
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"\0" * 64])
+def test_a_document_that_cannot_be_read_is_never_taken_for_an_absent_group(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    run_toy(tmp_path / "s")
+    before = opened(tmp_path / "s", GROUP).load()
+    file = tmp_path / "s" / GROUP / "zarr.json"
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content)
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match=r"zarr\.json .*`zarrloc verify s --repair`"):
+            run_toy(tmp_path / "s", overwrite=overwrite)
+    (found,) = verify(tmp_path / "s", repair=True)
+    assert found.damaged
+    assert run_toy(tmp_path / "s").blocks_run == 0
+    xr.testing.assert_identical(opened(tmp_path / "s", GROUP).load(), before)
 
 
-def test_a_group_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_columns_change_in_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the commit, a reader finds every old value; afterwards, every new one."""
     location = Location.of(tmp_path / "s")
     _small(location)
-    variables = {"other": (("x",), np.ones(2))}
-    write_group(location, "splits/a", variables, attrs={})
-    assert set(opened(tmp_path / "s", "splits/a").variables) == {"other"}
+    new = np.arange(3, dtype=np.int8) + 5
+    for dies in (True, False):
+        with monkeypatch.context() as patch:
+            if dies:
+                patch.setattr(document, "commit", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt) if dies else nullcontext():
+                revise(location, "splits/a", fold=(("fov",), new))
+        values = opened(tmp_path / "s", "splits/a")["fold"].values
+        np.testing.assert_array_equal(values, np.arange(3) if dies else new)
+
+
+def test_a_group_is_replaced_when_its_successor_is_whole(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", rows=8)
+    before = opened(tmp_path / "s", GROUP).load()
+    summary = run_toy(tmp_path / "s", rows=8, settings={"a": 1}, overwrite=True, do={-1: "open"})
+    assert summary.failures
+    xr.testing.assert_identical(opened(tmp_path / "s", GROUP).load(), before)
+    assert run_toy(tmp_path / "s", rows=8).blocks_run == 0
+    assert run_toy(tmp_path / "s", rows=8, settings={"a": 1}, overwrite=True).blocks_run == 2
+    assert groups(Location.of(tmp_path / "s")) == [GROUP]
     assert not list((tmp_path / "s.runs").glob("removed-*"))
+    assert_nothing_but_zarr(tmp_path / "s")
+
+
+def test_rows_are_never_cut(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s", rows=8)
+    with pytest.raises(StoreError, match="holds 8 rows and will not be cut to 4"):
+        run_toy(tmp_path / "s", rows=4)
+    assert opened(tmp_path / "s", GROUP).sizes["row"] == 8
+
+
+def test_a_damaged_column_is_noticed_by_whoever_reads_it(tmp_path: Path) -> None:
+    run_toy(tmp_path / "s")
+    (tmp_path / "s" / GROUP / "double/c/0").unlink()
+    group = Location.of(tmp_path / "s").group(GROUP, mode="r")
+    with pytest.raises(DamageError, match=r"double' is damaged .*not those that were written"):
+        read_column(group, "double")
 
 
 def test_the_root_lists_every_committed_group(tmp_path: Path) -> None:
@@ -218,10 +261,9 @@ def test_grid_arrays_are_sharded_and_every_chunk_is_stored(tmp_path: Path) -> No
     location = Location.of(tmp_path / "s")
     ensure_root(location)
     image = Variable(("fov", "y"), "uint16", (6, 5), grid_chunk=1, grid_shard=4)
-    group = allocate(location, "fovs", {"image": image}, attrs={}, coords=[])
-    array = array_of(group, "image")
+    write_group(location, "fovs", {"image": (image, np.zeros((6, 5), np.uint16))})
+    array = array_of(location.group("fovs"), "image")
     assert (array.chunks, array.shards) == ((1, 5), (4, 5))
-    array[:] = 0
     assert len([path for path in (tmp_path / "s/fovs/image/c").rglob("*") if path.is_file()]) == 2
 
 
@@ -251,18 +293,19 @@ def test_a_fingerprint_is_of_settings_and_inputs_alone() -> None:
 
 
 def test_a_name_stands_for_its_settings(tmp_path: Path) -> None:
-    location = Location.of(tmp_path / "s")
-    wanted = StageAttrs.of("embed", {"size": "224", "norm": "zscore"}, {"fovs": "1"})
-    assert claim(location, "splits/a", wanted, overwrite=False) is None
-    _small(location, zarrloc=wanted.model_dump())
-    found = claim(location, "splits/a", wanted, overwrite=False)
-    assert found == wanted
-    assert stage_attrs(location.group("splits/a")) == wanted
-    other = StageAttrs.of("embed", {"size": "native", "weights": "x"}, {"fovs": "2"})
+    run_toy(tmp_path / "s", settings={"size": "224", "norm": "zscore"})
+    found = stage_attrs(Location.of(tmp_path / "s").group(GROUP))
+    assert found.config == {"size": "224", "norm": "zscore"}
     with pytest.raises(
         ConfigError,
-        match=r"\(input fovs: 1 -> 2; norm: zscore -> \(none\); size: 224 -> native; "
-        r"weights: \(none\) -> x\); pass --overwrite .* or another --name",
+        match=r"\(norm: zscore -> \(none\); size: 224 -> native; "
+        r"width: \(none\) -> x\); pass --overwrite .* or another --name",
     ):
-        claim(location, "splits/a", other, overwrite=False)
-    assert claim(location, "splits/a", other, overwrite=True) is None
+        run_toy(tmp_path / "s", settings={"size": "native", "width": "x"})
+    assert stage_attrs(Location.of(tmp_path / "s").group(GROUP)) == found
+
+
+def test_where_weights_lie_makes_no_other_settings() -> None:
+    here = StageAttrs.of("embed", {"weights": "a.pth", "weights_hash": "1"}, {})
+    moved = StageAttrs.of("embed", {"weights": "b.pth", "weights_hash": "1"}, {})
+    assert here.fingerprint == moved.fingerprint

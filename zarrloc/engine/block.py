@@ -3,6 +3,7 @@
 A `Stage` is a pure function of a block. `run_block` is all that a worker ever executes.
 """
 
+import itertools
 import threading
 import time
 import traceback
@@ -15,10 +16,11 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.errors import StoreError
-from zarrloc.store.digest import digest
+from zarrloc.groups.receipts import ROW_DIGEST
+from zarrloc.store.columns import array_of, fill_array
+from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.lock import RunToken, StaleRun
-from zarrloc.store.template import array_of
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -33,10 +35,12 @@ class Block:
     input: int = 0
     """Digest of what the block is made from: the stage's fingerprint and its inputs' receipts."""
     expect: Mapping[str, int] = field(default_factory=dict)
-    """Input group -> `block_output` that what is read must have."""
+    """Input group -> digest that the rows read from it must have."""
     skip: Mapping[int, str] = field(default_factory=dict)
     payload: Any = None
     """What only this block needs, such as its files."""
+    unit_starts: tuple[int, ...] = ()
+    """First rows of the units that fail together, such as the cells of a field; else each row."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -46,9 +50,15 @@ class Block:
         """The block's rows, counted over the whole stage."""
         return range(self.start, self.stop)
 
-    def only(self, row: int) -> "Block":
-        """The same block with every other row skipped."""
-        others = {r: "skipped" for r in self.rows if r != row}
+    @property
+    def units(self) -> list[range]:
+        """The rows that fail together, in order."""
+        starts = self.unit_starts or self.rows
+        return [range(*pair) for pair in itertools.pairwise((*starts, self.stop))]
+
+    def only(self, unit: range) -> "Block":
+        """The same block with every row outside `unit` skipped."""
+        others = {row: "skipped" for row in self.rows if row not in unit}
         return replace(self, skip={**others, **self.skip})
 
 
@@ -114,6 +124,10 @@ class BlockFailure(RuntimeError):
     """A block could not be done, for a reason that lies with no single FOV."""
 
 
+NOT_A_ROWS_FAULT = (BlockFailure, StoreError)
+"""Damage fails a block: its rows are done again by the next run, and none gets an `error`."""
+
+
 _DEVICE = threading.Lock()
 
 
@@ -145,19 +159,22 @@ def run_block(
             f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"
         ) from error
     seconds["total"] = time.perf_counter() - begin
+    digested = dict(output.columns)
+    if output.array is not None:
+        digested[ROW_DIGEST] = row_digests(output.array)
     return Receipt(
         block=block.index,
         input=block.input,
-        output=output_digest(stage.array, output.array, output.columns),
+        output=digest(digested),
         nbytes=nbytes,
-        columns={**output.columns, **output.aside},
+        columns={**digested, **output.aside},
         seconds=seconds,
         bytes_read=clock.bytes,
     )
 
 
 def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float], StoreClock]:
-    """Compute the block; if it raises, find the rows that do and give only them an error."""
+    """Compute the block; if it raises, find the units that do and give only their rows an error."""
     clock = StoreClock()
     seconds: dict[str, float] = {}
     start = time.perf_counter()
@@ -166,21 +183,25 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
         seconds["read"] = clock.seconds
         seconds["decode"] = max(0.0, time.perf_counter() - start - clock.seconds)
         return _compute(stage, block, data, seconds), seconds, clock
-    except BlockFailure:
+    except NOT_A_ROWS_FAULT:
         raise
     except Exception:
-        live = [row for row in block.rows if row not in block.skip]
-        guilty = dict(block.skip)
-        for row in live:
-            alone = block.only(row)
+        live = [unit for unit in block.units if any(row not in block.skip for row in unit)]
+        guilty: dict[int, str] = {}
+        bad = 0
+        for unit in live:
+            alone = block.only(unit)
             try:
                 _compute(stage, alone, stage.read(alone, StoreClock()), {})
+            except NOT_A_ROWS_FAULT:
+                raise
             except Exception as error:
-                guilty[row] = f"{type(error).__name__}: {error}"
+                bad += 1
+                guilty.update(dict.fromkeys(unit, f"{type(error).__name__}: {error}"))
         # Nothing to blame, or everything: the fault is the stage's or the machine's.
-        if len(guilty) - len(block.skip) in ({0, len(live)} if len(live) > 1 else {0}):
+        if bad in ({0, len(live)} if len(live) > 1 else {0}):
             raise
-        rest = replace(block, skip=guilty)
+        rest = replace(block, skip={**guilty, **block.skip})
         return _compute(stage, rest, stage.read(rest, StoreClock()), seconds), seconds, clock
 
 
@@ -202,14 +223,6 @@ def _compute(stage: Stage, block: Block, data: Any, seconds: dict[str, float]) -
     return output
 
 
-def output_digest(name: str | None, array: npt.NDArray[Any] | None, columns: Columns) -> int:
-    """Digest of a block's rows as a later reader of the store finds them."""
-    values = dict(columns)
-    if name is not None and array is not None:
-        values[name] = array
-    return digest(values)
-
-
 def write_rows(
     location: Location, group: str, name: str, start: int, values: npt.NDArray[Any]
 ) -> int:
@@ -226,7 +239,7 @@ def write_rows(
             f"rows {start} to {stop} of {group}/{name} are not whole shards of {step}: "
             "the write would race with another block's"
         )
-    array[start:stop] = np.asarray(values, dtype=array.dtype)
+    fill_array(array, np.asarray(values, dtype=array.dtype), start)
     return stored_bytes(array, start // step)
 
 

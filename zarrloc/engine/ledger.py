@@ -9,71 +9,74 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.engine.block import Receipt
-from zarrloc.store.location import Location
-from zarrloc.store.template import (
-    COLUMN_CHUNK,
-    PENDING,
-    Variable,
-    read_column,
-    resize,
-    write_column,
-)
+from zarrloc.groups.receipts import ROW_DIGEST
+from zarrloc.store.columns import column_digest, read_column, write_column
+from zarrloc.store.digest import digest
+from zarrloc.store.template import COLUMN_CHUNK, PENDING, Variable
 
 FLUSH_S = 3.0
+KILLED = "its worker died while this FOV was computed alone (out of memory, or a crash)"
+"""The `error` of a row that is tried again by the next run: more memory may be all it needs."""
+
 RECEIPTS = ("block_input", "block_bytes", "block_output")
 
 
 def receipt_variables(rows: int, block_rows: int) -> dict[str, Variable]:
     """The receipt arrays every stage's group holds, along `block`."""
+    meanings = {
+        "block_input": {"long_name": "digest of what the block was made from"},
+        "block_bytes": {"long_name": "size of the stored object", "units": "bytes"},
+        "block_output": {"long_name": "digest of the block's values; 0 = not done"},
+    }
     blocks = -(-rows // block_rows)
     return {
-        "block_input": Variable(
-            ("block",),
-            "uint64",
-            (blocks,),
-            attrs={"long_name": "digest of what the block was made from"},
-        ),
-        "block_bytes": Variable(
-            ("block",),
-            "uint64",
-            (blocks,),
-            attrs={"long_name": "size of the stored object", "units": "bytes"},
-        ),
-        "block_output": Variable(
-            ("block",),
-            "uint64",
-            (blocks,),
-            attrs={"long_name": "digest of the block's values; 0 = not done"},
-        ),
+        name: Variable(("block",), "uint64", (blocks,), attrs=attrs)
+        for name, attrs in meanings.items()
     }
+
+
+def row_digest_variable(dim: str, rows: int) -> dict[str, Variable]:
+    """The digests of the rows of a stage's grid array."""
+    meaning = {"long_name": "xxh3 of the row's values, shape and dtype"}
+    return {ROW_DIGEST: Variable((dim,), "uint64", (rows,), attrs=meaning)}
 
 
 class Ledger:
     """Columns and receipts of one stage's group, for its `rows` committed rows."""
 
     def __init__(
-        self, location: Location, group: str, columns: Iterable[str], rows: int, block_rows: int
+        self, group: zarr.Group, columns: Iterable[str], rows: int, block_rows: int
     ) -> None:
-        self.group = location.group(group)
+        self.group = group
         self.rows, self.block_rows = rows, block_rows
         self.blocks = -(-rows // block_rows)
-        self.columns = {name: read_column(self.group, name, rows) for name in columns}
-        self.receipts = {name: read_column(self.group, name, self.blocks) for name in RECEIPTS}
+        self.columns = {name: read_column(group, name, rows) for name in columns}
+        self.receipts = {name: read_column(group, name, self.blocks) for name in RECEIPTS}
         self._dirty: set[int] = set()
         self._dirty_blocks: set[int] = set()
         self._reopened: set[int] = set()
         self._flushed = time.monotonic()
 
-    @classmethod
-    def grow(
-        cls, location: Location, group: str, rows_dim: str, rows: int, block_rows: int
-    ) -> None:
-        """Make room for `rows` rows in every array of the group, and for their receipts."""
-        opened = location.group(group)
-        resize(opened, rows_dim, rows)
-        resize(opened, "block", -(-rows // block_rows))
+    def doubt(self, digested: Collection[str]) -> list[int]:
+        """Mark done blocks as undone whose columns are not what their receipt covers.
+
+        After a crash, columns and receipts that lie in other objects may differ.
+        """
+        wrong = []
+        for block in np.flatnonzero(self.output).tolist():
+            span = slice(block * self.block_rows, (block + 1) * self.block_rows)
+            if digest({name: self.columns[name][span] for name in digested}) != self.output[block]:
+                wrong.append(block)
+        self.forget(wrong)
+        return wrong
+
+    def digests(self) -> dict[str, str]:
+        """Digests of all columns and receipts, as they are now."""
+        held = {**self.columns, **self.receipts}
+        return {name: column_digest(values) for name, values in held.items()}
 
     @property
     def output(self) -> npt.NDArray[np.uint64]:
@@ -84,6 +87,10 @@ class Ledger:
         """Which of rows `start` to `stop` have an `error` other than `pending`."""
         error = self.columns["error"][start:stop]
         return np.asarray((error != "") & (error != PENDING), dtype=bool)
+
+    def killed(self) -> npt.NDArray[np.bool_]:
+        """Which rows killed their worker."""
+        return np.asarray(self.columns["error"] == KILLED, dtype=bool)
 
     def record(self, receipt: Receipt) -> None:
         """Take a finished block's columns and receipt; they reach the store at the next flush."""

@@ -6,14 +6,13 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 from zarrloc.engine.block import Block, Receipt, Stage, run_block
 from zarrloc.engine.cluster import Dask, Done, Executor, wait_out
-from zarrloc.engine.ledger import Ledger
+from zarrloc.engine.ledger import KILLED, Ledger
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
 from zarrloc.errors import LockedError
 from zarrloc.store.digest import combine
@@ -25,48 +24,10 @@ WINDOW = 64
 GIVE_UP = 8
 """A run whose first blocks all fail, this many, has a fault of its own and stops."""
 
-KILLED = "its worker died while this FOV was computed alone (out of memory, or a crash)"
-
 
 def new_run_id() -> str:
     """A fresh name for a run."""
     return uuid.uuid4().hex[:12]
-
-
-def todo(
-    ledger: Ledger,
-    inputs: Sequence[int],
-    *,
-    expect: Mapping[str, Any] | None = None,
-    payloads: Sequence[Any] | None = None,
-    retry_failed: bool = False,
-) -> list[Block]:
-    """Blocks whose receipt is missing or speaks of other input.
-
-    `inputs` holds one digest a block; `expect` maps an input group to the `block_output` that
-    its blocks must have when they are read.
-    """
-    failed = ledger.errors() if retry_failed else None
-    blocks = []
-    for index, digest in enumerate(inputs):
-        start = index * ledger.block_rows
-        stop = min(start + ledger.block_rows, ledger.rows)
-        done = (
-            int(ledger.output[index]) != 0 and int(ledger.receipts["block_input"][index]) == digest
-        )
-        if done and not (failed is not None and failed[start:stop].any()):
-            continue
-        blocks.append(
-            Block(
-                index,
-                start,
-                stop,
-                int(digest),
-                {group: int(values[index]) for group, values in (expect or {}).items()},
-                payload=None if payloads is None else payloads[index],
-            )
-        )
-    return blocks
 
 
 def run(
@@ -90,7 +51,7 @@ def run(
     with (
         RunLog(stage.location, stage.group, token.run) as log,
         Progress(stage.group, len(blocks), rows, unit, quiet) as progress,
-        _sigterm_as_interrupt(),
+        _stopped_by_signals(),
     ):
         log.write("start", group=stage.group, blocks=len(blocks), workers=executor.workers)
         ledger.reopen([block.index for block in blocks])
@@ -156,8 +117,10 @@ class _Runner:
         if end.killed:
             guilty = {
                 row: KILLED
-                for row in block.rows
-                if row not in block.skip and self._alone(block.only(row), write=False).killed
+                for unit in block.units
+                if any(row not in block.skip for row in unit)
+                and self._alone(block.only(unit), write=False).killed
+                for row in unit
             }
             if guilty:
                 self.log.write("guilty", rows=sorted(guilty))
@@ -222,8 +185,8 @@ class _Runner:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let a batch system's SIGTERM stop a run as Ctrl-C does."""
+def _stopped_by_signals() -> Iterator[None]:
+    """Let SIGTERM stop a run as Ctrl-C does, and Ctrl-C where it was ignored at start (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -231,8 +194,9 @@ def _sigterm_as_interrupt() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before: Callable[..., Any] | int | None = signal.signal(signal.SIGTERM, interrupt)
+    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)

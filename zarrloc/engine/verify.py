@@ -1,102 +1,247 @@
-"""Verify: is the store what its receipts say, and if not, which blocks have to be done again."""
+"""Verify: is the store what its documents and receipts say; if not, what heals and what is lost.
 
+Documents are compared with their digests and with the root's copy of them, arrays' metadata with
+the documents, columns with their digests, stored objects with their receipts' sizes and, with
+`deep`, decoded rows with their digests.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import zarr
 
-from zarrloc.engine.block import object_key, output_digest, stored_bytes
-from zarrloc.engine.ledger import Ledger
+from zarrloc.engine.block import object_key, stored_bytes
+from zarrloc.engine.ledger import RECEIPTS
 from zarrloc.engine.run import new_run_id
+from zarrloc.errors import DamageError, StoreError
+from zarrloc.groups.fovs import GROUP as FOVS
+from zarrloc.groups.receipts import ROW_DIGEST, check_array, digest_of_rows
+from zarrloc.store import document, objects
+from zarrloc.store.columns import array_of, put_columns, read_column
+from zarrloc.store.document import Document, Found, State
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
-from zarrloc.store.template import (
-    StageAttrs,
-    array_of,
-    check_store,
-    commit,
-    groups,
-    need,
-    read_column,
-    stage_attrs,
-)
+from zarrloc.store.template import COLUMN_CHUNK, Variable
+
+Column = npt.NDArray[Any]
 
 
 @dataclass
 class Finding:
-    """What was found in one stage's group."""
+    """What was found in one group."""
 
     group: str
-    blocks: int
-    undone: int
+    blocks: int = 0
+    undone: int = 0
     bad: dict[int, str] = field(default_factory=dict)
-    """Block -> what is wrong with it."""
+    """Block -> what is wrong with it. Repairing marks it as not done."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Metadata or column -> what is wrong with it. Repairing rebuilds it."""
+    lost: dict[str, str] = field(default_factory=dict)
+    """Metadata or column -> why it cannot be rebuilt, and what to do."""
     debris: list[str] = field(default_factory=list)
     """Left-over files of killed writes, and objects that belong to no block."""
 
+    @property
+    def faults(self) -> int:
+        """How many things are not as they should be."""
+        return len(self.bad) + len(self.damaged) + len(self.lost) + len(self.debris)
+
 
 def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> list[Finding]:
-    """Compare every stage's stored objects with their receipts.
+    """Compare a store with what was written into it.
 
-    Names and sizes always; with `deep` every block is decoded and its digest compared. With
-    `repair`, bad blocks are marked as not done, so that the stage's next run does them again, and
-    debris is removed. Raises `StoreError` without a store, `LockedError` while a stage is written.
+    Parameters
+    ----------
+    store
+        Path or address of the store.
+    deep
+        Decode every block and compare its rows' digests, not only names and sizes.
+    repair
+        Rebuild what a second copy allows, mark bad blocks as not done, so that the stage's next
+        run does them again, and remove debris. What cannot be rebuilt is left as it is.
+
+    Returns
+    -------
+    list of Finding
+        One a group, and one of the root where that is damaged.
+
+    Raises
+    ------
+    StoreError
+        Where there is no store.
+    LockedError
+        While a stage of it is being written.
     """
     location = Location.of(store)
-    check_store(location)
-    found = []
-    for path in groups(location):
-        group = need(location, path, "ingest")
-        if "block_output" not in group:
-            continue
+    findings = []
+    if root := _root(location, repair):
+        findings.append(root)
+        if not repair:
+            return findings
+    for found in document.survey(location):
         if repair:
-            with hold(location, path, new_run_id()):
-                finding = _verify_group(location, path, group, deep)
-                _repair(location, finding, stage_attrs(group).block_rows)
+            with hold(location, found.path, new_run_id()):
+                document.finish_switch(location, found.path)
+                findings.append(_group(location, document.look(location, found.path), deep, True))
         else:
-            finding = _verify_group(location, path, group, deep)
-        found.append(finding)
-    return found
+            findings.append(_group(location, found, deep, False))
+    return findings
 
 
-def _verify_group(location: Location, path: str, group: zarr.Group, deep: bool) -> Finding:
-    output = read_column(group, "block_output")
-    sizes = read_column(group, "block_bytes")
-    attrs = stage_attrs(group)
-    finding = Finding(path, len(output), int((output == 0).sum()), debris=_debris(location, path))
-    array = None if attrs.array is None else array_of(group, attrs.array)
+def _root(location: Location, repair: bool) -> Finding | None:
+    """What is wrong with the root's document; it is rebuilt from the groups' own."""
+    try:
+        document.read_root(location)
+    except StoreError as error:
+        there = document.kinds_there(location)
+        raw = document.read_json(location, "zarr.json")
+        foreign = raw is not None and raw.get("node_type") == "group" and "attributes" in raw
+        other = foreign and raw["attributes"].get("format", 0) != document.FORMAT  # type: ignore[index]
+        if not there or (other and "document_digest" not in raw["attributes"]):  # type: ignore[index]
+            raise
+        finding = Finding("the root", damaged={"zarr.json": str(error).partition(";")[0]})
+    else:
+        return None
+    if repair:
+        index: dict[str, Any] = {}
+        empty = document.root_document({})
+        for path in document.paths(location, empty):
+            found = document.look(location, path, empty)
+            if found.document is not None:
+                index.update(document.index_entries(path, found.document.to_json()))
+            elif found.state is State.UNREADABLE:
+                finding.lost[f"{path}/zarr.json"] = f"{found.problem}, and so is the root's copy"
+        objects.write(location, "zarr.json", document.dumped(document.root_document(index)))
+    return finding
+
+
+def _group(location: Location, found: Found, deep: bool, repair: bool) -> Finding:
+    finding = Finding(found.path)
+    if found.state is State.UNREADABLE:
+        copy = document.from_index(document.read_root(location), found.path)
+        if copy is None:
+            finding.lost["zarr.json"] = (
+                f"{found.problem}, and the root has no copy; make the group again under another "
+                "name"
+            )
+            return finding
+        finding.damaged["zarr.json"] = found.problem
+        if not repair:
+            return finding
+        objects.write(location, f"{found.path}/zarr.json", document.dumped(copy))
+        found = document.look(location, found.path)
+    if found.document is None:
+        return finding
+    _metadata(location, found.path, found.document, finding)
+    if repair and finding.damaged:
+        document.align(location, found.path, found.document)
+        document.publish(location, found.path, found.document.to_json())
+    group = location.group(found.path, mode="r")
+    _columns(group, found.document, finding)
+    if "block_output" in group:
+        _blocks(location, group, found.document, finding, deep)
+    finding.debris += _debris(location, found.path)
+    if repair:
+        _repair(location, found.path, found.document, group, finding)
+    return finding
+
+
+def _metadata(location: Location, path: str, whole: Document, finding: Finding) -> None:
+    for name, metadata in whole.arrays.items():
+        if document.read_json(location, f"{path}/{name}/zarr.json") != metadata:
+            finding.damaged[f"{name}/zarr.json"] = "is not what the group's document says"
+    if not document.is_published(location, path, whole):
+        finding.damaged["the root's copy"] = "is not the group's document"
+
+
+def _columns(group: zarr.Group, whole: Document, finding: Finding) -> None:
+    for name in whole.attributes.get("column_digests", {}):
+        try:
+            read_column(group, name)
+        except (DamageError, OSError) as error:
+            text = str(error).rpartition("): ")[2]
+            if _is_made_again(whole, name):
+                finding.damaged[name] = text
+            else:
+                finding.lost[name] = f"{text}; make '{group.path}' again with --overwrite"
+
+
+def _is_made_again(whole: Document, name: str) -> bool:
+    """Whether the stage's next run writes this column, from receipts or from the fields'."""
+    stage = whole.stage
+    if not stage.block_rows:
+        return False
+    from_blocks = {*stage.digested, ROW_DIGEST, *RECEIPTS, "error", "keep"}
+    from_blocks |= {"source_digest", "source_hash"}
+    if stage.stage == "ingest":
+        return name in from_blocks
+    return not name.startswith("expert_") and name != "label"
+
+
+def _blocks(
+    location: Location, group: zarr.Group, whole: Document, finding: Finding, deep: bool
+) -> None:
+    stage = whole.stage
+    held = {name: _readable(group, name) for name in (*RECEIPTS, *_digested(whole))}
+    output, sizes = held["block_output"], held["block_bytes"]
+    finding.blocks, finding.undone = len(output), int((output == 0).sum())
+    array = None if stage.array is None else array_of(group, stage.array)
     if array is not None:
         finding.debris += _strangers(location, array, len(output))
-    for block in np.flatnonzero(output):
+    columns = {name: held[name] for name in _digested(whole)}
+    for block in np.flatnonzero(output).tolist():
+        start, stop = block * stage.block_rows, (block + 1) * stage.block_rows
+        problem = ""
         if array is not None:
-            there = stored_bytes(array, int(block))
+            there = stored_bytes(array, block)
             if there != int(sizes[block]):
-                finding.bad[int(block)] = (
+                problem = (
                     f"its object has {there} bytes, its receipt says {sizes[block]}"
                     if there
                     else "its object is missing"
                 )
-                continue
-        if deep:
-            problem = _decode(group, attrs, int(block), int(output[block]))
-            if problem:
-                finding.bad[int(block)] = problem
-    return finding
+        if not problem and digest_of_rows(columns, start, stop) != int(output[block]):
+            problem = "its columns differ from its receipt's digest"
+        if not problem and deep and stage.array is not None:
+            problem = _decode(group, stage.array, columns[ROW_DIGEST], start, stop)
+        if problem:
+            finding.bad[block] = problem
 
 
-def _decode(group: zarr.Group, attrs: StageAttrs, block: int, expected: int) -> str:
-    name = attrs.array
-    start, stop = block * attrs.block_rows, (block + 1) * attrs.block_rows
+def _digested(whole: Document) -> list[str]:
+    stage = whole.stage
+    return [*stage.digested, *([ROW_DIGEST] if stage.array else [])]
+
+
+def _readable(group: zarr.Group, name: str) -> Column:
+    """A column as it can be read: the fill value where its chunk is damaged."""
+    array = array_of(group, name)
     try:
-        columns = {column: read_column(group, column, stop, start) for column in attrs.digested}
-        array = None if name is None else read_column(group, name, stop, start)
-    except Exception as error:  # codecs raise what they like on damaged bytes
-        return f"it cannot be decoded: {type(error).__name__}: {error}"
-    if output_digest(name, array, columns) != expected:
-        return "its values differ from its receipt's digest"
+        return np.asarray(array[:])
+    except Exception:  # codecs raise what they like on damaged bytes
+        values = np.full(array.shape, array.metadata.fill_value, array.dtype)
+        for start in range(0, len(values), COLUMN_CHUNK):
+            part = slice(start, start + COLUMN_CHUNK)
+            try:
+                values[part] = array[part]
+            except Exception:
+                continue
+        return values
+
+
+def _decode(group: zarr.Group, name: str, digests: Column, start: int, stop: int) -> str:
+    try:
+        rows = read_column(group, name, stop, start)
+        check_array(group.path, rows, digests[start:stop], start)
+    except (DamageError, OSError) as error:
+        row = str(error).partition(" of ")[0] if "row " in str(error) else ""
+        return f"{row} differs from its digest".strip() if row else "it cannot be decoded"
     return ""
 
 
@@ -120,10 +265,64 @@ def _strangers(location: Location, array: zarr.Array[Any], blocks: int) -> list[
     )
 
 
-def _repair(location: Location, finding: Finding, block_rows: int) -> None:
+def _repair(
+    location: Location, path: str, whole: Document, group: zarr.Group, finding: Finding
+) -> None:
     for file in finding.debris:
         Path(file).unlink(missing_ok=True)
+    columns = dict(_rebuilt(group, whole, finding))
     if finding.bad:
-        rows = len(read_column(location.group(finding.group), "error"))
-        Ledger(location, finding.group, ("error",), rows, block_rows).forget(finding.bad)
-        commit(location, finding.group)
+        output = columns.get("block_output", _readable(group, "block_output"))
+        output[list(finding.bad)] = 0
+        columns["block_output"] = output
+        if whole.stage.array is not None:
+            _remove_objects(location, array_of(group, whole.stage.array), finding)
+    if columns:
+        dims = {name: tuple(whole.arrays[name]["dimension_names"]) for name in columns}
+        put_columns(
+            location,
+            path,
+            whole,
+            {
+                name: (
+                    Variable.like(
+                        dims[name],
+                        values,
+                        fill=array_of(group, name).metadata.fill_value,
+                        attrs=whole.arrays[name]["attributes"],
+                    ),
+                    values,
+                )
+                for name, values in columns.items()
+            },
+        )
+        document.commit(location, path, whole)
+        document.align(location, path, whole)
+
+
+def _rebuilt(group: zarr.Group, whole: Document, finding: Finding) -> Iterator[tuple[str, Column]]:
+    """Damaged columns as far as they can be read. What they lack, the next run makes again."""
+    for name in finding.damaged:
+        if name in whole.attributes.get("column_digests", {}):
+            yield name, _readable(group, name)
+
+
+def _remove_objects(location: Location, array: zarr.Array[Any], finding: Finding) -> None:
+    """Remove objects that are cut off: a writer reads the old shard's index first, and fails."""
+    for block, problem in finding.bad.items():
+        if "bytes, its receipt says" in problem or "cannot be decoded" in problem:
+            key = f"{array.path}/{object_key(array, block)}"
+            if array.path != f"{FOVS}/image" or not _any_row(array, block):
+                objects.remove_one(location, key)
+
+
+def _any_row(array: zarr.Array[Any], block: int) -> bool:
+    """Whether any row of a damaged shard can still be decoded: it may be the only copy."""
+    step = (array.shards or array.chunks)[0]
+    for row in range(block * step, min((block + 1) * step, array.shape[0])):
+        try:
+            array[row]
+        except Exception:
+            continue
+        return True
+    return False

@@ -1,13 +1,15 @@
 """What later stages read of `cells/<name>`: which rows there are and where they lie."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import StoreError
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import need, read_column, stage_attrs
+from zarrloc.store.read import need, stage_attrs
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,9 @@ class CellTable:
     block_output: npt.NDArray[np.uint64]
     fov_index: npt.NDArray[np.int64]
     keep: npt.NDArray[np.bool_]
+    mask_label: npt.NDArray[Any]
+    centroid_y: npt.NDArray[np.floating[Any]]
+    centroid_x: npt.NDArray[np.floating[Any]]
 
     @classmethod
     def of(cls, location: Location, name: str) -> "CellTable":
@@ -35,4 +40,12 @@ class CellTable:
             output,
             read_column(group, "fov_index"),
             read_column(group, "keep"),
+            read_column(group, "mask_label"),
+            read_column(group, "centroid_y"),
+            read_column(group, "centroid_x"),
         )
+
+    def rows(self, start: int, stop: int) -> dict[str, npt.NDArray[Any]]:
+        """What embedding rows `start` to `stop` takes of the table."""
+        names = ("fov_index", "mask_label", "centroid_y", "centroid_x", "keep")
+        return {name: getattr(self, name)[start:stop] for name in names}

@@ -25,8 +25,10 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from zarrloc.errors import ConfigError
+from zarrloc.groups.receipts import ROW_DIGEST, read_row
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import array_of, need, read_column
+from zarrloc.store.read import need
 
 PAPER_WINDOW_PX = 256
 OPENCELL_PIXEL_UM = 0.2063
@@ -225,6 +227,7 @@ class Crops:
             [read_column(table, "centroid_y"), read_column(table, "centroid_x")], axis=1
         )
         self._background = read_column(self._fovs, "background")
+        self._digests = tuple(read_column(group, ROW_DIGEST) for group in (self._fovs, self._masks))
         self.field = functools.lru_cache(cached_fovs)(self.read)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -239,9 +242,9 @@ class Crops:
         return pixels if isinstance(index, slice) else pixels[0]
 
     def read(self, fov: int) -> Field:
-        """Decode one FOV: image and mask, each one contiguous chunk. `field` is this, cached."""
-        image = np.asarray(array_of(self._fovs, "image")[fov])
-        mask = np.asarray(array_of(self._masks, "mask")[fov])
+        """Decode one FOV, compared with its digests. `field` is this, cached."""
+        image = read_row(self._fovs, "image", fov, self._digests[0])
+        mask = read_row(self._masks, "mask", fov, self._digests[1])
         parts = (image, mask, self._background[fov])
         return Field(*(torch.from_numpy(part).to(self._device) for part in parts))
 

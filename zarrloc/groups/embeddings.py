@@ -8,8 +8,11 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.errors import ConfigError, StoreError
+from zarrloc.groups.receipts import ROW_DIGEST, check_array
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs, need, read_column, stage_attrs
+from zarrloc.store.read import need, stage_attrs
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,9 @@ def read_samples(location: Location, embedding: str) -> Samples:
     rows = len(read_column(fovs, "fov"))
     level = str(stage.config.get("level", "fov"))
     fov_index = read_column(group, "fov_index") if level == "cell" else np.arange(rows)
-    features = read_column(group, "embedding").astype(np.float32, copy=False)
+    features = read_column(group, "embedding")
+    check_array(path, features, read_column(group, ROW_DIGEST))
+    features = features.astype(np.float32, copy=False)
     if len(features) != len(fov_index):
         raise StoreError(
             f"'{path}' has {len(features)} rows for {rows} fields; run the same `zarrloc embed` "

@@ -17,17 +17,11 @@ import zarr
 
 from zarrloc.errors import SourceError
 from zarrloc.images.csv_table import Row, Table, read_csv
+from zarrloc.store.columns import array_of, read_column, revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
-from zarrloc.store.template import (
-    Variable,
-    add_variable,
-    array_of,
-    commit,
-    need,
-    read_column,
-    write_column,
-)
+from zarrloc.store.read import need
+from zarrloc.store.template import Variable
 
 COLUMNS = ("sheet", "fov", "mask_label", "y", "x", "field_labels", "whole", "confirmed", "labels")
 """Of an expert's table. A cell is named by `fov` and `mask_label`, or by `fov` and a point `y`, `x`
@@ -93,7 +87,8 @@ def bring_in(store: str | Path | Location, cells: str, csv: str | Path) -> Summa
     with hold(location, path, uuid.uuid4().hex):
         known = read_cells(location, cells)
         verdicts, blank = judge(table, known)
-        _write(location, path, known, verdicts)
+        columns = _columns(known, verdicts, _held(location.group(path, mode="r"), known))
+        revise(location, path, columns)
     return Summary(
         seen=len(verdicts),
         whole=sum(verdict.whole for verdict in verdicts),
@@ -220,29 +215,21 @@ def _tick(column: str, text: str) -> bool:
     return TICKS[text.lower()]
 
 
-def _write(location: Location, path: str, cells: Cells, verdicts: list[Verdict]) -> None:
-    group = location.group(path)
-    values = _held(group, cells)
+def _columns(
+    cells: Cells, verdicts: list[Verdict], held: dict[str, npt.NDArray[Any]]
+) -> dict[str, tuple[Variable, npt.NDArray[Any]]]:
+    """The columns that hold what experts said, the new verdicts over the `held` ones."""
     for verdict in verdicts:
-        values["expert_seen"][verdict.row] = True
-        values["expert_whole"][verdict.row] = verdict.whole
-        values["expert_confirmed"][verdict.row] = verdict.confirmed
-        values["expert_grade"][verdict.row] = verdict.grade
+        held["expert_seen"][verdict.row] = True
+        held["expert_whole"][verdict.row] = verdict.whole
+        held["expert_confirmed"][verdict.row] = verdict.confirmed
+        held["expert_grade"][verdict.row] = verdict.grade
     labels = np.array(cells.labels, dtype=np.dtypes.StringDType())
-    _put(group, "label", ("label",), labels)
-    for name, column in values.items():
-        _put(group, name, ("cell", "label")[: column.ndim], column)
-    commit(location, path)
-
-
-def _put(group: zarr.Group, name: str, dims: tuple[str, ...], values: npt.NDArray[Any]) -> None:
-    array = group.get(name)
-    # One that fits is written over, chunk by chunk: replacing it would lose it for a moment.
-    if not isinstance(array, zarr.Array) or array.shape != values.shape:
-        dtype = "string" if values.dtype.kind == "T" else values.dtype.str
-        attrs = {"long_name": _ARRAYS[name]} if name in _ARRAYS else {}
-        add_variable(group, name, Variable(dims, dtype, values.shape, attrs=attrs))
-    write_column(group, name, values)
+    columns = {"label": (Variable.like(("label",), labels), labels)}
+    for name, values in held.items():
+        dims = ("cell", "label")[: values.ndim]
+        columns[name] = (Variable.like(dims, values, attrs={"long_name": _ARRAYS[name]}), values)
+    return columns
 
 
 def _held(group: zarr.Group, cells: Cells) -> dict[str, npt.NDArray[Any]]:

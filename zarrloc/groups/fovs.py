@@ -1,4 +1,4 @@
-"""What later stages read of `fovs`: its description once, its blocks whole and checked."""
+"""What later stages read of `fovs`: its description once, its rows checked."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.engine.block import Block, BlockFailure, output_digest
 from zarrloc.errors import StoreError
+from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
+from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import array_of, need, read_column, stage_attrs
+from zarrloc.store.read import need, stage_attrs
 
 GROUP = "fovs"
 DIGESTED = ("height", "width", "error", "background")
@@ -28,6 +29,8 @@ class Fovs:
     pixel_size_um: float | None
     fingerprint: str
     block_output: npt.NDArray[np.uint64]
+    receipts: dict[str, npt.NDArray[Any]]
+    """The columns that blocks' digests cover."""
     coords: dict[str, npt.NDArray[Any]]
     """`fov`, `protein`, `ensg`, `cell_line`, for groups that stand on these rows."""
 
@@ -51,11 +54,16 @@ class Fovs:
             height=attrs.config["height"],
             width=attrs.config["width"],
             dtype=attrs.config["dtype"],
-            pixel_size_um=attrs.config["pixel_size_um"],
+            pixel_size_um=group.attrs["pixel_size_um"],  # type: ignore[arg-type]
             fingerprint=attrs.fingerprint,
             block_output=output,
+            receipts={name: read_column(group, name) for name in (*DIGESTED, ROW_DIGEST)},
             coords={name: read_column(group, name) for name in names},
         )
+
+    def expect(self, start: int, stop: int) -> int:
+        """What `read_fovs` must find in rows `start` to `stop`; of a block, its `block_output`."""
+        return digest_of_rows(self.receipts, start, stop)
 
 
 @dataclass(frozen=True)
@@ -70,24 +78,18 @@ class FovBlock:
     error: npt.NDArray[Any]
 
 
-def read_fovs(location: Location, start: int, stop: int, clock: StoreClock) -> FovBlock:
-    """Rows `start` to `stop` of `fovs`, read as one contiguous slice."""
-    group = location.group(GROUP, mode="r", clock=clock)
-    return FovBlock(
-        **{name: read_column(group, name, stop, start) for name in ("image", *DIGESTED)}
-    )
+def read_fovs(
+    location: Location, start: int, stop: int, expect: int, clock: StoreClock
+) -> FovBlock:
+    """Rows `start` to `stop` of `fovs`, read as one contiguous slice.
 
-
-def read_fov_block(location: Location, block: Block, clock: StoreClock) -> FovBlock:
-    """The block's fields, checked against the receipt its ingest left.
-
-    Raises `BlockFailure` where they differ: the store changed meanwhile, or is damaged.
+    Raises
+    ------
+    DamageError
+        Where they are not what `expect`, from `Fovs.expect`, says.
     """
-    found = read_fovs(location, block.start, block.stop, clock)
-    columns = {name: getattr(found, name) for name in DIGESTED}
-    if output_digest("image", found.image, columns) != block.expect[GROUP]:
-        raise BlockFailure(
-            f"'fovs' block {block.index} is not what its receipt says: it is damaged, or was "
-            "ingested anew meanwhile; `zarrloc verify STORE --deep --repair` tells and mends"
-        )
-    return found
+    group = location.group(GROUP, mode="r", clock=clock)
+    columns = {name: read_column(group, name, stop, start) for name in (*DIGESTED, ROW_DIGEST)}
+    image = read_column(group, "image", stop, start)
+    check_rows(GROUP, image, columns, start, expect)
+    return FovBlock(image, **{name: columns[name] for name in DIGESTED})

@@ -8,22 +8,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.errors import ConfigError
-from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.heads import Heads
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import (
-    StageAttrs,
-    Variable,
-    allocate,
-    array_of,
-    commit,
-    need,
-    read_column,
-    stage_attrs,
-    write_column,
-)
+from zarrloc.store.read import need, stage_attrs
 
 NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells"})
 """Settings of an embedding that may differ between two stores: where weights came from (their
@@ -89,9 +81,7 @@ def _figure(scores: Mapping[str, Any]) -> tuple[float, float]:
     return mean, sd
 
 
-def write_head(
-    location: Location,
-    path: str,
+def head_arrays(
     heads: Heads,
     *,
     labels: tuple[str, ...],
@@ -99,12 +89,11 @@ def write_head(
     probability: npt.NDArray[np.float32],
     threshold: npt.NDArray[np.float64],
     scores: Mapping[str, Any],
-    embedding: Mapping[str, Any],
-    attrs: StageAttrs,
-) -> None:
-    """Write `heads/<name>` and its `weights`. `rows` holds `level`, `fov`, `fov_index`, `fold`.
+) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:
+    """The arrays of `heads/<name>`, its `weights/` included: name -> dims, values.
 
-    `probability` `(n, label)` is out of fold, the mean of all heads on the test set.
+    `rows` holds `level`, `fov`, `fov_index`, `fold`. `probability` `(n, label)` is out of fold,
+    the mean of all heads on the test set.
     """
     dim = str(rows["level"])
     folds = np.arange(len(heads.mean))
@@ -129,54 +118,20 @@ def write_head(
     for i in range(depth):
         weights[f"weight_{i}"] = (("fold", units[i], units[i + 1]), heads.weights[i])
         weights[f"bias_{i}"] = (("fold", units[i + 1]), heads.biases[i])
-    about = {
-        "zarrloc": attrs.model_dump(),
-        "embedding": dict(embedding),
-        "scores": finite(scores),
-    }
-    _fill(
-        location,
-        path,
-        arrays,
-        about,
-        [name for name in arrays if name in {"label", "fold", "fov", "fov_index"}],
-    )
-    # Below the head's group, so that one consolidation commits both.
-    _fill(location, f"{path}/weights", weights, {}, [])
-    commit(location, path)
-
-
-def _fill(
-    location: Location,
-    path: str,
-    arrays: Mapping[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
-    attrs: Mapping[str, Any],
-    coords: list[str],
-) -> None:
-    template = {
-        name: Variable(
-            dims,
-            "string" if a.dtype.kind in "TU" else a.dtype.str,
-            a.shape,
-            # A column's chunk of thousands of rows would be gigabytes of weights.
-            grid_chunk=len(a) if a.ndim == 3 else 0,
-        )
-        for name, (dims, a) in arrays.items()
-    }
-    group = allocate(location, path, template, attrs=attrs, coords=coords)
-    for name, (_, values) in arrays.items():
-        write_column(group, name, values)
+    return arrays | {f"weights/{name}": array for name, array in weights.items()}
 
 
 def read_head(location: Location, name: str) -> StoredHead:
     """Read `heads/<name>`. `StoreError` where it is absent."""
     path = f"heads/{name}"
     group = need(location, path, f"train STORE --name {name}")
-    weights = location.group(f"{path}/weights", mode="r")
+    weights = group["weights"]
+    assert isinstance(weights, zarr.Group)
     names = [key for key, _ in weights.arrays()]
+    values = {key: read_column(group, f"weights/{key}") for key in names}
     return StoredHead(
         path,
-        Heads.of_arrays({key: np.asarray(array_of(weights, key)[...]) for key in names}),
+        Heads.of_arrays(values),
         tuple(map(str, read_column(group, "label"))),
         read_column(group, "threshold"),
         read_column(group, "row_fold"),

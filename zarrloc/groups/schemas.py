@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from zarrloc import config
 from zarrloc.config.base import Config
 from zarrloc.scoring.splits import Leakage
-from zarrloc.store.template import StageAttrs
+from zarrloc.store.attrs import StageAttrs
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -31,6 +31,7 @@ class RootAttrs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: int = Field(ge=1, description="Version of the layout; a newer one is refused.")
+    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
 
 
 class GroupAttrs(BaseModel):
@@ -39,6 +40,10 @@ class GroupAttrs(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     coordinates: str = Field(description="Names of the coordinate arrays, set apart by spaces.")
+    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
+    column_digests: dict[str, str] = Field(
+        {}, description="Column -> xxh3 of its values; none while a run is writing it."
+    )
     zarrloc: StageAttrs
 
 

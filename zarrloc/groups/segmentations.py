@@ -1,6 +1,6 @@
 """What stages read of `segmentations/<name>`, and of the fields beneath, FOV by FOV."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,9 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import StoreError
+from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
+from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import need, read_column, stage_attrs
+from zarrloc.store.read import need, stage_attrs
+
+COLUMNS = ("cell_count", "error")
+RECEIPTS = (*COLUMNS, ROW_DIGEST)
 
 
 @dataclass(frozen=True)
@@ -22,6 +28,8 @@ class Masks:
     cell_count: npt.NDArray[np.int64]
     block_output: npt.NDArray[np.uint64]
     shard: int
+    receipts: dict[str, npt.NDArray[Any]]
+    """The columns that blocks' digests cover."""
 
     @classmethod
     def of(cls, location: Location, name: str) -> "Masks":
@@ -35,8 +43,13 @@ class Masks:
                 "run the same `zarrloc segment` again"
             )
         attrs = stage_attrs(group)
-        count = read_column(group, "cell_count").astype(np.int64)
-        return cls(name, attrs.fingerprint, count, output, attrs.block_rows)
+        receipts = {name: read_column(group, name) for name in RECEIPTS}
+        count = receipts["cell_count"].astype(np.int64)
+        return cls(name, attrs.fingerprint, count, output, attrs.block_rows, receipts)
+
+    def expect(self, start: int, stop: int) -> int:
+        """What `read_fields` must find in rows `start` to `stop`."""
+        return digest_of_rows(self.receipts, start, stop)
 
 
 class Parts(NamedTuple):
@@ -75,13 +88,24 @@ class FieldRun:
 
 
 def read_fields(
-    location: Location, name: str, fovs: npt.NDArray[np.integer[Any]], clock: StoreClock
-) -> Iterator[FieldRun]:
-    """The fields `fovs` (sorted, distinct) and their masks, in runs of consecutive rows."""
-    masks = location.group(f"segmentations/{name}", mode="r", clock=clock)
-    for run in np.split(fovs, np.flatnonzero(np.diff(fovs) != 1) + 1):
-        if len(run):
-            start, stop = int(run[0]), int(run[-1]) + 1
-            found = read_fovs(location, start, stop, clock)
-            mask = read_column(masks, "mask", stop, start)
-            yield FieldRun(start, found.image, mask, found.background, found.height, found.width)
+    location: Location,
+    name: str,
+    start: int,
+    stop: int,
+    expect: Mapping[str, int],
+    clock: StoreClock,
+) -> FieldRun:
+    """Fields `start` to `stop` and their masks, each read once.
+
+    Raises
+    ------
+    DamageError
+        Where they are not what `expect` says: group -> `Fovs.expect`, `Masks.expect`.
+    """
+    path = f"segmentations/{name}"
+    found = read_fovs(location, start, stop, expect[FOVS], clock)
+    group = location.group(path, mode="r", clock=clock)
+    mask = read_column(group, "mask", stop, start)
+    columns = {column: read_column(group, column, stop, start) for column in RECEIPTS}
+    check_rows(path, mask, columns, start, expect[path])
+    return FieldRun(start, found.image, mask, found.background, found.height, found.width)

@@ -20,6 +20,7 @@ from zarrloc.groups.crops import Crops, window_px
 from zarrloc.groups.embeddings import proteins_of, read_labels
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
+from zarrloc.groups.receipts import ROW_DIGEST, check_array
 from zarrloc.pretraining.data import (
     Arrays,
     Image,
@@ -31,9 +32,10 @@ from zarrloc.pretraining.data import (
     pixels,
 )
 from zarrloc.pretraining.launch import World
+from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
-from zarrloc.store.template import need, read_column
+from zarrloc.store.read import need
 
 
 class FovSource:
@@ -44,6 +46,7 @@ class FovSource:
         image = group["image"]
         assert isinstance(image, zarr.Array)
         self._image = image
+        self._digests = fovs.receipts[ROW_DIGEST]
         self.roles, self.shape, self.dtype = fovs.roles, image.shape[1:], image.dtype
         self.fov = rows
         self.shard = rows // fovs.shard
@@ -59,6 +62,7 @@ class FovSource:
         starts = np.flatnonzero(np.diff(stored, prepend=-2) != 1)
         for start, stop in itertools.pairwise([*starts, len(stored)]):
             images[start:stop] = self._image[stored[start] : stored[stop - 1] + 1]
+        check_array(FOVS, images, self._digests[stored])
         self.decodes += len(rows)
         return images
 

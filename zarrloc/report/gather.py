@@ -16,9 +16,12 @@ from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
 from zarrloc.scoring.metrics import Truth, truth_of
 from zarrloc.scoring.splits import Leakage, Part
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
+from zarrloc.store.document import groups
 from zarrloc.store.info import info
 from zarrloc.store.location import Location
-from zarrloc.store.template import StageAttrs, groups, need, read_column, stage_attrs
+from zarrloc.store.read import need, stage_attrs
 
 Array32 = npt.NDArray[np.float32]
 Projection = Callable[[Array32, ReportConfig], Array32]

@@ -12,8 +12,9 @@ from PIL import Image
 from zarrloc.groups.crops import Crops
 from zarrloc.groups.embeddings import Samples
 from zarrloc.report.preview import Pixels, composite
+from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import array_of, need, read_column
+from zarrloc.store.read import need
 
 SIDE = 16
 """Tiles along a sheet's side."""

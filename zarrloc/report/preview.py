@@ -17,7 +17,7 @@ from skimage.segmentation import find_boundaries
 
 from zarrloc.errors import ConfigError
 from zarrloc.store.location import Location
-from zarrloc.store.template import need
+from zarrloc.store.read import need
 
 MOST_FOVS = 24
 PANEL_PX = 480

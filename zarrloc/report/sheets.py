@@ -20,8 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from zarrloc.errors import ConfigError
 from zarrloc.groups.expert import COLUMNS, Cells, read_cells
 from zarrloc.report.preview import FovPicture, composite, draw_field, open_group, read_picture
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import need, read_column
+from zarrloc.store.read import need
 
 PAPER_FIELDS = 41
 TABLE = "cells.csv"

@@ -8,7 +8,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.report.gather import Contents
 from zarrloc.scoring.scorecard import HEADINGS as HEADINGS
 from zarrloc.scoring.scorecard import figures, number, shown_parts, span
-from zarrloc.store.template import StageAttrs
+from zarrloc.store.attrs import StageAttrs
 
 SHOWN_FAILURES = 200
 

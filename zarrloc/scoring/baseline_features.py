@@ -6,8 +6,9 @@ import numpy.typing as npt
 from zarrloc.groups.embeddings import Samples
 from zarrloc.groups.fovs import Fovs, read_fovs
 from zarrloc.scoring.baselines import intensity_statistics
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import need, read_column
+from zarrloc.store.read import need
 
 Array32 = npt.NDArray[np.float32]
 
@@ -27,7 +28,7 @@ def baseline_features(location: Location, samples: Samples) -> dict[str, Array32
     else:
         statistics = np.concatenate(
             [
-                _field_statistics(location, start, min(start + fovs.shard, fovs.rows))
+                _field_statistics(location, fovs, start, min(start + fovs.shard, fovs.rows))
                 for start in range(0, fovs.rows, fovs.shard)
             ]
         )
@@ -42,8 +43,8 @@ def baseline_features(location: Location, samples: Samples) -> dict[str, Array32
     return found
 
 
-def _field_statistics(location: Location, start: int, stop: int) -> Array32:
-    block = read_fovs(location, start, stop, StoreClock())
+def _field_statistics(location: Location, fovs: Fovs, start: int, stop: int) -> Array32:
+    block = read_fovs(location, start, stop, fovs.expect(start, stop), StoreClock())
     return np.stack(
         [
             intensity_statistics(image[:, : max(height, 1), : max(width, 1)])

@@ -15,8 +15,9 @@ from zarrloc.scoring.evaluation import from_one_group, score_votes
 from zarrloc.scoring.heads import device_of, standardisation
 from zarrloc.scoring.knn import Neighbours, neighbours
 from zarrloc.scoring.metrics import Truth, score, truth_of
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
-from zarrloc.store.template import need, read_column
+from zarrloc.store.read import need
 
 Array32 = npt.NDArray[np.float32]
 

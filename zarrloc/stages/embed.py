@@ -12,9 +12,7 @@ import torch
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Stage
-from zarrloc.engine.drive import Blockwise, drive, open_group
-from zarrloc.engine.ledger import receipt_variables
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups.cells import CellTable
@@ -24,10 +22,10 @@ from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
 from zarrloc.models import backbones, channels, preprocess, weights
 from zarrloc.models.forward import Forward, Model
-from zarrloc.store.digest import combine
+from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
-from zarrloc.store.lock import hold
-from zarrloc.store.template import PENDING, StageAttrs, Variable, check_name
+from zarrloc.store.template import PENDING, Variable
 from zarrloc.tasks.embed_cells import EmbedCells
 from zarrloc.tasks.embed_fovs import EmbedFovs
 
@@ -47,7 +45,8 @@ class Rows:
     """One digest a block of all that it reads."""
     inputs: dict[str, str]
     """Group -> fingerprint."""
-    expect: dict[str, Blockwise]
+    blocks: list[dict[str, Any]]
+    """What each block expects and gets, as in `Plan`."""
 
 
 def embed(
@@ -67,42 +66,49 @@ def embed(
     is written.
     """
     location, group = Location.of(store), f"embeddings/{check_name(name)}"
-    fovs = Fovs.of(location)
-    forward, settings, plan = _forward(config, fovs)
-    if config.level == "cell":
-        spec = _crop_spec(config, fovs)
-        stage: Stage = EmbedCells(
-            location, group, str(config.cells), forward, spec, config.norm == "cell",
-            config.all_cells, config.precision,
+    notes: list[str] = []
+
+    def make(_: Before) -> Plan:
+        fovs = Fovs.of(location)
+        forward, settings, size = _forward(config, fovs)
+        if config.level == "cell":
+            spec = _crop_spec(config, fovs)
+            work: Stage = EmbedCells(
+                location, group, str(config.cells), forward, spec, config.norm == "cell",
+                config.all_cells, config.precision,
+            )  # fmt: skip
+            rows = _cell_rows(location, fovs, str(config.cells))
+            settings |= {"cells": config.cells, "all_cells": config.all_cells, **vars(spec)}
+        else:
+            work = EmbedFovs(
+                location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
+            )
+            rows = _fov_rows(fovs)
+        attrs = StageAttrs.of(
+            "embed", settings, rows.inputs,
+            block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
         )  # fmt: skip
-        rows = _cell_rows(location, fovs, str(config.cells))
-        settings |= {"cells": config.cells, "all_cells": config.all_cells, **vars(spec)}
-    else:
-        stage = EmbedFovs(
-            location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
+        notes[:] = [
+            *settings.get("pretraining", {}).get("warnings", ()),
+            f"channels: {forward.channel_map.describe()}",
+            f"input: {size}",
+        ]
+        return Plan(
+            attrs,
+            _template(rows, forward.width),
+            coords=rows.coords,
+            coordinates=("error", *rows.coords),
+            work=work,
+            columns=COLUMNS,
+            inputs=[combine([attrs.fingerprint, part]) for part in rows.parts],
+            blocks=rows.blocks,
+            unit="FOV" if config.level == "fov" else "cell",
         )
-        rows = _fov_rows(fovs)
-    wanted = StageAttrs.of(
-        "embed", settings, rows.inputs,
-        block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
-    )  # fmt: skip
-    with hold(location, group, new_run_id()) as token:
-        ledger = open_group(
-            location, group, wanted, _variables(rows, forward.width),
-            columns=COLUMNS, coords=rows.coords, overwrite=overwrite,
-        )  # fmt: skip
-        inputs = [combine([wanted.fingerprint, part]) for part in rows.parts]
-        summary = drive(
-            stage, ledger, inputs, run or RunConfig(), token,
-            expect=rows.expect, unit="FOV" if config.level == "fov" else "cell", quiet=quiet,
-        )  # fmt: skip
-    largest = float(ledger.columns["largest_input"].max(initial=0))
-    summary.notes += [
-        *settings.get("pretraining", {}).get("warnings", ()),
-        f"channels: {forward.channel_map.describe()}",
-        f"input: {plan}; largest value {largest:.1f}",
-    ]
-    return summary
+
+    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    notes[-1] += f"; largest value {float(outcome.columns['largest_input'].max(initial=0)):.1f}"
+    outcome.summary.notes += notes
+    return outcome.summary
 
 
 def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], str]:
@@ -141,6 +147,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
         **({"pretraining": _told(made_by["lineage"])} if made_by and not config.weights else {}),
         "precision": config.precision,
+        **({"pixel_size_um": fovs.pixel_size_um} if config.size.startswith("um:") else {}),
     }
     return forward, settings, _in_words(plan)
 
@@ -181,6 +188,7 @@ def _crop_spec(config: EmbedConfig, fovs: Fovs) -> CropSpec:
 
 
 def _fov_rows(fovs: Fovs) -> Rows:
+    starts = range(0, fovs.rows, fovs.shard)
     return Rows(
         "fov",
         fovs.rows,
@@ -188,18 +196,24 @@ def _fov_rows(fovs: Fovs) -> Rows:
         fovs.coords,
         [int(output) for output in fovs.block_output],
         {FOVS: fovs.fingerprint},
-        {FOVS: fovs.block_output},
+        [{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
     )
 
 
 def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows:
     table, masks = CellTable.of(location, name), Masks.of(location, name)
-    parts = []
-    for block in range(len(table.block_output)):
-        span = slice(block * table.block_rows, (block + 1) * table.block_rows)
-        shards = np.unique(table.fov_index[span] // fovs.shard)
-        read = [*fovs.block_output[shards], *masks.block_output[shards]]
-        parts.append(combine([table.block_output[block], table.keep[span].tobytes(), *read]))
+    parts, blocks = [], []
+    for start in range(0, len(table.fov_index), table.block_rows):
+        columns = table.rows(start, start + table.block_rows)
+        fov = columns["fov_index"]
+        first, stop = int(fov[0]), int(fov[-1]) + 1
+        expect = {
+            FOVS: fovs.expect(first, stop),
+            f"segmentations/{name}": masks.expect(first, stop),
+        }
+        parts.append(combine([digest(columns), *expect.values()]))
+        units = tuple((start + np.flatnonzero(np.diff(fov, prepend=-1))).tolist())
+        blocks.append({"payload": columns, "expect": expect, "unit_starts": units})
     coords = {coord: values[table.fov_index] for coord, values in fovs.coords.items()}
     return Rows(
         "cell",
@@ -212,26 +226,19 @@ def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows:
             f"segmentations/{name}": masks.fingerprint,
             f"cells/{name}": table.fingerprint,
         },
-        {},
+        blocks,
     )
 
 
-def _variables(rows: Rows, width: int) -> dict[str, Variable]:
+def _template(rows: Rows, width: int) -> dict[str, Variable]:
     meaning = {"long_name": "largest absolute value that went into the backbone"}
-    columns = {
-        coord: Variable(
-            (rows.dim,), "string" if values.dtype.kind == "T" else values.dtype.str, values.shape
-        )
-        for coord, values in rows.coords.items()
-    }
     return {
         "embedding": Variable(
             (rows.dim, "feature"), "float32", (rows.count, width), np.nan, rows.block_rows
         ),
         "error": Variable((rows.dim,), "string", (rows.count,), PENDING),
         "largest_input": Variable((rows.dim,), "float32", (rows.count,), attrs=meaning),
-        **columns,
-        **receipt_variables(rows.count, rows.block_rows),
+        **{name: Variable.like((rows.dim,), values) for name, values in rows.coords.items()},
     }
 
 

@@ -1,46 +1,38 @@
 """Ingest: image files become one sharded array of fields of view, with what is known of each."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import zarr
+import numpy.typing as npt
 
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.drive import drive
-from zarrloc.engine.ledger import Ledger, receipt_variables
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
-from zarrloc.errors import LockedError, SourceError
+from zarrloc.errors import ConfigError, SourceError
 from zarrloc.groups.fovs import DIGESTED, GROUP
+from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.images import catalog, files, find, labels, opencell, tiff
 from zarrloc.images.catalog import Catalog
 from zarrloc.images.find import FovSource
 from zarrloc.images.roles import role_of
 from zarrloc.images.shape import Shape, shape_of
 from zarrloc.pixels import background
+from zarrloc.store import document
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
-from zarrloc.store.lock import hold
-from zarrloc.store.template import (
-    PENDING,
-    StageAttrs,
-    Variable,
-    add_variable,
-    allocate,
-    array_of,
-    check_target,
-    claim,
-    commit,
-    committed,
-    ensure_root,
-    read_column,
-    stage_attrs,
-    update_attrs,
-    write_column,
-)
-from zarrloc.tasks.read_images import COLUMNS, IngestStage, Job
+from zarrloc.store.read import need
+from zarrloc.store.template import PENDING, Variable
+from zarrloc.tasks.read_images import COLUMNS, Job, ReadImages
+
+HELD = ("source_digest", "source_hash", ROW_DIGEST)
+FIXED = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
+GRADES = "3 prominent, 2 less so, 1 weak, 0 not seen"
 
 SHARD_BYTES = 128 << 20
 MOST_SHARD_FOVS = 64
@@ -69,11 +61,9 @@ def ingest(
     Raises `SourceError`, `ConfigError`, `ChannelError`, `StoreError` or `LockedError` before
     anything is written; a bad file afterwards gets an `error` in its row.
     """
-    config, run = config or IngestConfig(), run or RunConfig()
+    config = config or IngestConfig()
     location = Location.of(store)
-    check_target(location)
-    before = None if overwrite else committed(location, GROUP)
-    config = _over(config, before)
+    document.check_target(location)
     found = find.find(
         source,
         manifest=manifest,
@@ -82,100 +72,131 @@ def ingest(
         unsigned=unsigned,
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
-    shape = (
-        shape_of(found, config, unsigned, reader) if before is None else _shape_in(before, config)
-    )
-    notes = list(shape.notes)
-    old = catalog.EMPTY if before is None else _catalog_in(before)
-    rows = catalog.merge(old, found)
-    if table is not None:
-        rows, unmatched = catalog.label(rows, table)
-        notes.append(_label_note(len(found), unmatched))
-    shard = config.shard_fovs or _shard_fovs(shape)
-    wanted = _attrs(shape, config, shard, before)
-    with hold(location, GROUP, new_run_id()) as token:
-        ensure_root(location)
-        there = claim(location, GROUP, wanted, overwrite=overwrite)
-        if (there is None) != (before is None):
-            raise LockedError(f"{location.uri} was ingested into just now; run again")
-        if before is None:
-            _allocate(location, shape, wanted, rows)
+    notes: list[str] = []
+
+    def make(before: Before) -> Plan:
+        settings = _over(config, before)
+        if before.group is None:
+            shape = shape_of(found, settings, unsigned, reader)
+            notes.extend(shape.notes)
+            old = catalog.EMPTY
         else:
-            Ledger.grow(location, GROUP, "fov", len(rows), shard)
-            update_attrs(location, GROUP, coordinates=_coordinates(rows))
-        _write_rows(location, rows)
-        commit(location, GROUP)
-        ledger = Ledger(location, GROUP, COLUMNS, len(rows), shard)
-        stage = IngestStage(
+            shape, old = _shape_in(before, settings), _catalog_in(before)
+        rows = catalog.merge(old, found)
+        if table is not None:
+            rows, unmatched = catalog.label(rows, table)
+            notes.append(_label_note(len(found), unmatched))
+        work = ReadImages(
             location, shape.roles, shape.named_by != "given", shape.dtype, shape.height,
-            shape.width, config.axes, config.project, unsigned, reader,
+            shape.width, settings.axes, settings.project, unsigned, reader,
         )  # fmt: skip
-        identities = [_identity(ledger, row, one, rehash) for row, one in enumerate(rows.sources)]
-        inputs, payloads = _plan(ledger, rows, identities, wanted.fingerprint)
-        summary = drive(stage, ledger, inputs, run, token, payloads=payloads, quiet=quiet)
-    summary.notes[:0] = notes
-    return summary
+        return _plan(before, shape, settings, rows, work, rehash)
+
+    outcome = carry_out(location, GROUP, make, run, overwrite=overwrite, creates=True, quiet=quiet)
+    outcome.summary.notes[:0] = notes
+    return outcome.summary
 
 
 def _plan(
-    ledger: Ledger, rows: Catalog, identities: Sequence[int], fingerprint: str
-) -> tuple[list[int], list[tuple[Job, ...]]]:
-    inputs, payloads = [], []
-    stored, failed = ledger.columns["source_digest"], ledger.errors()
+    before: Before,
+    shape: Shape,
+    config: IngestConfig,
+    rows: Catalog,
+    work: ReadImages,
+    rehash: bool,
+) -> Plan:
+    shard = config.shard_fovs or _shard_fovs(shape)
+    attrs = _attrs(shape, config, shard, before)
+    held = {name: _held(before, name, len(rows)) for name in HELD}
+    error = before.column("error")
+    failed = np.zeros(len(rows), bool)
+    if error is not None:
+        failed[: len(error)] = (error != "") & (error != PENDING)
+    identities = [
+        _identity(one, int(held["source_digest"][row]), int(held["source_hash"][row]), rehash)
+        for row, one in enumerate(rows.sources)
+    ]
 
     def kept(row: int) -> bool:
         # A file that failed is read again when its block is: its trouble may be over.
-        known = rows.sources[row] is None or not failed[row]
-        return known and int(stored[row]) == identities[row]
+        same = int(held["source_digest"][row]) == identities[row] and not failed[row]
+        return int(held[ROW_DIGEST][row]) != 0 and (same or rows.sources[row] is None)
 
-    for block in range(ledger.blocks):
-        span = range(block * ledger.block_rows, min((block + 1) * ledger.block_rows, len(rows)))
-        done = int(ledger.output[block]) != 0
-        inputs.append(combine([fingerprint, *(identities[row] for row in span)]))
-        payloads.append(
-            tuple(Job(rows.sources[row], identities[row], done and kept(row)) for row in span)
-        )
-    return inputs, payloads
+    spans = [range(start, min(start + shard, len(rows))) for start in range(0, len(rows), shard)]
+    coords = _texts(rows) | _labels(rows)
+    channels = _channels(shape) if before.group is None else {}
+    template = _template(shape, len(rows), shard)
+    template |= {name: Variable.like(dims, values) for name, (dims, values) in coords.items()}
+    template |= {name: Variable.like(dims, values) for name, (dims, values) in channels.items()}
+    if rows.labels:
+        template["grade"] = replace(template["grade"], attrs={"long_name": GRADES})
+    return Plan(
+        attrs,
+        template,
+        coords={name: values for name, (_, values) in (coords | channels).items()},
+        coordinates=(*FIXED, *rows.coords),
+        about={"pixel_size_um": shape.pixel_size_um, "shard_fovs": shard},
+        work=work,
+        columns=COLUMNS,
+        inputs=[combine([attrs.fingerprint, *(identities[r] for r in span)]) for span in spans],
+        blocks=[
+            {"payload": tuple(Job(rows.sources[r], identities[r], kept(r)) for r in span)}
+            for span in spans
+        ],
+    )
 
 
-def _identity(ledger: Ledger, row: int, source: FovSource | None, rehash: bool) -> int:
-    stored = int(ledger.columns["source_digest"][row])
+def _held(before: Before, name: str, rows: int) -> npt.NDArray[np.uint64]:
+    """A column of digests as the store has it, 0 for new rows."""
+    held = np.zeros(rows, np.uint64)
+    column = before.column(name)
+    if column is not None:
+        held[: len(column)] = column
+    return held
+
+
+def _identity(source: FovSource | None, stored: int, content: int, rehash: bool) -> int:
     if source is None:
         return stored
     if not rehash or source.problem or files.is_remote(source.paths[0]):
         return source.identity
     try:
-        content = find.content_hash(source)
+        found = find.content_hash(source)
     except SourceError:
         return source.identity  # the worker finds out, and says why
-    if content == int(ledger.columns["source_hash"][row]):
-        return stored
-    return combine([source.identity, content])
+    return stored if found == content else combine([source.identity, found])
 
 
-def _over(config: IngestConfig, before: zarr.Group | None) -> IngestConfig:
+def _over(config: IngestConfig, before: Before) -> IngestConfig:
     """The settings that ask for something, over those the store was made with."""
-    if before is None:
+    if before.attrs is None:
         return config
-    had = stage_attrs(before).config
+    had = before.attrs.config
     keep = {name: getattr(config, name) or had[name] for name in ("axes", "project", "shard_fovs")}
     return config.model_copy(update=keep)
 
 
-def _shape_in(group: zarr.Group, config: IngestConfig) -> Shape:
+def _shape_in(before: Before, config: IngestConfig) -> Shape:
     """What the store has, with what the user asks for laid over it."""
-    had = stage_attrs(group).config
+    assert before.attrs is not None
+    assert before.group is not None
+    had = before.attrs.config
     height, width = had["height"], had["width"]
     if config.field_size:
         height, width = map(int, config.field_size.split("x"))
     roles = tuple(map(role_of, config.channels)) or tuple(had["channels"])
     named_by = "given" if config.channels else had["named_by"]
-    pixel = config.pixel_size_um or had["pixel_size_um"]
+    pixel: Any = before.group.attrs["pixel_size_um"]
+    if config.pixel_size_um and config.pixel_size_um != pixel:
+        raise ConfigError(
+            f"the store's pixels are {pixel} um, got --pixel-size-um {config.pixel_size_um}: "
+            f"`zarrloc annotate STORE --pixel-size-um {config.pixel_size_um}` changes that alone"
+        )
     return Shape(roles, named_by, had["dtype"], height, width, pixel)
 
 
-def _attrs(shape: Shape, config: IngestConfig, shard: int, before: zarr.Group | None) -> StageAttrs:
-    had = {} if before is None else stage_attrs(before).config
+def _attrs(shape: Shape, config: IngestConfig, shard: int, before: Before) -> StageAttrs:
+    had = {} if before.attrs is None else before.attrs.config
     settings = {
         "channels": list(shape.roles),
         "named_by": had.get("named_by", shape.named_by),
@@ -184,7 +205,6 @@ def _attrs(shape: Shape, config: IngestConfig, shard: int, before: zarr.Group | 
         "width": shape.width,
         "axes": config.axes,
         "project": config.project,
-        "pixel_size_um": shape.pixel_size_um,
         "background": background.METHOD,
         "shard_fovs": shard,
     }
@@ -198,9 +218,10 @@ def _shard_fovs(shape: Shape) -> int:
     return max(1, min(MOST_SHARD_FOVS, SHARD_BYTES // raw))
 
 
-def _allocate(location: Location, shape: Shape, wanted: StageAttrs, rows: Catalog) -> None:
-    count, channels, shard = len(rows), len(shape.roles), wanted.block_rows
-    variables = {
+def _template(shape: Shape, count: int, shard: int) -> dict[str, Variable]:
+    """The arrays that workers fill."""
+    channels = len(shape.roles)
+    return {
         "image": Variable(
             ("fov", "channel", "y", "x"),
             shape.dtype,
@@ -208,8 +229,6 @@ def _allocate(location: Location, shape: Shape, wanted: StageAttrs, rows: Catalo
             grid_chunk=1,
             grid_shard=shard,
         ),
-        "fov": Variable(("fov",), "string", (count,)),
-        "source": Variable(("fov",), "string", (count,)),
         "height": _pixels("rows of the image that are real, the rest is padding", count),
         "width": _pixels("columns of the image that are real, the rest is padding", count),
         "error": Variable(("fov",), "string", (count,), PENDING),
@@ -218,65 +237,51 @@ def _allocate(location: Location, shape: Shape, wanted: StageAttrs, rows: Catalo
         ),
         "source_digest": Variable(("fov",), "uint64", (count,)),
         "source_hash": Variable(("fov",), "uint64", (count,)),
-        "channel": Variable(("channel",), "string", (channels,)),
-        "stain": Variable(("channel",), "string", (channels,)),
-        "excitation_nm": Variable(("channel",), "int32", (channels,)),
-        "color": Variable(("channel",), "string", (channels,)),
-        **receipt_variables(count, shard),
     }
-    attrs = {
-        "zarrloc": wanted.model_dump(),
-        "pixel_size_um": shape.pixel_size_um,
-        "shard_fovs": shard,
-    }
-    group = allocate(location, GROUP, variables, attrs=attrs, coords=_coordinates(rows).split())
+
+
+Arrays = dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
+"""Name -> dims, values."""
+
+
+def _channels(shape: Shape) -> Arrays:
+    """What is known of each channel."""
     unknown = opencell.Stain("", 0, "#ffffff")
     stains = [opencell.STAINS.get(role, unknown) for role in shape.roles]
     if shape.named_by != "opencell":
         stains = [opencell.Stain("", 0, stain.color) for stain in stains]
-    _write_text(group, "channel", shape.roles)
-    _write_text(group, "stain", [stain.stain for stain in stains])
-    _write_text(group, "color", [stain.color for stain in stains])
-    write_column(group, "excitation_nm", np.array([s.excitation_nm for s in stains], np.int32))
+    return {
+        "channel": (("channel",), _text(shape.roles)),
+        "stain": (("channel",), _text([stain.stain for stain in stains])),
+        "color": (("channel",), _text([stain.color for stain in stains])),
+        "excitation_nm": (("channel",), np.array([s.excitation_nm for s in stains], np.int32)),
+    }
 
 
-def _coordinates(rows: Catalog) -> str:
-    fixed = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
-    return " ".join(sorted({*fixed, *rows.coords}))
+def _texts(rows: Catalog) -> Arrays:
+    """Names and text coordinates of every row: what no worker writes."""
+    named = {"fov": rows.fov, "source": rows.source, **rows.coords}
+    return {name: (("fov",), _text(values)) for name, values in named.items()}
+
+
+def _labels(rows: Catalog) -> Arrays:
+    if not rows.labels:
+        return {}
+    return {"label": (("label",), _text(rows.labels)), "grade": (("fov", "label"), rows.grades)}
+
+
+def _text(values: Sequence[str]) -> npt.NDArray[Any]:
+    return np.array(list(values), np.dtypes.StringDType())
 
 
 def _pixels(meaning: str, rows: int) -> Variable:
     return Variable(("fov",), "int32", (rows,), attrs={"units": "pixel", "long_name": meaning})
 
 
-def _write_rows(location: Location, rows: Catalog) -> None:
-    """Names, text coordinates and grades of every row: what no worker writes."""
-    group = location.group(GROUP)
-    _write_text(group, "fov", rows.fov)
-    _write_text(group, "source", rows.source)
-    for name, values in rows.coords.items():
-        _ensure(group, name, Variable(("fov",), "string", (len(rows),)))
-        _write_text(group, name, values)
-    if rows.labels:
-        _ensure(group, "label", Variable(("label",), "string", (len(rows.labels),)))
-        meaning = {"long_name": "3 prominent, 2 less so, 1 weak, 0 not seen"}
-        _ensure(
-            group, "grade", Variable(("fov", "label"), "uint8", rows.grades.shape, attrs=meaning)
-        )
-        _write_text(group, "label", rows.labels)
-        write_column(group, "grade", rows.grades)
+def _catalog_in(before: Before) -> Catalog:
+    group = before.group
+    assert group is not None
 
-
-def _ensure(group: zarr.Group, name: str, variable: Variable) -> None:
-    if name not in group or array_of(group, name).shape != variable.shape:
-        add_variable(group, name, variable)
-
-
-def _write_text(group: zarr.Group, name: str, values: Sequence[str]) -> None:
-    write_column(group, name, np.array(list(values), np.dtypes.StringDType()))
-
-
-def _catalog_in(group: zarr.Group) -> Catalog:
     def text(name: str) -> tuple[str, ...]:
         return tuple(map(str, read_column(group, name)))
 
@@ -288,13 +293,14 @@ def _catalog_in(group: zarr.Group) -> Catalog:
         and name not in fixed
         and array.dtype.kind == "T"
     }
-    has_labels, rows = "grade" in group, array_of(group, "fov").shape[0]
+    grades = before.column("grade")
+    rows = array_of(group, "fov").shape[0]
     return Catalog(
         text("fov"),
         text("source"),
         coords,
-        labels=text("label") if has_labels else (),
-        grades=read_column(group, "grade") if has_labels else np.zeros((rows, 0), np.uint8),
+        labels=() if grades is None else text("label"),
+        grades=np.zeros((rows, 0), np.uint8) if grades is None else grades,
     )
 
 
@@ -307,8 +313,7 @@ def _label_note(found: int, unmatched: Sequence[str]) -> str:
 
 def failures(store: str | Path) -> str:
     """A table of the FOVs that could not be read, and why."""
-    group = committed(Location.of(store), GROUP)
-    assert group is not None
+    group = need(Location.of(store), GROUP, "ingest SOURCE STORE")
     error = read_column(group, "error")
     bad = np.flatnonzero((error != "") & (error != PENDING))
     source = read_column(group, "source")

@@ -5,28 +5,21 @@ import csv
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.evaluate import PredictConfig
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Array, Before, Plan, carry_out
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, read_samples
 from zarrloc.groups.heads import StoredHead, read_head
 from zarrloc.scoring.heads import device_of
+from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import digest
 from zarrloc.store.location import Location
-from zarrloc.store.lock import hold
-from zarrloc.store.template import (
-    StageAttrs,
-    check_name,
-    claim,
-    committed,
-    stage_attrs,
-    write_group,
-)
+from zarrloc.store.read import committed, stage_attrs
 
 
 @dataclass(frozen=True)
@@ -81,16 +74,18 @@ def predict(
             "features": f"{digest({'x': samples.features}):016x}",
         },
     )
-    with hold(location, path, new_run_id()):
-        found = committed(location, path)
-        if found is not None and stage_attrs(found).stage == "train":
+    probability = head.heads.probability(samples.features, device_of(config.device)).mean(axis=0)
+    called = probability >= threshold
+    arrays = _arrays(samples, head, probability, called, threshold)
+
+    def make(_: Before) -> Plan:
+        there = committed(location, path)
+        if there is not None and stage_attrs(there).stage == "train":
             raise ConfigError(f"'{path}' of {location.uri} is a trained head; pass another --name")
-        claim(location, path, wanted, overwrite=overwrite)
-        probability = head.heads.probability(samples.features, device_of(config.device)).mean(
-            axis=0
-        )
-        called = probability >= threshold
-        _write(location, path, samples, head, probability, called, threshold, wanted)
+        names = [name for name in ("label", "fov", "fov_index") if name in arrays]
+        return Plan.whole(wanted, arrays, coordinates=names)
+
+    carry_out(location, path, make, overwrite=overwrite)
     if out is not None:
         _write_csv(out, samples, head.labels, probability, called)
     return PredictSummary(
@@ -110,33 +105,24 @@ def _head_at(address: str) -> StoredHead:
     return read_head(Location.of(store), name)
 
 
-def _write(
-    location: Location,
-    path: str,
+def _arrays(
     samples: Samples,
     head: StoredHead,
     probability: npt.NDArray[np.float32],
     called: npt.NDArray[np.bool_],
     threshold: npt.NDArray[np.float64],
-    attrs: StageAttrs,
-) -> None:
+) -> dict[str, Array]:
     dim = samples.level
-    rows: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]] = {"fov": ((dim,), samples.fov)}
+    rows: dict[str, Array] = {"fov": ((dim,), samples.fov)}
     if dim == "cell":
         rows["fov_index"] = ((dim,), samples.fov_index)
-    write_group(
-        location,
-        path,
-        {
-            "probability": ((dim, "label"), probability),
-            "called": ((dim, "label"), called),
-            "threshold": (("label",), threshold),
-            "label": (("label",), np.array(head.labels)),
-            **rows,
-        },
-        attrs={"zarrloc": attrs.model_dump()},
-        coords=["label", *rows],
-    )
+    return {
+        "probability": ((dim, "label"), probability),
+        "called": ((dim, "label"), called),
+        "threshold": (("label",), threshold),
+        "label": (("label",), np.array(head.labels)),
+        **rows,
+    }
 
 
 def _write_csv(

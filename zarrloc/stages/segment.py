@@ -1,13 +1,40 @@
-"""`zarrloc.segment`: masks, then the table of the cells they hold."""
+"""Segment: masks of every field in `segmentations/<name>`, then the table of their cells.
 
+The table's rows are sorted by field and allocated from the cumulative `cell_count`; a block is
+`block_cells` rows, and reads the run of fields those rows lie in.
+"""
+
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from zarrloc import segmenters
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
-from zarrloc.stages.segment_fovs import Function, segment_fovs
-from zarrloc.stages.tabulate import tabulate
+from zarrloc.errors import ConfigError
+from zarrloc.groups.crops import window_px
+from zarrloc.groups.fovs import GROUP as FOVS
+from zarrloc.groups.fovs import Fovs
+from zarrloc.groups.segmentations import COLUMNS, Masks
+from zarrloc.pixels import measure
+from zarrloc.segmenters import Segmenter
+from zarrloc.segmenters.seam import select
+from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.store.digest import combine
+from zarrloc.store.location import Location
+from zarrloc.store.template import PENDING, Variable
+from zarrloc.tasks.measure_cells import MeasureCells, Span
+from zarrloc.tasks.segment_fovs import MASK_DTYPE, SegmentFovs
+
+LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS = 64, 2048
+DIGESTED = tuple(name for name in measure.COLUMNS if name != "keep")
+
+Function = Callable[[npt.NDArray[Any], tuple[str, ...]], npt.NDArray[Any]]
 
 
 def segment(
@@ -30,3 +57,209 @@ def segment(
     common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
     masks = segment_fovs(store, config, name, function=function, **common)
     return masks, tabulate(store, name, **table, **common)
+
+
+def segment_fovs(
+    store: str | Path,
+    config: SegmentConfig,
+    name: str,
+    *,
+    function: Function | None = None,
+    run: RunConfig | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Summary:
+    """Segment every field into `segmentations/<name>`: `mask (fov, y, x)`, 0 background.
+
+    Ids are 1..n in each field; `cell_count (fov)` is n. A field that failed has a mask of zeros
+    and an `error`. `function(image (channel, y, x), roles) -> mask (y, x)` takes the place of a
+    model. Raises `ConfigError`, `ChannelError`, `WeightsError`, `StoreError` or `LockedError`
+    before anything is written.
+    """
+    location, group = Location.of(store), f"segmentations/{check_name(name)}"
+    custom = None if function is None else segmenters.from_callable(function)
+
+    def make(_: Before) -> Plan:
+        fovs = Fovs.of(location)
+        work = SegmentFovs(location, group, fovs.roles, config, custom)
+        segmenter = work.segmenter()
+        _refuse_missing_roles(segmenter, fovs)
+        attrs = StageAttrs.of(
+            "segment", dict(segmenter.fingerprint), {FOVS: fovs.fingerprint},
+            block_rows=fovs.shard, array="mask", digested=list(COLUMNS),
+        )  # fmt: skip
+        starts = range(0, fovs.rows, fovs.shard)
+        return Plan(
+            attrs,
+            _masks_template(fovs),
+            coords=fovs.coords,
+            coordinates=("error", *fovs.coords),
+            work=work,
+            columns=COLUMNS,
+            inputs=[combine([attrs.fingerprint, int(output)]) for output in fovs.block_output],
+            blocks=[{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
+        )
+
+    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    counts = outcome.columns["cell_count"]
+    outcome.summary.notes.append(f"{int(counts.sum())} objects, {counts.mean():.1f} a field")
+    return outcome.summary
+
+
+def _refuse_missing_roles(segmenter: Segmenter, fovs: Fovs) -> None:
+    if segmenter.roles:
+        select(np.zeros((len(fovs.roles), 1, 1), np.float32), fovs.roles, segmenter.roles)
+
+
+def _masks_template(fovs: Fovs) -> dict[str, Variable]:
+    return {
+        "mask": Variable(
+            ("fov", "y", "x"),
+            MASK_DTYPE,
+            (fovs.rows, fovs.height, fovs.width),
+            grid_chunk=1,
+            grid_shard=fovs.shard,
+            attrs={"long_name": "0 background, 1..n the objects of the field"},
+        ),
+        "cell_count": Variable(("fov",), "int32", (fovs.rows,)),
+        "error": Variable(("fov",), "string", (fovs.rows,), PENDING),
+        **{name: Variable.like(("fov",), values) for name, values in fovs.coords.items()},
+    }
+
+
+def tabulate(
+    store: str | Path,
+    name: str,
+    *,
+    crop_um: float | None = None,
+    keep_percentile: float | None = None,
+    block_cells: int | None = None,
+    run: RunConfig | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> Summary:
+    """Measure the objects of `segmentations/<name>` into the table `cells/<name>`.
+
+    `crop_um` is the side of the paper's crop window that `blank_fraction` speaks of; `keep` is an
+    absolute limit on it, or with `keep_percentile` a percentile over all cells. Raises
+    `ConfigError`, `StoreError` or `LockedError` before anything is written.
+    """
+    location, group = Location.of(store), f"cells/{name}"
+    if keep_percentile is not None:
+        measure.keep_percentile(np.zeros(1), keep_percentile)  # refuses what is no percentile
+    notes: list[str] = []
+
+    def make(before: Before) -> Plan:
+        fovs, masks = Fovs.of(location), Masks.of(location, name)
+        window = window_px(crop_um, fovs.pixel_size_um)
+        fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
+        had = before.column("fov_index")
+        changed = had is not None and not np.array_equal(had, fov_index[: len(had)])
+        if changed:
+            _refuse_to_drop_judgements(before, group)
+            notes.append("cell counts changed: the table was made again")
+        if before.attrs is None or changed:
+            rows = block_cells or _block_cells(masks)
+        else:
+            rows = before.attrs.block_rows
+        attrs = StageAttrs.of(
+            "cells",
+            {"window_px": window, "keep_percentile": keep_percentile, "blank": measure.BLANK_LIMIT},
+            {FOVS: fovs.fingerprint, f"segmentations/{name}": masks.fingerprint},
+            block_rows=rows,
+            digested=list(DIGESTED),
+        )
+        coords = {coord: values[fov_index] for coord, values in fovs.coords.items()}
+        coords["channel"] = np.array(fovs.roles, np.dtypes.StringDType())
+        inputs, blocks = _cell_blocks(fov_index, attrs, fovs, masks)
+
+        def settle(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+            assert keep_percentile is not None
+            kept = measure.keep_percentile(columns["blank_fraction"], keep_percentile)
+            return {"keep": kept & (columns["error"] == "")}
+
+        return Plan(
+            attrs,
+            _cells_template(fovs, len(fov_index), coords),
+            coords=coords,
+            coordinates=("error", *coords),
+            about={"block_cells": rows},
+            work=MeasureCells(location, group, name, window, len(fovs.roles)),
+            columns=(*measure.COLUMNS, "error"),
+            inputs=inputs,
+            blocks=blocks,
+            anew=changed,
+            settle=None if keep_percentile is None else settle,
+            unit="cell",
+        )
+
+    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    kept, judged = outcome.columns["keep"], _judged(outcome.before)
+    if overwrite and judged:
+        notes.append(f"dropped: the judgements of {judged} cells; import them with `zarrloc label`")
+    notes.append(f"{len(kept)} cells, {int((~kept).sum())} dropped as blank crops")
+    outcome.summary.notes += notes
+    return outcome.summary
+
+
+def _refuse_to_drop_judgements(before: Before, group: str) -> None:
+    judged = _judged(before)
+    if judged:
+        raise ConfigError(
+            f"cell counts of '{group}' changed, so its table must be made again, and the "
+            f"judgements of {judged} cells would go with it. Pass --overwrite, then import the "
+            "judgements again (`zarrloc label`); or segment under another --name"
+        )
+
+
+def _judged(before: Before) -> int:
+    """How many cells of the table have been judged by an expert."""
+    seen = before.column("expert_seen")
+    return 0 if seen is None else int(seen.sum())
+
+
+def _block_cells(masks: Masks) -> int:
+    """Rows of a block: about a shard's worth of fields."""
+    average = masks.cell_count.mean() if len(masks.cell_count) else 0
+    return int(np.clip(round(average * masks.shard), LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS))
+
+
+def _cell_blocks(
+    fov_index: npt.NDArray[np.int64], attrs: StageAttrs, fovs: Fovs, masks: Masks
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """What each block is made from, expects and gets."""
+    inputs, blocks = [], []
+    for start in range(0, len(fov_index), attrs.block_rows):
+        rows = fov_index[start : start + attrs.block_rows]
+        touched, starts = np.unique(rows, return_index=True)
+        low, high = int(touched[0]), int(touched[-1]) + 1
+        expect = {
+            FOVS: fovs.expect(low, high),
+            f"segmentations/{masks.name}": masks.expect(low, high),
+        }
+        first = start - int(np.searchsorted(fov_index, rows[0]))
+        span = Span(touched, masks.cell_count[touched], first)
+        inputs.append(combine([attrs.fingerprint, len(rows), first, *touched, *expect.values()]))
+        units = tuple((start + starts).tolist())
+        blocks.append({"payload": span, "expect": expect, "unit_starts": units})
+    return inputs, blocks
+
+
+def _cells_template(
+    fovs: Fovs, rows: int, coords: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Variable]:
+    sizes = {"cell": rows, "channel": len(fovs.roles)}
+    table = {
+        name: Variable(
+            column.dims, column.dtype, tuple(sizes[dim] for dim in column.dims), attrs=column.attrs
+        )
+        for name, column in measure.COLUMNS.items()
+    }
+    return {
+        **table,
+        "error": Variable(("cell",), "string", (rows,), PENDING),
+        **{
+            name: Variable.like(("channel" if name == "channel" else "cell",), values)
+            for name, values in coords.items()
+        },
+    }

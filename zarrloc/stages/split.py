@@ -8,14 +8,14 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.config.split import SplitConfig
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import proteins_of, read_fold, read_labels, read_text
 from zarrloc.scoring.metrics import truth_of
 from zarrloc.scoring.splits import Leakage, leakage_of, make_folds
+from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.location import Location
-from zarrloc.store.lock import hold
-from zarrloc.store.template import StageAttrs, check_name, claim, need, stage_attrs, write_group
+from zarrloc.store.read import need, stage_attrs
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,20 @@ def split(
     positive = truth_of(labels.grade).positive
     inputs = {"fovs": stage_attrs(fovs).fingerprint}
     wanted = StageAttrs.of("split", config.model_dump(), inputs)
-    with hold(location, path, new_run_id()):
-        made = claim(location, path, wanted, overwrite=overwrite) is None
-        if made:
-            fold = make_folds(
-                positive, _groups(fovs, config.group), protein,
-                folds=config.folds, test=config.test, seed=config.seed,
-            )  # fmt: skip
-            leakage = leakage_of(fold, positive, protein, labels.names)
-            write_group(
-                location,
-                path,
-                {"fold": (("fov",), fold), "fov": (("fov",), fov)},
-                attrs={"zarrloc": wanted.model_dump(), "leakage": asdict(leakage)},
-                coords=["fov"],
-            )
-        fold = read_fold(location, name)
+
+    def make(before: Before) -> Plan:
+        if before.attrs is not None:
+            return Plan(wanted, {})
+        fold = make_folds(
+            positive, _groups(fovs, config.group), protein,
+            folds=config.folds, test=config.test, seed=config.seed,
+        )  # fmt: skip
+        leakage = leakage_of(fold, positive, protein, labels.names)
+        arrays = {"fold": (("fov",), fold), "fov": (("fov",), fov)}
+        return Plan.whole(wanted, arrays, coordinates=["fov"], leakage=asdict(leakage))
+
+    made = carry_out(location, path, make, overwrite=overwrite).made
+    fold = read_fold(location, name)
     return SplitSummary(
         path,
         fold,

@@ -8,16 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.train import TrainConfig
-from zarrloc.engine.run import new_run_id
+from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples, row_folds
-from zarrloc.groups.heads import read_head, write_head
-from zarrloc.scoring.evaluation import out_of_fold, score_folds, training_rows
+from zarrloc.groups.heads import head_arrays, read_head
+from zarrloc.scoring.evaluation import finite, out_of_fold, score_folds, training_rows
 from zarrloc.scoring.heads import Heads, device_of, precision_of, train_heads
 from zarrloc.scoring.metrics import best_thresholds, truth_of
+from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import digest
 from zarrloc.store.location import Location
-from zarrloc.store.lock import hold
-from zarrloc.store.template import StageAttrs, check_name, claim
 
 
 @dataclass(frozen=True)
@@ -71,14 +70,16 @@ def train(
         },
         execution={"device": device, "precision": precision_of(config.precision, device)},
     )
-    with hold(location, path, new_run_id()):
-        notes = notes_on(samples)
-        if claim(location, path, wanted, overwrite=overwrite) is None:
-            trained = _fit(samples, fold, config, device)
-            _write(location, path, samples, fold, config, wanted, trained)
-        else:
-            notes.insert(0, "nothing to do: trained already with these settings on these values")
-        head = read_head(location, name)
+    notes = notes_on(samples)
+
+    def make(before: Before) -> Plan:
+        if before.attrs is not None:
+            return Plan(wanted, {})
+        return _head(samples, fold, config, wanted, _fit(samples, fold, config, device))
+
+    if not carry_out(location, path, make, overwrite=overwrite).made:
+        notes.insert(0, "nothing to do: trained already with these settings on these values")
+    head = read_head(location, name)
     if save is not None:
         head.save(save)
         notes.append(f"weights saved to {save}")
@@ -93,15 +94,14 @@ def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, devi
     return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
 
 
-def _write(
-    location: Location,
-    path: str,
+def _head(
     samples: Samples,
     fold: npt.NDArray[np.int8],
     config: TrainConfig,
     attrs: StageAttrs,
     trained: Heads,
-) -> None:
+) -> Plan:
+    """The group of a head: its weights, what it says of every row, and its scores."""
     truth = truth_of(samples.grade, config.weak)
     every = trained.probability(samples.features)
     own = out_of_fold(every, fold)
@@ -113,20 +113,24 @@ def _write(
     per_fold: dict[str, Any] = {"validation": scores["validation"]}
     if (fold[usable] < 0).any():
         per_fold["test"] = scores["test"]
-    write_head(
-        location,
-        path,
+    rows = {
+        "level": samples.level,
+        "fov": samples.fov,
+        "fov_index": samples.fov_index,
+        "fold": fold,
+    }
+    arrays = head_arrays(
         trained,
         labels=samples.labels,
-        rows={
-            "level": samples.level,
-            "fov": samples.fov,
-            "fov_index": samples.fov_index,
-            "fold": fold,
-        },
+        rows=rows,
         probability=own,
         threshold=best_thresholds(truth[judged], own[judged]),
         scores=per_fold,
-        embedding=samples.stage.config,
-        attrs=attrs,
+    )
+    return Plan.whole(
+        attrs,
+        arrays,
+        coordinates=[name for name in ("label", "fold", "fov", "fov_index") if name in arrays],
+        embedding=dict(samples.stage.config),
+        scores=finite(per_fold),
     )

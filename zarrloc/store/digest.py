@@ -25,6 +25,15 @@ def digest(arrays: Mapping[str, npt.NDArray[Any]]) -> int:
     return state.intdigest() or 1
 
 
+def row_digests(array: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+    """xxh3-64 of each row of an array, over its values, shape and dtype; never 0."""
+    array = np.ascontiguousarray(array)
+    seed = xxhash.xxh3_64_intdigest(f"{array.dtype.str}|{array.shape[1:]}".encode())
+    rows = array.reshape(len(array), -1).view(np.uint8)
+    found = (xxhash.xxh3_64_intdigest(row.data, seed) or 1 for row in rows)
+    return np.fromiter(found, np.uint64, len(array))
+
+
 def combine(parts: Iterable[object]) -> int:
     """One non-zero uint64 from integers and texts, in their order."""
     return xxhash.xxh3_64_intdigest("|".join(map(str, parts)).encode()) or 1

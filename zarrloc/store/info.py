@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from zarrloc.store.columns import read_column
+from zarrloc.store.document import groups, read_root
 from zarrloc.store.location import Location
 from zarrloc.store.lock import live_holder
-from zarrloc.store.template import PENDING, check_store, groups, need, read_column, root_attrs
+from zarrloc.store.read import need
+from zarrloc.store.template import PENDING
 
 
 def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
@@ -18,9 +21,9 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
     Raises `StoreError` where there is none, or one of a newer format.
     """
     location = Location.of(store)
-    check_store(location)
+    root = read_root(location)
     found = {path: _describe(location, path, errors) for path in groups(location)}
-    return {"store": location.uri, "format": root_attrs(location)["format"], "groups": found}
+    return {"store": location.uri, "format": root["attributes"]["format"], "groups": found}
 
 
 def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:

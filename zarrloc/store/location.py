@@ -63,16 +63,13 @@ class Location:
     def group(
         self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None
     ) -> zarr.Group:
-        """One group, unconsolidated: the engine must see arrays as they are, not as committed.
-
-        Raises `StoreError` where it is absent.
-        """
+        """One group as it was last committed. Raises `StoreError` where it is absent."""
         store = self.store(read_only=mode == "r")
         if clock is not None:
             store = MeasuredStore(store, clock)
         try:
-            return zarr.open_group(store, path=path, mode=mode, use_consolidated=False)  # type: ignore[arg-type]
-        except (FileNotFoundError, KeyError) as error:
+            return zarr.open_group(store, path=path, mode=mode, use_consolidated=None)  # type: ignore[arg-type]
+        except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(
                 f"no group '{path}' in {self.uri}; `zarrloc info` lists what is there"
             ) from error

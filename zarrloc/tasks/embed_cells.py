@@ -4,7 +4,6 @@ A block is a run of cells of the table. Each field it touches is read once and d
 exist only in a batch.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,9 +18,9 @@ from zarrloc.groups.crops import CropSpec
 from zarrloc.groups.segmentations import FieldRun, read_fields
 from zarrloc.models.forward import Forward, gathered, inference, rows_of
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import read_column
 
-TABLE = ("fov_index", "mask_label", "centroid_y", "centroid_x", "keep")
+Table = dict[str, npt.NDArray[Any]]
+"""`fov_index`, `mask_label`, `centroid_y`, `centroid_x`, `keep` of a block's cells."""
 
 
 @dataclass(frozen=True)
@@ -54,22 +53,22 @@ class EmbedCells:
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """The block's rows of the table, and the fields they lie in."""
-        table = self.location.group(f"cells/{self.cells}", mode="r")
-        columns = {name: read_column(table, name, block.stop, block.start) for name in TABLE}
+        columns: Table = block.payload
         wanted = columns["keep"] | self.all_cells
         for row in block.skip:
             wanted[row - block.start] = False
-        runs = read_fields(
-            self.location, self.cells, np.unique(columns["fov_index"][wanted]), clock
-        )
-        return columns, wanted, list(runs)
+        if not wanted.any():
+            return columns, wanted, None
+        first, last = columns["fov_index"][[0, -1]].tolist()
+        run = read_fields(self.location, self.cells, first, last + 1, block.expect, clock)
+        return columns, wanted, run
 
     def device(self, data: Any) -> Any:
         """Features of the wanted cells."""
-        columns, wanted, runs = data
+        columns, wanted, run = data
         with inference(self.forward.execution["threads"]):
             found = self.forward.fitting(
-                lambda batch: self._batches(columns, np.flatnonzero(wanted), runs, batch)
+                lambda batch: self._batches(columns, np.flatnonzero(wanted), run, batch)
             )
         return found, wanted
 
@@ -84,18 +83,17 @@ class EmbedCells:
 
     def _batches(
         self,
-        columns: dict[str, npt.NDArray[Any]],
+        columns: Table,
         rows: npt.NDArray[np.intp],
-        runs: Sequence[FieldRun],
+        run: FieldRun | None,
         batch: int,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        if not len(rows):
+        if run is None or not len(rows):
             return np.zeros((0, self.forward.width), np.float32), np.zeros(0, np.float32)
         device = self.forward.execution["device"]
-        field_of = {fov: run for run in runs for fov in run.fovs}
 
         def on_device(fov: int) -> crops.Field:
-            parts = field_of[fov].field(fov)
+            parts = run.field(fov)
             return crops.Field(*(torch.from_numpy(part).to(device) for part in parts))
 
         centroids = np.stack([columns["centroid_y"][rows], columns["centroid_x"][rows]], axis=1)

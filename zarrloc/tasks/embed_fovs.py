@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from zarrloc.engine.block import Block, Output
-from zarrloc.groups.fovs import read_fov_block
+from zarrloc.groups.fovs import GROUP as FOVS
+from zarrloc.groups.fovs import read_fovs
 from zarrloc.models.forward import Forward, inference, rows_of
 from zarrloc.store.location import Location, StoreClock
 
@@ -44,7 +45,7 @@ class EmbedFovs:
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """The block's errors, and its fields by size: (rows in the block, pixels)."""
-        found = read_fov_block(self.location, block, clock)
+        found = read_fovs(self.location, block.start, block.stop, block.expect[FOVS], clock)
         error = np.array(
             [f"fovs: {text}" if text else "" for text in found.error], np.dtypes.StringDType()
         )

@@ -4,39 +4,45 @@ A file that cannot be used leaves a zero field and its reason in `error`. Fields
 store already are taken from it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.engine.block import Block, Output
-from zarrloc.errors import SourceError
+from zarrloc.errors import DamageError, SourceError
 from zarrloc.groups.fovs import DIGESTED, GROUP
+from zarrloc.groups.receipts import ROW_DIGEST, check_array, read_row
 from zarrloc.images import files, find, read, tiff
 from zarrloc.images.find import FovSource
 from zarrloc.pixels import background
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.template import read_column
 
 COLUMNS = (*DIGESTED, "source_digest", "source_hash")
 
-REMOVED = "its file is no longer in SOURCE, and the store's copy was marked as damaged"
+REMOVED = (
+    "the stored copy is damaged and its file is not in this SOURCE; ingest the one that has it"
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do for one row: read these files, or, where None, keep what the store has."""
+    """What to do for one row."""
 
     source: FovSource | None
     identity: int
     keep: bool
+    """Take the row from the store, if it is what was written."""
 
 
 @dataclass(frozen=True)
-class IngestStage:
+class ReadImages:
     """Reads a block's files into `(fov, channel, y, x)`."""
 
     location: Location
@@ -61,12 +67,12 @@ class IngestStage:
         """Fields and columns of the block, read from files or kept from the store."""
         rows = _Rows.of(len(block), len(self.roles), self.height, self.width, self.dtype)
         jobs: Sequence[Job] = block.payload
-        kept = self._stored(block, clock) if any(job.keep for job in jobs) else None
+        kept = self._stored(block, clock) if any(job.keep for job in jobs) else {}
         for at, (row, job) in enumerate(zip(block.rows, jobs, strict=True)):
             if row in block.skip:
                 rows.error[at] = block.skip[row]
-            elif job.keep and kept is not None:
-                rows.copy(at, kept)
+            elif at in kept:
+                rows.copy(at, kept[at])
             else:
                 self._read_row(rows, at, job)
         return rows
@@ -77,13 +83,13 @@ class IngestStage:
 
     def finish(self, block: Block, state: Any) -> Output:
         """The block's rows."""
-        aside = {"source_digest": state.digest, "source_hash": state.content}
+        aside = {"source_digest": state.source_digest, "source_hash": state.source_hash}
         columns = {"height": state.height, "width": state.width, "error": state.error}
         return Output(state.image, {**columns, "background": state.background}, aside)
 
     def _read_row(self, rows: "_Rows", at: int, job: Job) -> None:
         source = job.source
-        rows.digest[at] = job.identity
+        rows.source_digest[at] = job.identity
         if source is None:
             rows.error[at] = REMOVED
             return
@@ -91,7 +97,7 @@ class IngestStage:
             rows.put(at, self.read_field(source))
             # An object's ETag speaks of its content already; a second download would tell no more.
             if not files.is_remote(source.paths[0]):
-                rows.content[at] = find.content_hash(source, unsigned=self.unsigned)
+                rows.source_hash[at] = find.content_hash(source, unsigned=self.unsigned)
         except SourceError as error:
             rows.error[at] = str(error)
 
@@ -133,20 +139,36 @@ class IngestStage:
                 f"ingest anew with --field-size {max(height, self.height)}x{max(width, self.width)}"
             )
 
-    def _stored(self, block: Block, clock: StoreClock) -> "_Rows":
-        group = self.location.group(GROUP, mode="r", clock=clock)
-        values = {
-            name: read_column(group, name, block.stop, block.start) for name in ("image", *COLUMNS)
+    def _stored(self, block: Block, clock: StoreClock) -> "dict[int, dict[str, Any]]":
+        """The rows to be kept as the store has them, by place; those that are damaged left out."""
+        group = self.location.group(self.group, mode="r", clock=clock)
+        columns = {
+            name: read_column(group, name, block.stop, block.start)
+            for name in (ROW_DIGEST, *COLUMNS)
         }
-        return _Rows(
-            values["image"],
-            values["height"],
-            values["width"],
-            values["background"],
-            values["error"],
-            values["source_digest"],
-            values["source_hash"],
-        )
+        keep = [at for at, job in enumerate(block.payload) if job.keep]
+        image = _sound(group, block.start, keep, columns.pop(ROW_DIGEST))
+        return {
+            at: {"image": pixels, **{name: values[at] for name, values in columns.items()}}
+            for at, pixels in image.items()
+        }
+
+
+def _sound(
+    group: zarr.Group, start: int, keep: Sequence[int], digests: npt.NDArray[np.uint64]
+) -> dict[int, npt.NDArray[Any]]:
+    """Place -> pixels of the rows that are what was written: in one read, else row by row."""
+    first, last = keep[0], keep[-1] + 1
+    try:
+        image = read_column(group, "image", start + last, start + first)
+        check_array(GROUP, image, digests[first:last], start + first)
+    except DamageError:
+        found = {}
+        for at in keep:
+            with suppress(DamageError):
+                found[at] = read_row(group, "image", start + at, digests, at)
+        return found
+    return {at: image[at - first] for at in keep}
 
 
 @dataclass
@@ -158,8 +180,8 @@ class _Rows:
     width: npt.NDArray[np.int32]
     background: npt.NDArray[np.float32]
     error: npt.NDArray[Any]
-    digest: npt.NDArray[np.uint64]
-    content: npt.NDArray[np.uint64]
+    source_digest: npt.NDArray[np.uint64]
+    source_hash: npt.NDArray[np.uint64]
 
     @classmethod
     def of(cls, rows: int, channels: int, height: int, width: int, dtype: str) -> "_Rows":
@@ -179,6 +201,6 @@ class _Rows:
         self.height[at], self.width[at] = height, width
         self.background[at] = background.measure(pixels)
 
-    def copy(self, at: int, other: "_Rows") -> None:
-        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
-            mine[at] = theirs[at]
+    def copy(self, at: int, stored: Mapping[str, Any]) -> None:
+        for name, value in stored.items():
+            getattr(self, name)[at] = value

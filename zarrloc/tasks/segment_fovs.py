@@ -1,43 +1,30 @@
-"""Segment: each field of view gets a mask in `segmentations/<name>`.
+"""Segmenting fields of view: a block of fields becomes masks.
 
 A block is one shard of fields. The network takes the tiles of all its fields together; what comes
 before and after it runs field by field, off the device, and an error there is that field's alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc import segmenters
-from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.block import Block, Output
-from zarrloc.engine.drive import drive, open_group
-from zarrloc.engine.ledger import receipt_variables
-from zarrloc.engine.run import new_run_id
-from zarrloc.engine.telemetry import Summary
 from zarrloc.groups.fovs import GROUP as FOVS
-from zarrloc.groups.fovs import Fovs, read_fov_block
+from zarrloc.groups.fovs import read_fovs
 from zarrloc.models.forward import default_device, inference
 from zarrloc.segmenters import Segmenter
-from zarrloc.segmenters.seam import select
-from zarrloc.store.digest import combine
 from zarrloc.store.location import Location, StoreClock
-from zarrloc.store.lock import hold
-from zarrloc.store.template import PENDING, StageAttrs, Variable, check_name
 
-COLUMNS = ("cell_count", "error")
 MASK_DTYPE = "uint16"
-
-Function = Callable[[npt.NDArray[Any], tuple[str, ...]], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class SegmentStage:
+class SegmentFovs:
     """The stage's work on one block of fields."""
 
     location: Location
@@ -73,7 +60,7 @@ class SegmentStage:
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """What the network needs of each field, and the errors of those it can't have."""
-        found = read_fov_block(self.location, block, clock)
+        found = read_fovs(self.location, block.start, block.stop, block.expect[FOVS], clock)
         rows = _Rows(found.image.shape[2:], len(block))
         for at, row in enumerate(block.rows):
             if found.error[at]:
@@ -134,68 +121,3 @@ class _Rows:
             return
         self.mask[at, : mask.shape[0], : mask.shape[1]] = mask
         self.count[at] = count
-
-
-def segment_fovs(
-    store: str | Path,
-    config: SegmentConfig,
-    name: str,
-    *,
-    function: Function | None = None,
-    run: RunConfig | None = None,
-    overwrite: bool = False,
-    quiet: bool = False,
-) -> Summary:
-    """Segment every field into `segmentations/<name>`: `mask (fov, y, x)`, 0 background.
-
-    Ids are 1..n in each field; `cell_count (fov)` is n. A field that failed has a mask of zeros
-    and an `error`. `function(image (channel, y, x), roles) -> mask (y, x)` takes the place of a
-    model. Raises `ConfigError`, `ChannelError`, `WeightsError`, `StoreError` or `LockedError`
-    before anything is written.
-    """
-    location, group = Location.of(store), f"segmentations/{check_name(name)}"
-    fovs = Fovs.of(location)
-    custom = None if function is None else segmenters.from_callable(function)
-    stage = SegmentStage(location, group, fovs.roles, config, custom)
-    segmenter = stage.segmenter()
-    settings: Mapping[str, Any] = dict(segmenter.fingerprint)
-    wanted = StageAttrs.of(
-        "segment", settings, {FOVS: fovs.fingerprint},
-        block_rows=fovs.shard, array="mask", digested=list(COLUMNS),
-    )  # fmt: skip
-    _refuse_missing_roles(segmenter, fovs)
-    with hold(location, group, new_run_id()) as token:
-        ledger = open_group(
-            location, group, wanted, _variables(fovs),
-            columns=COLUMNS, coords=fovs.coords, overwrite=overwrite,
-        )  # fmt: skip
-        inputs = [combine([wanted.fingerprint, int(output)]) for output in fovs.block_output]
-        summary = drive(
-            stage, ledger, inputs, run or RunConfig(), token,
-            expect={FOVS: fovs.block_output}, quiet=quiet,
-        )  # fmt: skip
-    counts = ledger.columns["cell_count"]
-    summary.notes.append(f"{int(counts.sum())} objects, {counts.mean():.1f} a field")
-    return summary
-
-
-def _refuse_missing_roles(segmenter: Segmenter, fovs: Fovs) -> None:
-    if segmenter.roles:
-        select(np.zeros((len(fovs.roles), 1, 1), np.float32), fovs.roles, segmenter.roles)
-
-
-def _variables(fovs: Fovs) -> dict[str, Variable]:
-    return {
-        "mask": Variable(
-            ("fov", "y", "x"),
-            MASK_DTYPE,
-            (fovs.rows, fovs.height, fovs.width),
-            grid_chunk=1,
-            grid_shard=fovs.shard,
-            attrs={"long_name": "0 background, 1..n the objects of the field"},
-        ),
-        "cell_count": Variable(("fov",), "int32", (fovs.rows,)),
-        "error": Variable(("fov",), "string", (fovs.rows,), PENDING),
-        **{name: Variable(("fov",), "string", (fovs.rows,)) for name in fovs.coords},
-        **receipt_variables(fovs.rows, fovs.shard),
-    }

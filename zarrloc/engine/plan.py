@@ -1,0 +1,403 @@
+"""One way from a stage's intention to its group: a `Plan`, and the function that carries it out.
+
+A stage says what its group is and how a block of it is made. `carry_out` takes the lock, lets the
+stage read under it, compares with what stands under the name, allocates or grows, runs the blocks
+whose input changed, commits, and releases.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrloc.config.run import RunConfig
+from zarrloc.engine.block import Block, Stage
+from zarrloc.engine.cluster import Executor, choose, cores, executor, places
+from zarrloc.engine.ledger import Ledger, receipt_variables, row_digest_variable
+from zarrloc.engine.run import new_run_id
+from zarrloc.engine.run import run as run_blocks
+from zarrloc.engine.telemetry import Summary
+from zarrloc.errors import ClusterError, ConfigError, StoreError
+from zarrloc.groups.receipts import ROW_DIGEST
+from zarrloc.store import document, objects
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import put_columns, read_column
+from zarrloc.store.document import NEXT, Document, State
+from zarrloc.store.location import Location
+from zarrloc.store.lock import RunToken, hold
+from zarrloc.store.template import Variable
+
+PREFETCH = 2
+"""Blocks in flight a worker: one reads and decodes while the other computes."""
+
+Array = tuple[tuple[str, ...], npt.NDArray[Any]]
+"""Names of an array's axes, and its values."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage wants its group to be, and how the blocks of it are made.
+
+    A group without a `work` is written in one piece: all its arrays are in `coords`.
+    """
+
+    attrs: StageAttrs
+    """Stage, settings and inputs; a group of the same name with others is refused."""
+    template: Mapping[str, Variable]
+    """Every array, receipts and row digests left out."""
+    coords: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """Arrays that the coordinator writes before any block runs, whole."""
+    coordinates: Sequence[str] = ()
+    """Which arrays xarray takes as coordinates."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """Further attributes of the group."""
+    work: Stage | None = None
+    columns: Sequence[str] = ()
+    """Arrays whose rows come back from the workers."""
+    inputs: Sequence[int] = ()
+    """One digest a block, of all that it is made from."""
+    blocks: Sequence[Mapping[str, Any]] = ()
+    """What each `Block` has besides: `expect`, `payload`, `unit_starts`; empty for nothing."""
+    anew: bool = False
+    """Replace a group of the same settings: its rows are others."""
+    settle: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]] | None = None
+    """Columns that can be worked out only when all rows are there, from the columns."""
+    unit: str = "FOV"
+
+    @classmethod
+    def whole(
+        cls,
+        attrs: StageAttrs,
+        arrays: Mapping[str, Array],
+        *,
+        coordinates: Sequence[str],
+        **about: Any,
+    ) -> Self:
+        """A group that is written in one piece, such as a split or a head."""
+        template = {
+            # A column's chunk of thousands of rows would be gigabytes of weights.
+            name: Variable.like(dims, values, grid_chunk=len(values) if values.ndim == 3 else 0)
+            for name, (dims, values) in arrays.items()
+        }
+        coords = {name: values for name, (_, values) in arrays.items()}
+        return cls(attrs, template, coords, coordinates, about)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the group."""
+        return self.template["error"].shape[0]
+
+    @property
+    def variables(self) -> dict[str, Variable]:
+        """The whole template."""
+        if self.work is None:
+            return dict(self.template)
+        dim = self.template["error"].dims[0]
+        digests = row_digest_variable(dim, self.rows) if self.work.array else {}
+        receipts = receipt_variables(self.rows, self.attrs.block_rows)
+        return {**self.template, **digests, **receipts}
+
+    @property
+    def from_workers(self) -> tuple[str, ...]:
+        """Columns that receipts fill."""
+        digests = (ROW_DIGEST,) if self.work is not None and self.work.array else ()
+        return (*self.columns, *digests)
+
+
+@dataclass(frozen=True)
+class Before:
+    """What stands under the name, as read under the lock."""
+
+    group: zarr.Group | None = None
+    attrs: StageAttrs | None = None
+
+    def column(self, name: str) -> npt.NDArray[Any] | None:
+        """A column, compared with its digest; None where the group or the column is absent."""
+        if self.group is None or name not in self.group:
+            return None
+        return read_column(self.group, name)
+
+
+@dataclass
+class Outcome:
+    """How carrying out a plan ended."""
+
+    summary: Summary
+    columns: Mapping[str, npt.NDArray[Any]]
+    """The columns that came from workers, all rows."""
+    made: bool
+    """Whether anything was written."""
+    before: Before
+    """What stood under the name."""
+
+
+@runtime_checkable
+class Settling(Stage, Protocol):
+    """A stage whose values depend, in their last bits, on how it is executed."""
+
+    def settle(self) -> dict[str, Any]:
+        """Run on a worker: device kind, precision, batch size."""
+
+    def settled(self, execution: dict[str, Any]) -> Self:
+        """The stage with its execution fixed."""
+
+
+def carry_out(
+    location: Location,
+    path: str,
+    make: Callable[[Before], Plan],
+    run: RunConfig | None = None,
+    *,
+    overwrite: bool = False,
+    creates: bool = False,
+    quiet: bool = False,
+) -> Outcome:
+    """Make group `path` what the plan says, and commit it.
+
+    `make` is called under the lock with what stands there. With `overwrite` a committed group
+    stays until its successor, made beside it, is complete. `creates` makes the store, too.
+
+    Raises
+    ------
+    ConfigError
+        Where the name stands for a group of other settings.
+    StoreError
+        Where the store, the group or what `make` reads is damaged or absent.
+    LockedError
+        Where another run holds the group.
+    """
+    if creates:
+        document.check_target(location)
+    else:
+        document.read_root(location)
+    with hold(location, path, new_run_id()) as token:
+        before = Before()
+        if document.is_store(location):
+            document.finish_switch(location, path)
+            before = _before(location, path)
+        target, there = path, before
+        if overwrite and before.group is not None:
+            target, there = path + NEXT, Before()
+            plan = make(there)
+            waiting = _before(location, target)
+            if waiting.attrs is not None and waiting.attrs.fingerprint == plan.attrs.fingerprint:
+                there = waiting
+                plan = make(waiting)
+        else:
+            plan = make(before)
+            _refuse_other_settings(path, before, plan)
+            if plan.anew and before.group is not None:
+                target, there = path + NEXT, Before()
+        document.ensure_root(location)
+        found, changed = _prepare(location, target, plan, there)
+        if plan.work is None:
+            summary, columns = Summary(path, 0, 0), dict(plan.coords)
+        else:
+            summary, ledger = _drive(
+                location, target, found, plan, run or RunConfig(), token, quiet
+            )
+            summary.group, columns = path, ledger.columns
+        if target != path and not summary.failures:
+            document.switch(location, path)
+    return Outcome(summary, columns, changed or bool(summary.blocks_run), before)
+
+
+def _before(location: Location, path: str) -> Before:
+    found = document.readable(location, document.look(location, path))
+    if found.state is not State.COMMITTED or found.document is None:
+        return Before()
+    return Before(location.group(path, mode="r"), found.document.stage)
+
+
+def _refuse_other_settings(path: str, before: Before, plan: Plan) -> None:
+    if before.attrs is not None and before.attrs.fingerprint != plan.attrs.fingerprint:
+        changes = "; ".join(before.attrs.difference(plan.attrs)) or (
+            f"stage: {before.attrs.stage} -> {plan.attrs.stage}"
+        )
+        raise ConfigError(
+            f"'{path}' was made with other settings ({changes}); "
+            "pass --overwrite to replace it, or another --name"
+        )
+
+
+# --- allocate, grow, commit ---------------------------------------------------------------------
+
+
+def _prepare(location: Location, path: str, plan: Plan, there: Before) -> tuple[Document, bool]:
+    """The group's document, committed as the plan asks; and whether that took any writing."""
+    variables = plan.variables
+    about = dict(plan.about)
+    if plan.coordinates:
+        about["coordinates"] = " ".join(sorted(set(plan.coordinates)))
+    if there.group is None:
+        found = _allocate(location, path, plan, about)
+        new = dict(plan.coords)
+    else:
+        held = document.look(location, path).document
+        assert held is not None, f"{path} was committed a moment ago"
+        found, before = held, dict(held.arrays)
+        _grow(found, path, variables, plan)
+        new = {n: v for n, v in plan.coords.items() if not _equal(there.column(n), v)}
+        if not new and found.arrays == before and about.items() <= found.attributes.items():
+            if not path.endswith(NEXT) and not document.is_published(location, path, found):
+                document.publish(location, path, found.to_json())
+            return found, False
+        document.align(location, path, Document({}, before))
+    found.attributes.update(about)
+    put_columns(location, path, found, {n: (variables[n], v) for n, v in new.items()})
+    document.commit(location, path, found)
+    document.align(location, path, found)
+    return found, True
+
+
+def _allocate(location: Location, path: str, plan: Plan, about: Mapping[str, Any]) -> Document:
+    objects.remove(location, path)
+    found = Document({**about, "zarrloc": plan.attrs.model_dump()}, {})
+    document.begin(location, path, found.attributes)
+    for name, variable in plan.variables.items():
+        if name not in plan.coords:
+            found.arrays[name] = variable.metadata()
+            document.write_array(location, path, name, found.arrays[name])
+    return found
+
+
+def _grow(found: Document, path: str, variables: Mapping[str, Variable], plan: Plan) -> None:
+    """Give every array that the plan does not write whole the rows it asks for."""
+    digests = dict(found.attributes.get("column_digests", {}))
+    for name in [*plan.template, *variables]:  # the receipts last: a refusal speaks of rows
+        if name in plan.coords:
+            continue
+        if name not in found.arrays:
+            raise StoreError(f"'{path}' has no '{name}': another zarrloc made it")
+        old, new = found.arrays[name]["shape"], list(variables[name].shape)
+        if any(n < o for n, o in zip(new, old, strict=True)):
+            raise StoreError(f"'{path}' holds {old[0]} rows and will not be cut to {new[0]}")
+        if new != old:
+            found.arrays[name] = {**found.arrays[name], "shape": new}
+            digests.pop(name, None)
+    found.attributes["column_digests"] = digests
+
+
+def _equal(old: npt.NDArray[Any] | None, new: npt.NDArray[Any]) -> bool:
+    if old is None or old.shape != new.shape:
+        return False
+    if new.dtype.kind == "f":
+        return bool(np.array_equal(old, new, equal_nan=True))
+    return bool(np.array_equal(old, new.astype(old.dtype)))
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def _drive(
+    location: Location,
+    path: str,
+    found: Document,
+    plan: Plan,
+    run: RunConfig,
+    token: RunToken,
+    quiet: bool,
+) -> tuple[Summary, Ledger]:
+    """Run the blocks whose input changed, and commit what came of them."""
+    work: Any = plan.work
+    work = replace(work, location=location, group=path)
+    ledger = Ledger(location.group(path), plan.from_workers, plan.rows, plan.attrs.block_rows)
+    held = ledger.columns.keys() | ledger.receipts.keys()
+    digests: dict[str, str] = found.attributes["column_digests"]
+    died = not held <= digests.keys()
+    if died:
+        ledger.doubt(_digested(plan))
+    blocks = todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed)
+    if not blocks:
+        if died:
+            _close(location, path, found, plan, ledger)
+        summary = Summary(path, ledger.rows, ledger.blocks)
+        summary.rows_failed = int(ledger.errors().sum())
+        return summary, ledger
+    kind = choose(run, work.on_device)
+    most = min(run.workers or places(kind), len(blocks))
+    execution = found.stage.execution
+    threads = int(execution.get("threads") or max(1, cores() // most))
+    workers = min(most, max(1, cores() // threads)) if run.workers is None else most
+    began = time.perf_counter()
+    with executor(kind, run, workers=workers, threads=threads, prefetch=PREFETCH) as pool:
+        if pool.dashboard and not quiet:
+            print(f"Dask dashboard: {pool.dashboard}", flush=True)
+        if isinstance(work, Settling):
+            execution = execution or {**_call(pool, work), "threads": threads}
+            work = work.settled(execution)
+        # From here until the commit at the end, the store says that these columns are in motion.
+        found.attributes["column_digests"] = {n: d for n, d in digests.items() if n not in held}
+        attrs = found.stage.model_copy(update={"execution": execution})
+        found.attributes["zarrloc"] = attrs.model_dump()
+        document.commit(location, path, found)
+        started = time.perf_counter() - began
+        try:
+            summary = run_blocks(work, ledger, blocks, pool, token, unit=plan.unit, quiet=quiet)
+        finally:
+            _close(location, path, found, plan, ledger)
+    summary.start_s = started
+    return summary, ledger
+
+
+def _close(location: Location, path: str, found: Document, plan: Plan, ledger: Ledger) -> None:
+    """Commit the columns as they stand, with their digests."""
+    digests = {**found.attributes["column_digests"], **ledger.digests()}
+    found.attributes["column_digests"] = digests
+    if plan.settle is not None and ledger.output.all():
+        settled = plan.settle(ledger.columns)
+        ledger.columns.update(settled)
+        put_columns(location, path, found, {n: (plan.template[n], v) for n, v in settled.items()})
+    document.commit(location, path, found)
+    document.align(location, path, found)
+
+
+def _digested(plan: Plan) -> list[str]:
+    has_array = plan.work is not None and plan.work.array is not None
+    return [*plan.attrs.digested, *([ROW_DIGEST] if has_array else [])]
+
+
+def todo(
+    ledger: Ledger,
+    inputs: Sequence[int],
+    more: Sequence[Mapping[str, Any]] = (),
+    *,
+    retry_failed: bool = False,
+) -> list[Block]:
+    """Blocks whose receipt is missing or speaks of other input, or whose rows may now succeed."""
+    again = ledger.errors() if retry_failed else ledger.killed()
+    blocks = []
+    for index, made_from in enumerate(inputs):
+        start = index * ledger.block_rows
+        stop = min(start + ledger.block_rows, ledger.rows)
+        done = int(ledger.output[index]) != 0 and (
+            int(ledger.receipts["block_input"][index]) == made_from
+        )
+        if done and not again[start:stop].any():
+            continue
+        blocks.append(Block(index, start, stop, int(made_from), **(more[index] if more else {})))
+    return blocks
+
+
+def _call(pool: Executor, work: Any) -> dict[str, Any]:
+    key = f"settle-{work.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}"
+    pool.submit([(key, (work,))], _settle)
+    (end,) = pool.completed()
+    if end.killed:
+        raise ClusterError(
+            f"a worker of '{work.group}' died while it started (out of memory, or a crash): give "
+            "it more (--memory-limit, fewer --workers), or see why with --cluster serial"
+        ) from end.error
+    if end.error is not None:
+        raise end.error
+    return dict(end.value)
+
+
+def _settle(work: Any) -> dict[str, Any]:
+    work.open()
+    return dict(work.settle())

@@ -1,0 +1,112 @@
+"""Single objects of a store, by key: read, replaced whole, listed, moved, removed.
+
+What Zarr's own interface has no word for. `path` is a prefix such as `embeddings/dino`.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+
+from zarrloc.store.location import Location, object_store
+
+
+def read(location: Location, key: str) -> bytes | None:
+    """The object's bytes, or None where there is none."""
+    if location.path is not None:
+        try:
+            return (location.path / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    try:
+        return bytes(object_store(location.uri).get(key).bytes())
+    except FileNotFoundError:
+        return None
+
+
+def write(location: Location, key: str, data: bytes) -> None:
+    """Replace the object in one step: a reader finds the old bytes or the new ones."""
+    if location.path is None:
+        object_store(location.uri).put(key, data, use_multipart=False)
+        return
+    target = location.path / key
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def children(location: Location, path: str = "") -> list[str]:
+    """Names directly below `path` that have something below them, sorted."""
+    if location.path is not None:
+        try:
+            with os.scandir(location.path / path) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+    prefix = f"{path}/" if path else ""
+    found = object_store(location.uri).list_with_delimiter(prefix or None)
+    return sorted(
+        name.rstrip("/").removeprefix(prefix) for name in map(str, found["common_prefixes"])
+    )
+
+
+def keys(location: Location, path: str) -> Iterator[str]:
+    """Keys of all objects below `path`."""
+    if location.path is not None:
+        for file in (location.path / path).rglob("*"):
+            if file.is_file():
+                yield file.relative_to(location.path).as_posix()
+        return
+    for batch in object_store(location.uri).list(f"{path}/"):
+        yield from (str(one["path"]) for one in batch)
+
+
+def holds_any(location: Location, path: str) -> bool:
+    """Whether there is any object below `path`."""
+    return next(keys(location, path), None) is not None
+
+
+def remove(location: Location, path: str) -> None:
+    """Delete everything below `path`; a local folder leaves the store in one rename."""
+    if location.path is None:
+        found = list(keys(location, path))
+        if found:
+            object_store(location.uri).delete(found)
+        return
+    target, beside = location.path / path, location.beside.path
+    if target.exists() and beside is not None:
+        beside.mkdir(exist_ok=True)
+        doomed = beside / f"removed-{uuid.uuid4().hex}"
+        target.rename(doomed)
+        shutil.rmtree(doomed)
+
+
+def remove_one(location: Location, key: str) -> None:
+    """Delete one object, if it is there."""
+    if location.path is not None:
+        (location.path / key).unlink(missing_ok=True)
+    elif read(location, key) is not None:
+        object_store(location.uri).delete(key)
+
+
+def move(location: Location, source: str, target: str) -> None:
+    """Put all that lies below `source` in the place of what lies below `target`.
+
+    An object store has no rename: there, objects are copied one by one, `target`'s own metadata
+    first removed and last written, so that a reader sees a whole group or none.
+    """
+    if location.path is not None:
+        remove(location, target)
+        (location.path / source).rename(location.path / target)
+        return
+    store, last = object_store(location.uri), f"{source}/zarr.json"
+    if read(location, f"{target}/zarr.json") is not None:
+        store.delete(f"{target}/zarr.json")
+    remove(location, target)
+    for key in [*(key for key in keys(location, source) if key != last), last]:
+        store.copy(key, target + key.removeprefix(source))
+    remove(location, source)
