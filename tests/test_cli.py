@@ -148,7 +148,7 @@ def test_simulate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_backbones_are_all_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from zarrloc.models.backbones import SPECS
+    from zarrloc.models.specs import SPECS
 
     monkeypatch.setenv("COLUMNS", "250")
     assert _call("backbones") == 0

@@ -13,7 +13,7 @@ def command() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from zarrloc.models.backbones import SPECS
+    from zarrloc.models.specs import SPECS
 
     table = Table("name", "inputs", "patch", "features", "channels", "weights", "licence")
     for spec in SPECS.values():

@@ -56,9 +56,9 @@ def command(
         count, total = export_sheets(store, cells, export_sheet, select=select, fields=fields)
         click.echo(f"{count} sheets and cells.csv with {total} cells -> {export_sheet}")
     elif csv is not None:
-        from zarrloc.groups.expert import bring_in
+        from zarrloc.stages import label as stage
 
-        summary = bring_in(store, cells, csv)
+        summary = stage.label(store, cells, csv)
         click.echo(
             f"{summary.seen} cells judged ({summary.whole} whole, {summary.confirmed} confirmed), "
             f"{summary.blank} rows left blank -> cells/{cells}"

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zarrloc.errors import ConfigError
-from zarrloc.models import backbones
-from zarrloc.models.backbones import HPA, RGB, SPECS, BackboneSpec
+from zarrloc.models import backbones, specs, weights
+from zarrloc.models.specs import HPA, RGB, SPECS, BackboneSpec
 from zarrloc.models.vit import Backbone
 from zarrloc.models.weights import fill, random_state
 
@@ -26,7 +26,7 @@ def small(timm_model: str, patch: int, roles: tuple[str, ...] = RGB, **options: 
     backbone = Backbone(spec)
     fill(backbone.vit, random_state(backbone.vit, seed=7), "random:7")
     disturb(backbone)
-    return backbone.freeze("random:7")
+    return weights.freeze(backbone, "random:7")
 
 
 def disturb(backbone: Backbone) -> None:
@@ -144,7 +144,7 @@ def test_dinov3_equals_the_original(height: int, width: int) -> None:
         BackboneSpec("v3", spec.timm_model, RGB, 16, 64, "", position="timm", options=options)
     )
     disturb(backbone)
-    backbone.freeze("disturbed")
+    weights.freeze(backbone, "disturbed")
     assert_original(backbone, height, width, heads=4)
 
 
@@ -169,13 +169,13 @@ def test_a_spec_says_what_timm_builds(name: str) -> None:
 def test_listing_imports_no_torch() -> None:
     script = """
 import json, sys
-from zarrloc.models import backbones, channels
-channels.resolve(None, backbones.HPA, ("nucleus", "protein"), "natural")
+from zarrloc.models import backbones, channels, specs
+channels.resolve(None, specs.HPA, ("nucleus", "protein"), "natural")
 print(json.dumps([name for name in ("torch", "timm", "numpy") if name in sys.modules]))
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert json.loads(run.stdout) == []
-    assert set(backbones.SPECS) == {
+    assert set(specs.SPECS) == {
         *("dino-vits16", "dino-vits8", "dino-vitb16", "dino-vitb8", "hpa-fov-vitb8"),
         *("hpa-cell-vitb16", "dinov2-vits14", "dinov2-vitb14", "dinov3-vits16", "dinov3-vitb16"),
     }

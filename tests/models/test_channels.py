@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from zarrloc.errors import ChannelError
-from zarrloc.models.backbones import HPA, RGB
 from zarrloc.models.channels import resolve
+from zarrloc.models.specs import HPA, RGB
 
 OPENCELL = ("nucleus", "protein")
 

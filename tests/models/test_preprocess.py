@@ -5,7 +5,6 @@ import torch
 from PIL import Image
 
 from zarrloc.errors import ConfigError
-from zarrloc.models.backbones import HPA, RGB
 from zarrloc.models.channels import ChannelMap, resolve
 from zarrloc.models.preprocess import (
     IMAGENET_MEAN,
@@ -18,6 +17,7 @@ from zarrloc.models.preprocess import (
     prepare,
     resize,
 )
+from zarrloc.models.specs import HPA, RGB
 
 OPENCELL = ("nucleus", "protein")
 EXPLICIT = resolve("protein=1,nucleus=2", RGB, OPENCELL, "")

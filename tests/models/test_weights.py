@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from zarrloc.errors import WeightsError
-from zarrloc.models import backbones, weights
-from zarrloc.models.backbones import HPA, RGB, BackboneSpec
+from zarrloc.models import backbones, specs, weights
+from zarrloc.models.specs import HPA, RGB, BackboneSpec
 from zarrloc.models.vit import Backbone
 
 SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 3, "img_size": 64}
@@ -35,9 +35,9 @@ State = dict[str, Tensor]
 
 
 @pytest.fixture(autouse=True)
-def specs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def tiny_specs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two tiny backbones under names of their own, and a cache of this test's own."""
-    monkeypatch.setattr(backbones, "SPECS", {"tiny": TINY, "hpa-tiny": HPA_TINY})
+    monkeypatch.setattr(specs, "SPECS", {"tiny": TINY, "hpa-tiny": HPA_TINY})
     monkeypatch.setenv("ZARRLOC_CACHE", str(tmp_path / "cache"))
 
 
@@ -252,7 +252,7 @@ def saved(directory: Path, **change: Any) -> Backbone:
         normalisation={"mean": [0.1, 0.2], "sd": [1, 1]},
         lineage={"from": "scratch", "epochs": 3},
     )
-    return backbone.freeze("random:5")
+    return weights.freeze(backbone, "random:5")
 
 
 def test_a_saved_backbone_loads_by_its_directory_alone(tmp_path: Path) -> None:
@@ -363,6 +363,6 @@ def test_without_a_network_it_is_said_what_to_do(
         with pytest.raises(WeightsError) as caught:
             backbones.load(name)
         said = str(caught.value)
-        assert backbones.SPECS[name].source in said
+        assert specs.SPECS[name].source in said
         assert "pass --weights PATH" in said
         assert str(tmp_path / "cache") in said

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zarrloc.models.backbones import HPA, RGB
 from zarrloc.models.channels import resolve
+from zarrloc.models.specs import HPA, RGB
 from zarrloc.pretraining.inputs import Inputs, affine_of
 
 ROLES = ("nucleus", "protein")

@@ -13,9 +13,9 @@ from zarrloc_cli.label import command
 
 from tests.stores import BACKGROUND, make_field, make_store
 from zarrloc.errors import ConfigError
-from zarrloc.groups.expert import bring_in
 from zarrloc.report.preview import FovPicture
 from zarrloc.report.sheets import draw_sheet, export_sheets, select_paper
+from zarrloc.stages import label as stage
 
 LABELS = ["big_aggregates", *(f"label_{index:02d}" for index in range(16))]
 
@@ -89,12 +89,12 @@ def test_sheets_and_table_go_out_and_come_back(tmp_path: Path) -> None:
     assert [(row["sheet"], row["field_labels"]) for row in rows] == [("1", "er")] * 4 + [
         ("2", "golgi")
     ] * 3
-    assert bring_in(store, "cp", out / "cells.csv").blank == 7
+    assert stage.label(store, "cp", out / "cells.csv").blank == 7
     with (out / "filled.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows({**row, "whole": "yes", "confirmed": "yes"} for row in rows)
-    assert bring_in(store, "cp", out / "filled.csv").confirmed == 7
+    assert stage.label(store, "cp", out / "filled.csv").confirmed == 7
     cells = xr.open_zarr(store, group="cells/cp", chunks=None)
     seen = cells.expert_seen.values
     np.testing.assert_array_equal(cells.expert_grade[seen], grades[cells.fov_index[seen]])

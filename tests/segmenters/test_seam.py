@@ -11,7 +11,7 @@ import pytest
 
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.errors import ChannelError, ConfigError, WeightsError
-from zarrloc.segmenters import from_callable, load, seam, segment_block
+from zarrloc.segmenters import from_callable, grow, load, segment_block
 
 ROLES = ("nucleus", "protein")
 Labels = npt.NDArray[np.integer[Any]]
@@ -60,15 +60,15 @@ def test_a_functions_fingerprint_is_its_source_and_version() -> None:
 def test_grown_masks_grow_and_need_the_role_they_grow_into() -> None:
     seeds = from_callable(bright)
     plain, by_px = (
-        segment_block(one, [field()], ROLES)[0] for one in (seeds, seam.Grown(seeds, None, 3.0))
+        segment_block(one, [field()], ROLES)[0] for one in (seeds, grow.Grown(seeds, None, 3.0))
     )
     assert by_px.sum() > plain.sum()
-    grown = seam.Grown(seeds, "protein", None)
+    grown = grow.Grown(seeds, "protein", None)
     assert grown.roles == ("protein",)
     assert grown.fingerprint["grow"] == "protein"
     assert grown.fingerprint != seeds.fingerprint
     with pytest.raises(ChannelError, match="er not found; the store has nucleus, protein"):
-        segment_block(seam.Grown(seeds, "er", None), [field()], ROLES)
+        segment_block(grow.Grown(seeds, "er", None), [field()], ROLES)
 
 
 def test_watershed_needs_no_weights_and_grows_unless_told_not_to() -> None:

@@ -15,7 +15,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError, StoreError, WeightsError
-from zarrloc.models import backbones, preprocess
+from zarrloc.models import backbones, preprocess, specs
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.store.location import Location
@@ -67,11 +67,11 @@ def store(ingested: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def hpa(monkeypatch: pytest.MonkeyPatch) -> str:
     """A small backbone with the roles of Dino4Cells'."""
-    spec = backbones.BackboneSpec(
-        "tiny-hpa", "test_vit", backbones.HPA, PATCH, 64, "nowhere", default_channels="natural",
+    spec = specs.BackboneSpec(
+        "tiny-hpa", "test_vit", specs.HPA, PATCH, 64, "nowhere", default_channels="natural",
         position="timm",
     )  # fmt: skip
-    monkeypatch.setattr(backbones, "SPECS", MappingProxyType({**backbones.SPECS, spec.name: spec}))
+    monkeypatch.setattr(specs, "SPECS", MappingProxyType({**specs.SPECS, spec.name: spec}))
     return spec.name
 
 

@@ -1,15 +1,46 @@
 """What later stages read of `cells/<name>`: which rows there are and where they lie."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zarrloc.errors import StoreError
+from zarrloc.pixels import measure
+from zarrloc.store.attrs import GroupAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
+from zarrloc.store.template import PENDING, Variable
+
+
+class CellsAttrs(GroupAttrs):
+    """Attributes of `cells/<name>`."""
+
+    block_cells: int = Field(ge=1, description="Cells in one block.")
+
+
+def template(
+    channels: int, rows: int, coords: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Variable]:
+    """The columns of a table of `rows` cells, in fields of `channels` channels."""
+    sizes = {"cell": rows, "channel": channels}
+    return {
+        **{
+            name: Variable(
+                column.dims, column.dtype, tuple(sizes[d] for d in column.dims), attrs=column.attrs
+            )
+            for name, column in measure.COLUMNS.items()
+        },
+        "error": Variable(("cell",), "string", (rows,), PENDING),
+        **{
+            name: Variable.like(("channel" if name == "channel" else "cell",), values)
+            for name, values in coords.items()
+        },
+    }
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What heads learn from and are judged by: embeddings with their fields, proteins and labels."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +10,29 @@ import zarr
 
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
-from zarrloc.store.attrs import StageAttrs
+from zarrloc.groups.splits import read_fold
+from zarrloc.store.attrs import GroupAttrs, StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
+from zarrloc.store.template import PENDING, Variable
+
+
+class EmbeddingAttrs(GroupAttrs):
+    """Attributes of `embeddings/<name>`."""
+
+
+def template(
+    dim: str, rows: int, width: int, block_rows: int, coords: Mapping[str, npt.NDArray[Any]]
+) -> dict[str, Variable]:
+    """The arrays of an embedding of `rows` fields or cells, in blocks of `block_rows`."""
+    meaning = {"long_name": "largest absolute value that went into the backbone"}
+    return {
+        "embedding": Variable((dim, "feature"), "float32", (rows, width), np.nan, block_rows),
+        "error": Variable((dim,), "string", (rows,), PENDING),
+        "largest_input": Variable((dim,), "float32", (rows,), attrs=meaning),
+        **{name: Variable.like((dim,), values) for name, values in coords.items()},
+    }
 
 
 @dataclass(frozen=True)
@@ -100,19 +120,6 @@ def read_text(group: zarr.Group, name: str) -> npt.NDArray[np.str_]:
     """A column of text; fixed-width, which numpy's set routines are fastest and safest on."""
     values: list[Any] = read_column(group, name).tolist()
     return np.array([str(value) for value in values], dtype=np.str_)
-
-
-def read_fold(location: Location, split: str) -> npt.NDArray[np.int8]:
-    """The fold of every field. `StoreError` where the split was made for fewer fields."""
-    group = need(location, f"splits/{split}", f"split STORE --name {split}")
-    fold = read_column(group, "fold")
-    rows = len(read_column(need(location, "fovs", "ingest SOURCE STORE"), "fov"))
-    if len(fold) != rows:
-        raise StoreError(
-            f"'splits/{split}' deals {len(fold)} of {rows} fields; make it anew with "
-            f"`zarrloc split STORE --name {split} --overwrite`"
-        )
-    return fold
 
 
 def row_folds(location: Location, split: str, samples: Samples) -> npt.NDArray[np.int8]:

@@ -5,15 +5,54 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
+from zarrloc.pixels import background
+from zarrloc.store.attrs import GroupAttrs
 from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.read import need, stage_attrs
+from zarrloc.store.template import PENDING, Variable
 
 GROUP = "fovs"
 DIGESTED = ("height", "width", "error", "background")
+GRADES = "3 prominent, 2 less so, 1 weak, 0 not seen"
+
+
+class FovsAttrs(GroupAttrs):
+    """Attributes of `fovs`."""
+
+    pixel_size_um: float | None = Field(gt=0, description="Side of a pixel in micrometres.")
+    shard_fovs: int = Field(ge=1, description="Fields in one shard, the rows of one block.")
+
+
+def template(
+    rows: int, channels: int, height: int, width: int, dtype: str, shard: int
+) -> dict[str, Variable]:
+    """The arrays that `ingest` fills, before the names and facts that stand beside them."""
+    return {
+        "image": Variable(
+            ("fov", "channel", "y", "x"),
+            dtype,
+            (rows, channels, height, width),
+            grid_chunk=1,
+            grid_shard=shard,
+        ),
+        "height": _pixels("rows of the image that are real, the rest is padding", rows),
+        "width": _pixels("columns of the image that are real, the rest is padding", rows),
+        "error": Variable(("fov",), "string", (rows,), PENDING),
+        "background": Variable(
+            ("fov", "channel"), "float32", (rows, channels), attrs={"method": background.METHOD}
+        ),
+        "source_digest": Variable(("fov",), "uint64", (rows,)),
+        "source_hash": Variable(("fov",), "uint64", (rows,)),
+    }
+
+
+def _pixels(meaning: str, rows: int) -> Variable:
+    return Variable(("fov",), "int32", (rows,), attrs={"units": "pixel", "long_name": meaning})
 
 
 @dataclass(frozen=True)

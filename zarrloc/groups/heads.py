@@ -9,17 +9,77 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from pydantic import Field
 
 from zarrloc.errors import ConfigError
-from zarrloc.scoring.heads import Heads
-from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.attrs import GroupAttrs, StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
 
+Array32 = npt.NDArray[np.float32]
+
 NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells"})
 """Settings of an embedding that may differ between two stores: where weights came from (their
 hash counts), arithmetic, and which cell table was embedded."""
+
+
+class HeadAttrs(GroupAttrs):
+    """Attributes of `heads/<name>`; a head's predictions on new images have the first two alone."""
+
+    embedding: dict[str, Any] = Field({}, description="Settings of what it was trained on.")
+    scores: dict[str, Any] = Field({}, description="What each fold, and the test set, scored.")
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Trained heads, stacked: each field's first axis is the fold.
+
+    `mean`, `scale` `(fold, f)` standardise the features; layer i is `weights[i]`
+    `(fold, in, out)` and `biases[i]` `(fold, out)`, with ReLU between layers. All float32.
+    """
+
+    mean: Array32
+    scale: Array32
+    weights: tuple[Array32, ...]
+    biases: tuple[Array32, ...]
+
+    def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
+        """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
+        import torch
+
+        layers = [
+            tuple(torch.from_numpy(part).to(device) for part in layer)
+            for layer in zip(self.weights, self.biases, strict=True)
+        ]
+        mean, scale = (
+            torch.from_numpy(part).to(device)[:, None] for part in (self.mean, self.scale)
+        )
+        out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
+        for start in range(0, len(features), block):
+            x = torch.from_numpy(features[start : start + block]).to(device)
+            h = (x - mean) / scale
+            for index, (weight, bias) in enumerate(layers):
+                h = torch.baddbmm(bias[:, None], h.relu() if index else h, weight)
+            out[:, start : start + block] = h.sigmoid().cpu().numpy()
+        return out
+
+    def arrays(self) -> dict[str, Array32]:
+        """All arrays by name, as stored and exported: `mean`, `scale`, `weight_0`, `bias_0`..."""
+        weights = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
+        biases = {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
+        return {"mean": self.mean, "scale": self.scale, **weights, **biases}
+
+    @classmethod
+    def of_arrays(cls, arrays: dict[str, Array32]) -> "Heads":
+        """The inverse of `arrays`."""
+        depth = range((len(arrays) - 2) // 2)
+        return cls(
+            arrays["mean"],
+            arrays["scale"],
+            tuple(arrays[f"weight_{i}"] for i in depth),
+            tuple(arrays[f"bias_{i}"] for i in depth),
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +146,7 @@ def head_arrays(
     *,
     labels: tuple[str, ...],
     rows: Mapping[str, Any],
-    probability: npt.NDArray[np.float32],
+    probability: Array32,
     threshold: npt.NDArray[np.float64],
     scores: Mapping[str, Any],
 ) -> dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]:

@@ -14,71 +14,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from zarrloc import config
 from zarrloc.config.base import Config
-from zarrloc.scoring.splits import Leakage
-from zarrloc.store.attrs import StageAttrs
+from zarrloc.groups.cells import CellsAttrs
+from zarrloc.groups.embeddings import EmbeddingAttrs
+from zarrloc.groups.fovs import FovsAttrs
+from zarrloc.groups.heads import HeadAttrs
+from zarrloc.groups.segmentations import SegmentationAttrs
+from zarrloc.groups.splits import SplitAttrs
+from zarrloc.store.attrs import RootAttrs
 
 FOLDER = Path(__file__).parents[2] / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-class RootAttrs(BaseModel):
-    """Attributes of the store's root."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    format: int = Field(ge=1, description="Version of the layout; a newer one is refused.")
-    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
-
-
-class GroupAttrs(BaseModel):
-    """Attributes of every group that a stage makes."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    coordinates: str = Field(description="Names of the coordinate arrays, set apart by spaces.")
-    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
-    column_digests: dict[str, str] = Field(
-        {}, description="Column -> xxh3 of its values; none while a run is writing it."
-    )
-    zarrloc: StageAttrs
-
-
-class FovsAttrs(GroupAttrs):
-    """Attributes of `fovs`."""
-
-    pixel_size_um: float | None = Field(gt=0, description="Side of a pixel in micrometres.")
-    shard_fovs: int = Field(ge=1, description="Fields in one shard, the rows of one block.")
-
-
-class SegmentationAttrs(GroupAttrs):
-    """Attributes of `segmentations/<name>`."""
-
-
-class CellsAttrs(GroupAttrs):
-    """Attributes of `cells/<name>`."""
-
-    block_cells: int = Field(ge=1, description="Cells in one block.")
-
-
-class EmbeddingAttrs(GroupAttrs):
-    """Attributes of `embeddings/<name>`."""
-
-
-class SplitAttrs(GroupAttrs):
-    """Attributes of `splits/<name>`."""
-
-    leakage: Leakage = Field(description="How much the parts know of one another.")
-
-
-class HeadAttrs(GroupAttrs):
-    """Attributes of `heads/<name>`; a head's predictions on new images have the first two alone."""
-
-    embedding: dict[str, Any] = Field({}, description="Settings of what it was trained on.")
-    scores: dict[str, Any] = Field({}, description="What each fold, and the test set, scored.")
 
 
 GROUPS: dict[str, type[BaseModel]] = {

@@ -9,14 +9,38 @@ import numpy.typing as npt
 
 from zarrloc.errors import StoreError
 from zarrloc.groups.fovs import GROUP as FOVS
-from zarrloc.groups.fovs import read_fovs
+from zarrloc.groups.fovs import Fovs, read_fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
+from zarrloc.store.attrs import GroupAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.read import need, stage_attrs
+from zarrloc.store.template import PENDING, Variable
 
 COLUMNS = ("cell_count", "error")
 RECEIPTS = (*COLUMNS, ROW_DIGEST)
+MASK_DTYPE = "uint16"
+
+
+class SegmentationAttrs(GroupAttrs):
+    """Attributes of `segmentations/<name>`."""
+
+
+def template(fovs: Fovs) -> dict[str, Variable]:
+    """The arrays of a segmentation of `fovs`."""
+    return {
+        "mask": Variable(
+            ("fov", "y", "x"),
+            MASK_DTYPE,
+            (fovs.rows, fovs.height, fovs.width),
+            grid_chunk=1,
+            grid_shard=fovs.shard,
+            attrs={"long_name": "0 background, 1..n the objects of the field"},
+        ),
+        "cell_count": Variable(("fov",), "int32", (fovs.rows,)),
+        "error": Variable(("fov",), "string", (fovs.rows,), PENDING),
+        **{name: Variable.like(("fov",), values) for name, values in fovs.coords.items()},
+    }
 
 
 @dataclass(frozen=True)

@@ -1,111 +1,19 @@
-"""Which backbones there are, what each takes in, and how one is loaded.
+"""A backbone by name: what it is, and the network with its weights.
 
-Listing and parsing import neither torch nor timm; `load` does.
+`spec` imports neither torch nor timm for a name in `SPECS`; `load` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from zarrloc.errors import ConfigError
+from zarrloc.models import specs
+from zarrloc.models.specs import BackboneSpec
 
 if TYPE_CHECKING:
     from zarrloc.models.vit import Backbone
-
-RGB = ("R", "G", "B")
-# The order of Dino4Cells' notebooks and augmentation code; its YAML's comments contradict it.
-HPA = ("microtubules", "protein", "nucleus", "er")
-
-# The paper's best map onto an ImageNet backbone (Table D3).
-IMAGENET_CHANNELS = "protein=1,nucleus=2"
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """What a backbone is, without its weights."""
-
-    name: str
-    timm_model: str
-    """timm's name of the architecture, with the pretrained tag where there is one."""
-    roles: tuple[str, ...]
-    """The role of each input, in the order of the network's inputs."""
-    patch: int
-    """Side of a patch in pixels: heights and widths must be its multiples."""
-    features: int
-    """Width of the embedding."""
-    source: str
-    """URL, `doi:` or path the published weights come from."""
-    licence: str = ""
-    default_channels: str = IMAGENET_CHANNELS
-    """The channel map used where `--channels` says nothing."""
-    position: Literal["facebook", "timm"] = "facebook"
-    """How the position embedding is brought to another size (see `zarrloc.models.vit`)."""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """timm arguments beyond the named model's own: `img_size`, `depth`, `global_pool`, ..."""
-
-
-def _dino(name: str, timm_model: str, patch: int, features: int, arch: str) -> BackboneSpec:
-    file = f"dino_{arch}_pretrain"
-    url = f"https://dl.fbaipublicfiles.com/dino/{file}/{file}.pth"
-    return BackboneSpec(name, timm_model, RGB, patch, features, url, "Apache-2.0")
-
-
-def _hpa(name: str, timm_model: str, patch: int, source: str) -> BackboneSpec:
-    licence = "see the Zenodo record"
-    return BackboneSpec(name, timm_model, HPA, patch, 768, source, licence, "natural")
-
-
-def _dinov2(name: str, timm_model: str, features: int) -> BackboneSpec:
-    file = name.replace("-", "_")
-    url = f"https://dl.fbaipublicfiles.com/dinov2/{file}/{file}_pretrain.pth"
-    return BackboneSpec(name, timm_model, RGB, 14, features, url, "Apache-2.0")
-
-
-def _dinov3(name: str, timm_model: str, features: int) -> BackboneSpec:
-    return BackboneSpec(
-        name,
-        timm_model,
-        RGB,
-        16,
-        features,
-        f"https://huggingface.co/timm/{timm_model}/resolve/main/model.safetensors",
-        "DINOv3 License",
-        position="timm",  # rotary: there is no embedding to interpolate
-        options={"global_pool": "token"},  # as the original; timm alone averages the patches
-    )
-
-
-SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
-    {
-        spec.name: spec
-        for spec in (
-            _dino("dino-vits16", "vit_small_patch16_224.dino", 16, 384, "deitsmall16"),
-            _dino("dino-vits8", "vit_small_patch8_224.dino", 8, 384, "deitsmall8"),
-            _dino("dino-vitb16", "vit_base_patch16_224.dino", 16, 768, "vitbase16"),
-            _dino("dino-vitb8", "vit_base_patch8_224.dino", 8, 768, "vitbase8"),
-            _hpa(
-                "hpa-fov-vitb8",
-                "vit_base_patch8_224",
-                8,
-                "doi:10.5281/zenodo.8061392/DINO_FOV_checkpoint.pth",
-            ),
-            _hpa(
-                "hpa-cell-vitb16",
-                "vit_base_patch16_224",
-                16,
-                "doi:10.5281/zenodo.8061426/DINO_single_cell_checkpoint.pth",
-            ),
-            _dinov2("dinov2-vits14", "vit_small_patch14_dinov2.lvd142m", 384),
-            _dinov2("dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", 768),
-            _dinov3("dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", 384),
-            _dinov3("dinov3-vitb16", "vit_base_patch16_dinov3.lvd1689m", 768),
-        )
-    }
-)
 
 
 def spec(name: str) -> BackboneSpec:
@@ -113,8 +21,8 @@ def spec(name: str) -> BackboneSpec:
 
     Raises `ConfigError` for an unknown name, `WeightsError` for a damaged directory.
     """
-    if name in SPECS:
-        return SPECS[name]
+    if name in specs.SPECS:
+        return specs.SPECS[name]
     if name.startswith("timm:"):
         from zarrloc.models.vit import timm_spec
 
@@ -124,7 +32,7 @@ def spec(name: str) -> BackboneSpec:
 
         return read_spec(Path(name))
     raise ConfigError(
-        f"unknown backbone {name!r}; expected one of {', '.join(SPECS)}, timm:<model>, "
+        f"unknown backbone {name!r}; expected one of {', '.join(specs.SPECS)}, timm:<model>, "
         "or a directory written by `zarrloc pretrain`"
     )
 
@@ -139,9 +47,9 @@ def load(name: str, weights: str | Path | None = None) -> Backbone:
     unreadable or not exactly this backbone's.
     """
     from zarrloc.models.vit import Backbone
-    from zarrloc.models.weights import fill, obtain
+    from zarrloc.models.weights import fill, freeze, obtain
 
     backbone = Backbone(spec(name))
     state, source = obtain(backbone, weights)
     fill(backbone.vit, state, source)
-    return backbone.freeze(source)
+    return freeze(backbone, source)

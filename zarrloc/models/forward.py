@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zarrloc.engine.block import Output
 from zarrloc.errors import WeightsError
 from zarrloc.models import backbones, preprocess
 from zarrloc.models.channels import ChannelMap
@@ -167,17 +166,3 @@ def gathered(results: list[tuple[Tensor, Tensor]]) -> tuple[npt.NDArray[Any], np
     """Features and largest inputs of several batches, brought to the host in one go."""
     features, largest = zip(*results, strict=True)
     return torch.cat(features).cpu().numpy(), torch.cat(largest).cpu().numpy()
-
-
-def rows_of(
-    features: npt.NDArray[np.float32],
-    largest: npt.NDArray[np.float32],
-    error: npt.NDArray[Any],
-    left_out: npt.NDArray[np.bool_],
-) -> Output:
-    """A block's rows; one that is not finite gets an error, one `left_out` is NaN."""
-    broken = ~left_out & ~np.isfinite(features).all(1)
-    error[broken] = "its embedding is not finite; try --precision fp32"
-    without = broken | left_out
-    features[without], largest[without] = np.nan, 0
-    return Output(features, {"error": error, "largest_input": largest})

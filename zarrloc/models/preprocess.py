@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from zarrloc.errors import ConfigError
-from zarrloc.models.backbones import RGB
 from zarrloc.models.channels import ChannelMap
+from zarrloc.models.specs import RGB
 
 Norm = Literal["zscore", "imagenet", "trained", "none"]
 

@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zarrloc.errors import ConfigError
 from zarrloc.models import torchvision_shim  # noqa: F401  (before timm)
-from zarrloc.models.backbones import RGB, BackboneSpec
+from zarrloc.models.specs import RGB, BackboneSpec
 
 
 class Backbone(nn.Module):
@@ -40,15 +40,6 @@ class Backbone(nn.Module):
     def patch(self) -> int:
         """Side of a patch in pixels."""
         return self.spec.patch
-
-    def freeze(self, source: str) -> Self:
-        """Evaluation mode, no gradients; records `source` and the hash of the weights."""
-        from zarrloc.models.weights import hash_state
-
-        self.eval().requires_grad_(False)
-        self.weights_source = source
-        self.weights_hash = hash_state(self.vit.state_dict())
-        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.

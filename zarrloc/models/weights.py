@@ -19,7 +19,7 @@ import xxhash
 from torch import Tensor, nn
 
 from zarrloc.errors import WeightsError
-from zarrloc.models.backbones import BackboneSpec
+from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 
 FORMAT = 1  # of backbone.json
@@ -176,6 +176,14 @@ def random_state(module: nn.Module, seed: int) -> dict[str, Tensor]:
             value += 1
         state[name] = value
     return state
+
+
+def freeze(backbone: Backbone, source: str) -> Backbone:
+    """Put it into evaluation mode, without gradients; record `source` and its weights' hash."""
+    backbone.eval().requires_grad_(False)
+    backbone.weights_source = source
+    backbone.weights_hash = hash_state(backbone.vit.state_dict())
+    return backbone
 
 
 def hash_state(state: Mapping[str, Tensor]) -> str:

@@ -7,8 +7,8 @@ from torch import nn
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
-from zarrloc.models.backbones import BackboneSpec
 from zarrloc.models.channels import ChannelMap
+from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.dino import Schedule
 
 SCRATCH_RATE = 5e-4

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zarrloc.models.backbones import RGB
 from zarrloc.models.channels import ChannelMap
 from zarrloc.models.preprocess import IMAGENET_MEAN, IMAGENET_SD
+from zarrloc.models.specs import RGB
 
 
 @dataclass(frozen=True)

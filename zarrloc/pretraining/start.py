@@ -7,8 +7,8 @@ import torch
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, WeightsError
 from zarrloc.models import backbones
-from zarrloc.models.backbones import BackboneSpec
 from zarrloc.models.channels import ChannelMap, resolve
+from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 from zarrloc.models.weights import fill, random_state
 

@@ -11,11 +11,11 @@ from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, ZarrlocError
 from zarrloc.groups.embeddings import Samples, read_samples, read_text
+from zarrloc.groups.splits import Leakage, Part
 from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
 from zarrloc.scoring.metrics import Truth, truth_of
-from zarrloc.scoring.splits import Leakage, Part
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.document import groups

@@ -18,7 +18,7 @@ import xarray as xr
 from PIL import Image, ImageDraw, ImageFont
 
 from zarrloc.errors import ConfigError
-from zarrloc.groups.expert import COLUMNS, Cells, read_cells
+from zarrloc.groups.judgements import COLUMNS, Cells, read_cells
 from zarrloc.report.preview import FovPicture, composite, draw_field, open_group, read_picture
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location

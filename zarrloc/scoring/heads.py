@@ -5,7 +5,6 @@ fold's result is what training it alone gives.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -16,58 +15,10 @@ from torch import Tensor
 
 from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
+from zarrloc.groups.heads import Heads
 from zarrloc.scoring.metrics import Truth
 
 Array32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Trained heads, stacked: each field's first axis is the fold.
-
-    `mean`, `scale` `(fold, f)` standardise the features; layer i is `weights[i]`
-    `(fold, in, out)` and `biases[i]` `(fold, out)`, with ReLU between layers. All float32.
-    """
-
-    mean: Array32
-    scale: Array32
-    weights: tuple[Array32, ...]
-    biases: tuple[Array32, ...]
-
-    def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
-        """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
-        layers = [
-            tuple(torch.from_numpy(part).to(device) for part in layer)
-            for layer in zip(self.weights, self.biases, strict=True)
-        ]
-        mean, scale = (
-            torch.from_numpy(part).to(device)[:, None] for part in (self.mean, self.scale)
-        )
-        out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
-        for start in range(0, len(features), block):
-            x = torch.from_numpy(features[start : start + block]).to(device)
-            h = (x - mean) / scale
-            for index, (weight, bias) in enumerate(layers):
-                h = torch.baddbmm(bias[:, None], h.relu() if index else h, weight)
-            out[:, start : start + block] = h.sigmoid().cpu().numpy()
-        return out
-
-    def arrays(self) -> dict[str, Array32]:
-        """All arrays by name, as stored and exported: `mean`, `scale`, `weight_0`, `bias_0`..."""
-        weights = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
-        biases = {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
-        return {"mean": self.mean, "scale": self.scale, **weights, **biases}
-
-    @classmethod
-    def of_arrays(cls, arrays: dict[str, Array32]) -> "Heads":
-        """The inverse of `arrays`."""
-        depth = range((len(arrays) - 2) // 2)
-        return cls(
-            arrays["mean"],
-            arrays["scale"],
-            tuple(arrays[f"weight_{i}"] for i in depth),
-            tuple(arrays[f"bias_{i}"] for i in depth),
-        )
 
 
 def device_of(name: str) -> str:

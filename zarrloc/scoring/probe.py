@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zarrloc.scoring.heads import Array32, Heads, rarest_label_weights, standardisation
+from zarrloc.groups.heads import Heads
+from zarrloc.scoring.heads import Array32, rarest_label_weights, standardisation
 from zarrloc.scoring.metrics import Truth
 
 ITERATIONS = 200

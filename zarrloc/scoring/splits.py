@@ -1,12 +1,12 @@
 """Folds and test sets: groups stay together, labels are spread evenly, leakage is counted."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import ConfigError
+from zarrloc.groups.splits import Leakage, Part
 
 Strings = npt.NDArray[Any]
 
@@ -91,31 +91,6 @@ def make_folds(
 
 def _codes(names: Strings) -> npt.NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One fold or the test set, and how many of its proteins are also outside it."""
-
-    fold: int
-    fields: int
-    proteins: int
-    shared_proteins: int
-    fields_with_sibling_outside: int
-
-
-@dataclass(frozen=True)
-class Leakage:
-    """The split's parts, and the labels too thin to judge: `{label: fewest proteins in a fold}`."""
-
-    parts: tuple[Part, ...]
-    thin_labels: dict[str, int]
-
-    @property
-    def sibling_share(self) -> float:
-        """Share of the fields whose protein is also in another part: 0 = none leaks, 1 = all do."""
-        fields = sum(part.fields for part in self.parts)
-        return sum(part.fields_with_sibling_outside for part in self.parts) / max(fields, 1)
 
 
 def leakage_of(

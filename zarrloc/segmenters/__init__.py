@@ -3,6 +3,7 @@
 `load(config, device)` gives a `Segmenter`; `segment_block` runs its three phases in a row.
 """
 
-from zarrloc.segmenters.seam import Segmenter, from_callable, load, segment_block
+from zarrloc.segmenters.load import load
+from zarrloc.segmenters.seam import Segmenter, from_callable, segment_block
 
 __all__ = ["Segmenter", "from_callable", "load", "segment_block"]

@@ -8,9 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
 from zarrloc.errors import ChannelError, ConfigError
 from zarrloc.segmenters.objects import Mask, numbered
 
@@ -112,64 +110,3 @@ def from_callable(
         source = ""
     told = {"model": name, "source": sha256(source.encode()).hexdigest(), "version": version}
     return CallableSegmenter(function, told)
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A segmenter whose masks then grow: along the light of `role`, or by `distance_px`."""
-
-    seeds: Segmenter
-    role: str | None
-    distance_px: float | None
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Those of the seeds, and `role`."""
-        own = () if self.role is None or self.role in self.seeds.roles else (self.role,)
-        return (*self.seeds.roles, *own)
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """That of the seeds, and how they grow."""
-        return {**self.seeds.fingerprint, "grow": self.role or self.distance_px}
-
-    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[Any, Field | None]:
-        """What the seeds need, and the light to grow into."""
-        light = None if self.role is None else select(field, roles, (self.role,))[0]
-        return self.seeds.prepare(field, roles), light
-
-    def network(self, inputs: Sequence[tuple[Any, Field | None]]) -> list[Any]:
-        """The network of the seeds."""
-        states = self.seeds.network([seeds for seeds, _ in inputs])
-        return [(state, light) for state, (_, light) in zip(states, inputs, strict=True)]
-
-    def mask(self, state: tuple[Any, Field | None]) -> Mask:
-        """The seeds' mask, grown; the ids stay."""
-        from zarrloc.segmenters import grow
-
-        seeds, light = self.seeds.mask(state[0]), state[1]
-        if light is None:
-            return grow.by_distance(seeds, self.distance_px or 0)
-        return grow.along_light(seeds, light)
-
-
-def load(config: SegmentConfig, device: str | torch.device = "cpu") -> Segmenter:
-    """The segmenter `config` asks for, its weights read, checked and on `device`.
-
-    Raises `WeightsError` (absent or wrong weights, and what to do), `ConfigError`.
-    """
-    if config.model == "watershed":
-        from zarrloc.segmenters import watershed
-
-        segmenter: Segmenter = watershed.WatershedSegmenter(config)
-    elif config.model in CELLPOSE_4:
-        from zarrloc.segmenters import cpsam
-
-        segmenter = cpsam.load(config, torch.device(device))
-    else:
-        from zarrloc.segmenters import cellpose
-
-        segmenter = cellpose.load(config, torch.device(device))
-    if config.grow_role is None and config.grow_px is None:
-        return segmenter
-    return Grown(segmenter, config.grow_role, config.grow_px)

@@ -15,17 +15,17 @@ from zarrloc.engine.block import Stage
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
+from zarrloc.groups import embeddings
 from zarrloc.groups.cells import CellTable
 from zarrloc.groups.crops import CropSpec, window_px
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
-from zarrloc.models import backbones, channels, preprocess, weights
+from zarrloc.models import backbones, channels, preprocess, specs, weights
 from zarrloc.models.forward import Forward, Model
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
-from zarrloc.store.template import PENDING, Variable
 from zarrloc.tasks.embed_cells import EmbedCells
 from zarrloc.tasks.embed_fovs import EmbedFovs
 
@@ -95,7 +95,7 @@ def embed(
         ]
         return Plan(
             attrs,
-            _template(rows, forward.width),
+            embeddings.template(rows.dim, rows.count, forward.width, rows.block_rows, rows.coords),
             coords=rows.coords,
             coordinates=("error", *rows.coords),
             work=work,
@@ -154,7 +154,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
 
 def _pretraining(backbone: str) -> dict[str, Any] | None:
     """What `zarrloc pretrain` recorded beside its backbone; None for any other."""
-    if backbone in backbones.SPECS or not Path(backbone).is_dir():
+    if backbone in specs.SPECS or not Path(backbone).is_dir():
         return None
     return weights.read_metadata(Path(backbone))
 
@@ -228,18 +228,6 @@ def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows:
         },
         blocks,
     )
-
-
-def _template(rows: Rows, width: int) -> dict[str, Variable]:
-    meaning = {"long_name": "largest absolute value that went into the backbone"}
-    return {
-        "embedding": Variable(
-            (rows.dim, "feature"), "float32", (rows.count, width), np.nan, rows.block_rows
-        ),
-        "error": Variable((rows.dim,), "string", (rows.count,), PENDING),
-        "largest_input": Variable((rows.dim,), "float32", (rows.count,), attrs=meaning),
-        **{name: Variable.like((rows.dim,), values) for name, values in rows.coords.items()},
-    }
 
 
 def _absolute(weights: str | None) -> str | None:

@@ -13,6 +13,7 @@ from zarrloc.config.run import RunConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, SourceError
+from zarrloc.groups import fovs
 from zarrloc.groups.fovs import DIGESTED, GROUP
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.images import catalog, files, find, labels, opencell, tiff
@@ -32,7 +33,6 @@ from zarrloc.tasks.read_images import COLUMNS, Job, ReadImages
 
 HELD = ("source_digest", "source_hash", ROW_DIGEST)
 FIXED = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
-GRADES = "3 prominent, 2 less so, 1 weak, 0 not seen"
 
 SHARD_BYTES = 128 << 20
 MOST_SHARD_FOVS = 64
@@ -125,11 +125,13 @@ def _plan(
     spans = [range(start, min(start + shard, len(rows))) for start in range(0, len(rows), shard)]
     coords = _texts(rows) | _labels(rows)
     channels = _channels(shape) if before.group is None else {}
-    template = _template(shape, len(rows), shard)
+    template = fovs.template(
+        len(rows), len(shape.roles), shape.height, shape.width, shape.dtype, shard
+    )
     template |= {name: Variable.like(dims, values) for name, (dims, values) in coords.items()}
     template |= {name: Variable.like(dims, values) for name, (dims, values) in channels.items()}
     if rows.labels:
-        template["grade"] = replace(template["grade"], attrs={"long_name": GRADES})
+        template["grade"] = replace(template["grade"], attrs={"long_name": fovs.GRADES})
     return Plan(
         attrs,
         template,
@@ -218,28 +220,6 @@ def _shard_fovs(shape: Shape) -> int:
     return max(1, min(MOST_SHARD_FOVS, SHARD_BYTES // raw))
 
 
-def _template(shape: Shape, count: int, shard: int) -> dict[str, Variable]:
-    """The arrays that workers fill."""
-    channels = len(shape.roles)
-    return {
-        "image": Variable(
-            ("fov", "channel", "y", "x"),
-            shape.dtype,
-            (count, channels, shape.height, shape.width),
-            grid_chunk=1,
-            grid_shard=shard,
-        ),
-        "height": _pixels("rows of the image that are real, the rest is padding", count),
-        "width": _pixels("columns of the image that are real, the rest is padding", count),
-        "error": Variable(("fov",), "string", (count,), PENDING),
-        "background": Variable(
-            ("fov", "channel"), "float32", (count, channels), attrs={"method": background.METHOD}
-        ),
-        "source_digest": Variable(("fov",), "uint64", (count,)),
-        "source_hash": Variable(("fov",), "uint64", (count,)),
-    }
-
-
 Arrays = dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
 """Name -> dims, values."""
 
@@ -272,10 +252,6 @@ def _labels(rows: Catalog) -> Arrays:
 
 def _text(values: Sequence[str]) -> npt.NDArray[Any]:
     return np.array(list(values), np.dtypes.StringDType())
-
-
-def _pixels(meaning: str, rows: int) -> Variable:
-    return Variable(("fov",), "int32", (rows,), attrs={"units": "pixel", "long_name": meaning})
 
 
 def _catalog_in(before: Before) -> Catalog:

@@ -17,6 +17,7 @@ from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
+from zarrloc.groups import cells, segmentations
 from zarrloc.groups.crops import window_px
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
@@ -27,9 +28,8 @@ from zarrloc.segmenters.seam import select
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
-from zarrloc.store.template import PENDING, Variable
 from zarrloc.tasks.measure_cells import MeasureCells, Span
-from zarrloc.tasks.segment_fovs import MASK_DTYPE, SegmentFovs
+from zarrloc.tasks.segment_fovs import SegmentFovs
 
 LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS = 64, 2048
 DIGESTED = tuple(name for name in measure.COLUMNS if name != "keep")
@@ -91,7 +91,7 @@ def segment_fovs(
         starts = range(0, fovs.rows, fovs.shard)
         return Plan(
             attrs,
-            _masks_template(fovs),
+            segmentations.template(fovs),
             coords=fovs.coords,
             coordinates=("error", *fovs.coords),
             work=work,
@@ -109,22 +109,6 @@ def segment_fovs(
 def _refuse_missing_roles(segmenter: Segmenter, fovs: Fovs) -> None:
     if segmenter.roles:
         select(np.zeros((len(fovs.roles), 1, 1), np.float32), fovs.roles, segmenter.roles)
-
-
-def _masks_template(fovs: Fovs) -> dict[str, Variable]:
-    return {
-        "mask": Variable(
-            ("fov", "y", "x"),
-            MASK_DTYPE,
-            (fovs.rows, fovs.height, fovs.width),
-            grid_chunk=1,
-            grid_shard=fovs.shard,
-            attrs={"long_name": "0 background, 1..n the objects of the field"},
-        ),
-        "cell_count": Variable(("fov",), "int32", (fovs.rows,)),
-        "error": Variable(("fov",), "string", (fovs.rows,), PENDING),
-        **{name: Variable.like(("fov",), values) for name, values in fovs.coords.items()},
-    }
 
 
 def tabulate(
@@ -180,7 +164,7 @@ def tabulate(
 
         return Plan(
             attrs,
-            _cells_template(fovs, len(fov_index), coords),
+            cells.template(len(fovs.roles), len(fov_index), coords),
             coords=coords,
             coordinates=("error", *coords),
             about={"block_cells": rows},
@@ -243,23 +227,3 @@ def _cell_blocks(
         units = tuple((start + starts).tolist())
         blocks.append({"payload": span, "expect": expect, "unit_starts": units})
     return inputs, blocks
-
-
-def _cells_template(
-    fovs: Fovs, rows: int, coords: Mapping[str, npt.NDArray[Any]]
-) -> dict[str, Variable]:
-    sizes = {"cell": rows, "channel": len(fovs.roles)}
-    table = {
-        name: Variable(
-            column.dims, column.dtype, tuple(sizes[dim] for dim in column.dims), attrs=column.attrs
-        )
-        for name, column in measure.COLUMNS.items()
-    }
-    return {
-        **table,
-        "error": Variable(("cell",), "string", (rows,), PENDING),
-        **{
-            name: Variable.like(("channel" if name == "channel" else "cell",), values)
-            for name, values in coords.items()
-        },
-    }

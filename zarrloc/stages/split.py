@@ -10,9 +10,10 @@ import zarr
 from zarrloc.config.split import SplitConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.errors import ConfigError
-from zarrloc.groups.embeddings import proteins_of, read_fold, read_labels, read_text
+from zarrloc.groups.embeddings import proteins_of, read_labels, read_text
+from zarrloc.groups.splits import Leakage, read_fold
 from zarrloc.scoring.metrics import truth_of
-from zarrloc.scoring.splits import Leakage, leakage_of, make_folds
+from zarrloc.scoring.splits import leakage_of, make_folds
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs

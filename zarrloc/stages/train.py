@@ -10,9 +10,9 @@ import numpy.typing as npt
 from zarrloc.config.train import TrainConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples, row_folds
-from zarrloc.groups.heads import head_arrays, read_head
+from zarrloc.groups.heads import Heads, head_arrays, read_head
 from zarrloc.scoring.evaluation import finite, out_of_fold, score_folds, training_rows
-from zarrloc.scoring.heads import Heads, device_of, precision_of, train_heads
+from zarrloc.scoring.heads import device_of, precision_of, train_heads
 from zarrloc.scoring.metrics import best_thresholds, truth_of
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import digest

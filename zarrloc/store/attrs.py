@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from zarrloc.errors import ConfigError
 from zarrloc.store.digest import fingerprint
@@ -88,3 +88,25 @@ def check_name(name: str) -> str:
             "and '-'"
         )
     return name
+
+
+class RootAttrs(BaseModel):
+    """Attributes of the store's root."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: int = Field(ge=1, description="Version of the layout; a newer one is refused.")
+    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
+
+
+class GroupAttrs(BaseModel):
+    """Attributes of every group that a stage makes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    coordinates: str = Field(description="Names of the coordinate arrays, set apart by spaces.")
+    document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
+    column_digests: dict[str, str] = Field(
+        {}, description="Column -> xxh3 of its values; none while a run is writing it."
+    )
+    zarrloc: StageAttrs

@@ -16,8 +16,9 @@ from zarrloc.engine.block import Block, Output
 from zarrloc.groups import crops
 from zarrloc.groups.crops import CropSpec
 from zarrloc.groups.segmentations import FieldRun, read_fields
-from zarrloc.models.forward import Forward, gathered, inference, rows_of
+from zarrloc.models.forward import Forward, gathered, inference
 from zarrloc.store.location import Location, StoreClock
+from zarrloc.tasks import rows
 
 Table = dict[str, npt.NDArray[Any]]
 """`fov_index`, `mask_label`, `centroid_y`, `centroid_x`, `keep` of a block's cells."""
@@ -79,7 +80,7 @@ class EmbedCells:
         largest = np.zeros(len(block), np.float32)
         features[wanted], largest[wanted] = some, most
         error = np.array([block.skip.get(row, "") for row in block.rows], np.dtypes.StringDType())
-        return rows_of(features, largest, error, ~wanted)
+        return rows.embedded(features, largest, error, ~wanted)
 
     def _batches(
         self,

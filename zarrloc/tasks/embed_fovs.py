@@ -13,8 +13,9 @@ import numpy as np
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
-from zarrloc.models.forward import Forward, inference, rows_of
+from zarrloc.models.forward import Forward, inference
 from zarrloc.store.location import Location, StoreClock
+from zarrloc.tasks import rows
 
 
 @dataclass(frozen=True)
@@ -77,4 +78,4 @@ class EmbedFovs:
     def finish(self, block: Block, state: Any) -> Output:
         """The block's rows."""
         features, largest, error = state
-        return rows_of(features, largest, error, error != "")
+        return rows.embedded(features, largest, error, error != "")

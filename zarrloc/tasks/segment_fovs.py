@@ -16,11 +16,10 @@ from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
+from zarrloc.groups.segmentations import MASK_DTYPE
 from zarrloc.models.forward import default_device, inference
 from zarrloc.segmenters import Segmenter
 from zarrloc.store.location import Location, StoreClock
-
-MASK_DTYPE = "uint16"
 
 
 @dataclass(frozen=True)

@@ -1,63 +1,23 @@
-"""An expert's word on single cells: a CSV brought into `cells/<name>`, all of it or nothing.
+"""Label: an expert's judgements of single cells go from a CSV into `cells/<name>`, all or none."""
 
-The paper's Appendix B asks two things of a cell: is it one whole cell, and does its image's label
-hold for it. Cells with two yeses are its Table 4: `expert_seen & expert_whole & expert_confirmed`.
-"""
-
-import functools
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from zarrloc.errors import SourceError
+from zarrloc.groups.judgements import COLUMNS, Cells, Verdict, columns, held, read_cells
 from zarrloc.images.csv_table import Row, Table, read_csv
-from zarrloc.store.columns import array_of, read_column, revise
+from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
 from zarrloc.store.read import need
-from zarrloc.store.template import Variable
-
-COLUMNS = ("sheet", "fov", "mask_label", "y", "x", "field_labels", "whole", "confirmed", "labels")
-"""Of an expert's table. A cell is named by `fov` and `mask_label`, or by `fov` and a point `y`, `x`
-in pixels; `sheet` and `field_labels` are for the eye."""
 
 TICKS = {"yes": True, "y": True, "1": True, "x": True, "true": True}
 TICKS |= {"no": False, "n": False, "0": False, "false": False}
-
-_ARRAYS = {
-    "expert_seen": "an expert has judged this cell",
-    "expert_whole": "the mask is one whole cell",
-    "expert_confirmed": "the image's labels hold for this cell",
-    "expert_grade": "grade of each label in this cell: 0 absent, 3 very prominent",
-}
-
-
-@dataclass(frozen=True)
-class Cells:
-    """What a table is checked against. `mask(fov_index)` is (y, x)."""
-
-    fovs: dict[str, int]
-    labels: tuple[str, ...]
-    grades: npt.NDArray[np.uint8]
-    fov_index: npt.NDArray[np.integer[Any]]
-    mask_label: npt.NDArray[np.integer[Any]]
-    mask: Callable[[int], npt.NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What was said of cell `row`; `grade` (label,) uint8."""
-
-    row: int
-    whole: bool
-    confirmed: bool
-    grade: npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -74,7 +34,7 @@ class _Problem(Exception):
     """One row that cannot be used."""
 
 
-def bring_in(store: str | Path | Location, cells: str, csv: str | Path) -> Summary:
+def label(store: str | Path | Location, cells: str, csv: str | Path) -> Summary:
     """Write the table `csv` into `cells/<cells>`; cells it does not name keep what they had.
 
     Raises SourceError naming every row that cannot be used, before anything is written;
@@ -87,34 +47,13 @@ def bring_in(store: str | Path | Location, cells: str, csv: str | Path) -> Summa
     with hold(location, path, uuid.uuid4().hex):
         known = read_cells(location, cells)
         verdicts, blank = judge(table, known)
-        columns = _columns(known, verdicts, _held(location.group(path, mode="r"), known))
-        revise(location, path, columns)
+        revised = columns(known, verdicts, held(location.group(path, mode="r"), known))
+        revise(location, path, revised)
     return Summary(
         seen=len(verdicts),
         whole=sum(verdict.whole for verdict in verdicts),
         confirmed=sum(verdict.confirmed for verdict in verdicts),
         blank=blank,
-    )
-
-
-def read_cells(location: Location, cells: str) -> Cells:
-    """The cell table of a store, with its fields' names and labels."""
-    table = need(location, f"cells/{cells}", f"segment --name {cells}")
-    masks = need(location, f"segmentations/{cells}", f"segment --name {cells}")
-    fovs = need(location, "fovs", "ingest")
-
-    def read_mask(fov: int) -> npt.NDArray[Any]:
-        return np.asarray(array_of(masks, "mask")[fov])
-
-    names = read_column(fovs, "fov").tolist()
-    labelled = "grade" in fovs
-    return Cells(
-        fovs={name: row for row, name in enumerate(names)},
-        labels=tuple(read_column(fovs, "label").tolist()) if labelled else (),
-        grades=read_column(fovs, "grade") if labelled else np.zeros((len(names), 0), np.uint8),
-        fov_index=read_column(table, "fov_index"),
-        mask_label=read_column(table, "mask_label"),
-        mask=functools.lru_cache(8)(read_mask),
     )
 
 
@@ -213,37 +152,3 @@ def _tick(column: str, text: str) -> bool:
     if text.lower() not in TICKS:
         raise _Problem(f"{column} is {text!r}: expected yes or no")
     return TICKS[text.lower()]
-
-
-def _columns(
-    cells: Cells, verdicts: list[Verdict], held: dict[str, npt.NDArray[Any]]
-) -> dict[str, tuple[Variable, npt.NDArray[Any]]]:
-    """The columns that hold what experts said, the new verdicts over the `held` ones."""
-    for verdict in verdicts:
-        held["expert_seen"][verdict.row] = True
-        held["expert_whole"][verdict.row] = verdict.whole
-        held["expert_confirmed"][verdict.row] = verdict.confirmed
-        held["expert_grade"][verdict.row] = verdict.grade
-    labels = np.array(cells.labels, dtype=np.dtypes.StringDType())
-    columns = {"label": (Variable.like(("label",), labels), labels)}
-    for name, values in held.items():
-        dims = ("cell", "label")[: values.ndim]
-        columns[name] = (Variable.like(dims, values, attrs={"long_name": _ARRAYS[name]}), values)
-    return columns
-
-
-def _held(group: zarr.Group, cells: Cells) -> dict[str, npt.NDArray[Any]]:
-    """What earlier tables said, in today's vocabulary; nothing where there was none."""
-    n = len(cells.mask_label)
-    values: dict[str, npt.NDArray[Any]] = {name: np.zeros(n, dtype=bool) for name in _ARRAYS}
-    values["expert_grade"] = np.zeros((n, len(cells.labels)), dtype=np.uint8)
-    if not all(name in group for name in ("label", *_ARRAYS)):
-        return values
-    before = read_column(group, "label").tolist()
-    grades = read_column(group, "expert_grade")
-    for column, label in enumerate(cells.labels):
-        if label in before:
-            values["expert_grade"][:, column] = grades[:, before.index(label)]
-    return {name: read_column(group, name) for name in _ARRAYS} | {
-        "expert_grade": values["expert_grade"]
-    }

@@ -13,7 +13,8 @@ from zarrloc_cli.main import main
 from tests.stores import LABELS, make_field, make_store
 from tests.written import revise
 from zarrloc.errors import LockedError, SourceError, StoreError
-from zarrloc.groups.expert import Summary, bring_in
+from zarrloc.stages import label as stage
+from zarrloc.stages.label import Summary
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
 
@@ -60,7 +61,7 @@ FID00000002,,{y},{x},1,,er
 FID00000002,6,{centre(2, 6)[0]},{centre(2, 6)[1]},0,no,golgi
 """,
     )
-    assert bring_in(store, "cp", csv) == Summary(seen=5, whole=3, confirmed=2, blank=1)
+    assert stage.label(store, "cp", csv) == Summary(seen=5, whole=3, confirmed=2, blank=1)
     cells = cells_of(store)
     assert np.flatnonzero(cells.expert_seen).tolist() == [1, 2, 3, 8, 9]
     assert np.flatnonzero(cells.expert_whole).tolist() == [1, 3, 8]
@@ -77,27 +78,27 @@ FID00000002,6,{centre(2, 6)[0]},{centre(2, 6)[1]},0,no,golgi
 
 def test_a_table_of_labels_alone(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,labels\nFID00000002,1,er\nFID00000002,2,golgi")
-    assert bring_in(store, "cp", csv) == Summary(seen=2, whole=2, confirmed=1, blank=0)
+    assert stage.label(store, "cp", csv) == Summary(seen=2, whole=2, confirmed=1, blank=0)
 
 
 def test_of_a_fragment_one_tick_is_enough(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,whole,confirmed,labels\nFID00000002,1,no,,")
-    assert bring_in(store, "cp", csv) == Summary(seen=1, whole=0, confirmed=0, blank=0)
+    assert stage.label(store, "cp", csv) == Summary(seen=1, whole=0, confirmed=0, blank=0)
     assert cells_of(store).expert_grade.values.sum() == 0
 
 
 def test_a_run_on_the_table_keeps_the_import_out(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,labels\nFID00000002,1,er")
     with hold(Location.of(store), "cells/cp", "a-run"), pytest.raises(LockedError, match="a-run"):
-        bring_in(store, "cp", csv)
+        stage.label(store, "cp", csv)
     assert "expert_seen" not in cells_of(store)
 
 
 def test_a_later_table_adds_and_corrects(store: Path, tmp_path: Path) -> None:
     header = "fov,mask_label,whole,confirmed\n"
     rows = "FID00000000,1,yes,yes\nFID00000000,2,yes,yes"
-    bring_in(store, "cp", table(tmp_path, header + rows))
-    bring_in(store, "cp", table(tmp_path, header + "FID00000000,2,yes,no\nFID00000002,1,no,yes"))
+    stage.label(store, "cp", table(tmp_path, header + rows))
+    stage.label(store, "cp", table(tmp_path, header + "FID00000000,2,yes,no\nFID00000002,1,no,yes"))
     cells = cells_of(store)
     assert np.flatnonzero(cells.expert_seen).tolist() == [0, 1, 4]
     assert np.flatnonzero(cells.expert_confirmed).tolist() == [0, 4]
@@ -107,12 +108,12 @@ def test_a_later_table_adds_and_corrects(store: Path, tmp_path: Path) -> None:
 
 def test_grades_follow_a_grown_vocabulary(store: Path, tmp_path: Path) -> None:
     csv = table(tmp_path, "fov,mask_label,whole,labels\nFID00000000,1,yes,golgi")
-    bring_in(store, "cp", csv)
+    stage.label(store, "cp", csv)
     location = Location.of(store)
     labels = np.array(["chromatin", *LABELS])
     grades: npt.NDArray[np.uint8] = np.tile(np.array([2, 0, 3, 1], np.uint8), (3, 1))
     revise(location, "fovs", label=(("label",), labels), grade=(("fov", "label"), grades))
-    bring_in(store, "cp", table(tmp_path, "fov,mask_label,labels\nFID00000000,2,chromatin"))
+    stage.label(store, "cp", table(tmp_path, "fov,mask_label,labels\nFID00000000,2,chromatin"))
     cells = cells_of(store)
     assert cells.label.values.tolist() == labels.tolist()
     assert cells.expert_grade.values[:2].tolist() == [[0, 0, 0, 3], [3, 0, 0, 0]]
@@ -157,7 +158,7 @@ def test_all_bad_rows_are_named_and_nothing_is_written(store: Path, tmp_path: Pa
     csv = table(tmp_path, BAD.format(y=y, x=x))
     before = contents(store)
     with pytest.raises(SourceError) as caught:
-        bring_in(store, "cp", csv)
+        stage.label(store, "cp", csv)
     first, *lines = str(caught.value).splitlines()
     assert "13 of 14 rows cannot be used, so nothing was written" in first
     for line, (number, complaint) in zip(lines, COMPLAINTS.items(), strict=True):
@@ -168,11 +169,11 @@ def test_all_bad_rows_are_named_and_nothing_is_written(store: Path, tmp_path: Pa
 
 def test_a_table_that_is_none_is_refused(store: Path, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="'fov' is missing"):
-        bring_in(store, "cp", table(tmp_path, "field,mask_label\nFID00000000,1"))
+        stage.label(store, "cp", table(tmp_path, "field,mask_label\nFID00000000,1"))
     with pytest.raises(SourceError, match="unknown column complete"):
-        bring_in(store, "cp", table(tmp_path, "fov,mask_label,complete\nFID00000000,1,yes"))
+        stage.label(store, "cp", table(tmp_path, "fov,mask_label,complete\nFID00000000,1,yes"))
     with pytest.raises(StoreError, match="cells/nope"):
-        bring_in(store, "nope", table(tmp_path, "fov,mask_label\nFID00000000,1"))
+        stage.label(store, "nope", table(tmp_path, "fov,mask_label\nFID00000000,1"))
 
 
 def test_the_command_reports_what_came_in(store: Path, tmp_path: Path) -> None:
