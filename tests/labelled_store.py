@@ -61,9 +61,9 @@ def make_store(
     }
     if labelled:
         fovs |= {"grade": (("fov", "label"), grade), "label": (("label",), np.array(LABELS))}
-    settings = {"height": SIDE, "width": SIDE, "dtype": "uint16", "pixel_size_um": 0.2063}
+    settings = {"height": SIDE, "width": SIDE, "dtype": "uint16"}
     ingest = StageAttrs.of("ingest", settings, {}, block_rows=64)
-    _write(location, "fovs", fovs, ingest)
+    _write(location, "fovs", fovs, ingest, pixel_size_um=0.2063, shard_fovs=64)
     truth = (grade == 3).astype(np.float32)
     for name, features in {
         "planted": truth + noise * rng.normal(size=truth.shape),
@@ -94,9 +94,12 @@ def write_embedding(
     _write(location, f"embeddings/{name}", arrays, attrs)
 
 
-def _write(location: Location, path: str, arrays: dict[str, Any], attrs: StageAttrs) -> None:
+def _write(
+    location: Location, path: str, arrays: dict[str, Any], attrs: StageAttrs, **about: Any
+) -> None:
     coords = [name for name, (dims, _) in arrays.items() if len(dims) == 1 and dims[0] != "block"]
-    write_group(location, path, arrays, attrs={"zarrloc": attrs.model_dump()}, coords=coords)
+    about["zarrloc"] = attrs.model_dump()
+    write_group(location, path, arrays, attrs=about, coords=coords)
 
 
 def add_cells(path: Path, *, per_field: int = 3, expert: bool = True, seed: int = 0) -> None:

@@ -52,9 +52,21 @@ def drop(location: Location, path: str) -> None:
 def revise(
     location: Location, path: str, **arrays: tuple[tuple[str, ...], npt.NDArray[Any]]
 ) -> None:
-    """Add or replace columns of a group."""
-    given = {
-        name: (Variable.like(dims, np.asarray(v)), np.asarray(v))
-        for name, (dims, v) in arrays.items()
-    }
-    columns.revise(location, path, given)
+    """Add or replace columns of a group; of its grid array, the rows' digests with it."""
+    given = {name: (dims, np.asarray(values)) for name, (dims, values) in arrays.items()}
+    for name in GRID:
+        if name in given:
+            dims, values = given[name]
+            given[ROW_DIGEST] = (dims[:1], row_digests(values))
+    columns.revise(
+        location, path, {n: (Variable.like(dims, v), v) for n, (dims, v) in given.items()}
+    )
+
+
+def put(location: Location, path: str, name: str, index: Any, value: Any) -> None:
+    """Change some values of an array, as a stage would have written it."""
+    group = location.group(path, mode="r")
+    values = columns.read_column(group, name)
+    values[index] = value
+    dims = columns.array_of(group, name).metadata.dimension_names  # type: ignore[union-attr]
+    revise(location, path, **{name: (tuple(map(str, dims or ())), values)})

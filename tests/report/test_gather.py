@@ -8,7 +8,7 @@ import pytest
 
 from tests.labelled_store import make_store
 from tests.report.conftest import CONFIG, flat
-from tests.written import drop, revise
+from tests.written import drop, put, revise
 from zarrloc.config.evaluate import PredictConfig
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, StoreError
@@ -134,8 +134,7 @@ def test_labels_are_called_from_the_heads_own_thresholds_where_asked(trained: Pa
 
 def test_a_row_without_embedding_is_left_off_the_map(tmp_path: Path) -> None:
     location = bare(tmp_path)
-    embedding = location.group("embeddings/noise")["embedding"]
-    embedding[3] = np.nan  # type: ignore[index]
+    put(location, "embeddings/noise", "embedding", 3, np.nan)
     contents = gather(location, CONFIG, flat)
     assert contents.points is not None
     assert len(contents.points) == 39

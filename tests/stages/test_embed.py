@@ -336,5 +336,5 @@ def test_damaged_fields_are_noticed(store: Path) -> None:
     group["image"][0:4] = 7  # type: ignore[index]
     summary = _embed(store)
     assert summary.exit_code == 1
-    assert "not what its receipt says" in summary.failures[0]
+    assert "row 0 of 'fovs' is damaged" in summary.failures[0]
     assert summary.blocks_run == 2

@@ -86,15 +86,16 @@ def test_each_field_is_read_once_a_block(store: Path, monkeypatch: pytest.Monkey
     read: list[int] = []
     original = embed_cells.read_fields
 
-    def counting(location: Any, name: str, fovs: Any, clock: Any) -> Any:
-        read.extend(fovs)
-        return original(location, name, fovs, clock)
+    def counting(location: Any, name: str, start: int, stop: int, expect: Any, clock: Any) -> Any:
+        read.extend(range(start, stop))
+        return original(location, name, start, stop, expect, clock)
 
     monkeypatch.setattr(embed_cells, "read_fields", counting)
     e = run(store)
     index, keep = e.fov_index.values, e.keep.values
     blocks = [slice(start, start + 5) for start in range(0, len(index), 5)]
-    assert read == [fov for b in blocks for fov in np.unique(index[b][keep[b]])]
+    runs = [np.arange(index[b][0], index[b][-1] + 1) for b in blocks if keep[b].any()]
+    assert read == np.concatenate(runs).tolist()
 
 
 def test_a_second_run_does_nothing_and_new_keep_redoes(store: Path) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from safetensors.numpy import load_file
 
 from tests.labelled_store import LABELS, add_cells, make_store
+from tests.written import put
 from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
@@ -141,8 +142,8 @@ def test_same_training_is_not_done_twice_and_other_settings_are_refused(store):
 
 def test_failed_rows_are_left_out_and_counted(tmp_path):
     store = make_store(tmp_path / "oc.zarr")
-    zarr.open_array(store / "embeddings/planted/embedding")[:7] = np.nan
-    zarr.open_array(store / "fovs/grade")[10:15] = 0
+    put(Location.of(store), "embeddings/planted", "embedding", slice(7), np.nan)
+    put(Location.of(store), "fovs", "grade", slice(10, 15), 0)
     split(store, GROUPED, "g")
     summary = train(store, TrainConfig(embedding="planted", split="g", **QUICK), "head")
     assert summary.notes == [
@@ -170,7 +171,7 @@ def test_a_split_that_is_absent_is_told_with_those_there_are(store):
 
 def test_labels_of_other_proteins_are_told(tmp_path):
     store = make_store(tmp_path / "oc.zarr")
-    zarr.open_array(store / "fovs/grade")[:] = 0
+    put(Location.of(store), "fovs", "grade", slice(None), 0)
     split(store, GROUPED, "g")
     with pytest.raises(ConfigError, match="no row of 'embeddings/planted' has both"):
         evaluate(store, EvaluateConfig(embedding="planted", knn=(1,)))
@@ -195,7 +196,7 @@ def test_saved_weights_say_what_they_are(store, tmp_path):
 
 def test_predict_new_images(store, tmp_path):
     new = make_store(tmp_path / "new.zarr", seed=3, proteins=8, labelled=False)
-    zarr.open_array(new / "embeddings/planted/embedding")[2] = np.nan
+    put(Location.of(new), "embeddings/planted", "embedding", 2, np.nan)
     config = PredictConfig(head=f"{store}/heads/planted", embedding="planted")
     summary = predict(new, config, out=tmp_path / "calls.csv")
     assert (summary.rows, summary.failed, summary.exit_code) == (40, 1, 3)
@@ -298,8 +299,9 @@ def test_expert_and_weak_labels_are_separate_columns(cells):
 
 def test_labels_of_one_field_are_named(tmp_path):
     store = make_store(tmp_path / "oc.zarr", proteins=8)
-    grade = zarr.open_array(store / "fovs/grade")
-    grade[:, 2] = np.where(np.arange(grade.shape[0]) == 3, 3, 0)
+    location = Location.of(store)
+    only = np.where(np.arange(40) == 3, 3, 0)
+    put(location, "fovs", "grade", (slice(None), 2), only)
     add_cells(store, expert=False)
     config = EvaluateConfig(embedding="cells", knn=(1,), exclude_same="fov", baselines=False)
     assert any("one fov" in note and "golgi" in note for note in evaluate(store, config)["notes"])

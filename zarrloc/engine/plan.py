@@ -132,8 +132,6 @@ class Outcome:
     """The columns that came from workers, all rows."""
     made: bool
     """Whether anything was written."""
-    before: Before
-    """What stood under the name."""
 
 
 @runtime_checkable
@@ -204,7 +202,7 @@ def carry_out(
             summary.group, columns = path, ledger.columns
         if target != path and not summary.failures:
             document.switch(location, path)
-    return Outcome(summary, columns, changed or bool(summary.blocks_run), before)
+    return Outcome(summary, columns, changed or bool(summary.blocks_run))
 
 
 def _before(location: Location, path: str) -> Before:

@@ -73,11 +73,13 @@ def ingest(
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
     notes: list[str] = []
+    # What makes a new store impossible is refused before anything is written.
+    first = None if document.is_store(location) else shape_of(found, config, unsigned, reader)
 
     def make(before: Before) -> Plan:
         settings = _over(config, before)
         if before.group is None:
-            shape = shape_of(found, settings, unsigned, reader)
+            shape = first or shape_of(found, settings, unsigned, reader)
             notes.extend(shape.notes)
             old = catalog.EMPTY
         else:

@@ -26,8 +26,10 @@ from zarrloc.pixels import measure
 from zarrloc.segmenters import Segmenter
 from zarrloc.segmenters.seam import select
 from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
+from zarrloc.store.read import committed
 from zarrloc.tasks.measure_cells import MeasureCells, Span
 from zarrloc.tasks.segment_fovs import SegmentFovs
 
@@ -139,9 +141,17 @@ def tabulate(
         fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
         had = before.column("fov_index")
         changed = had is not None and not np.array_equal(had, fov_index[: len(had)])
+        judged = _judged(location, group)
+        if changed and judged:
+            raise ConfigError(
+                f"cell counts of '{group}' changed, so its table must be made again, and the "
+                f"judgements of {judged} cells would go with it. Pass --overwrite, then import "
+                "the judgements again (`zarrloc label`); or segment under another --name"
+            )
         if changed:
-            _refuse_to_drop_judgements(before, group)
-            notes.append("cell counts changed: the table was made again")
+            notes[:] = ["cell counts changed: the table was made again"]
+        elif overwrite and judged:
+            notes[:] = [f"dropped: judgements of {judged} cells; import them with `zarrloc label`"]
         if before.attrs is None or changed:
             rows = block_cells or _block_cells(masks)
         else:
@@ -178,28 +188,18 @@ def tabulate(
         )
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
-    kept, judged = outcome.columns["keep"], _judged(outcome.before)
-    if overwrite and judged:
-        notes.append(f"dropped: the judgements of {judged} cells; import them with `zarrloc label`")
+    kept = outcome.columns["keep"]
     notes.append(f"{len(kept)} cells, {int((~kept).sum())} dropped as blank crops")
     outcome.summary.notes += notes
     return outcome.summary
 
 
-def _refuse_to_drop_judgements(before: Before, group: str) -> None:
-    judged = _judged(before)
-    if judged:
-        raise ConfigError(
-            f"cell counts of '{group}' changed, so its table must be made again, and the "
-            f"judgements of {judged} cells would go with it. Pass --overwrite, then import the "
-            "judgements again (`zarrloc label`); or segment under another --name"
-        )
-
-
-def _judged(before: Before) -> int:
-    """How many cells of the table have been judged by an expert."""
-    seen = before.column("expert_seen")
-    return 0 if seen is None else int(seen.sum())
+def _judged(location: Location, group: str) -> int:
+    """How many cells of the committed table have been judged by an expert."""
+    table = committed(location, group)
+    if table is None or "expert_seen" not in table:
+        return 0
+    return int(read_column(table, "expert_seen").sum())
 
 
 def _block_cells(masks: Masks) -> int:

@@ -167,8 +167,11 @@ def ensure_root(location: Location) -> None:
 
 
 def root_document(index: Json) -> Json:
-    """The root's document around an index of groups and arrays."""
-    return Document({"format": FORMAT}, index).to_json()
+    """The root's document around an index of groups and arrays.
+
+    Children of one group stand together: zarr loses those that do not.
+    """
+    return Document({"format": FORMAT}, dict(sorted(index.items(), key=_parent))).to_json()
 
 
 def publish(location: Location, path: str, document: Json) -> None:
@@ -209,6 +212,10 @@ def from_index(root: Json, path: str) -> Json | None:
 def bare_group() -> Json:
     """The document of a group that only holds others."""
     return {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def _parent(entry: tuple[str, Any]) -> str:
+    return entry[0].rpartition("/")[0]
 
 
 def _parents(path: str) -> list[str]:
