@@ -66,7 +66,8 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
 
 
 def test_provenance_holds_settings_and_fingerprints(page: str) -> None:
-    assert '<dt>pixel_size_um</dt><dd class="mono">0.2063</dd>' in page
+    assert "0.206 µm a pixel" in page
+    assert "<dt>height</dt>" in page
     assert len(re.findall(r"<summary>[a-z]+(/[a-z]+)?<code>[0-9a-f]{16,}", page)) == 5
 
 

@@ -52,9 +52,8 @@ class StageAttrs(BaseModel):
         ]
 
 
-NOT_HASHED = frozenset({"weights", "pixel_size_um"})
-"""Settings that are recorded but make no other values: a weights file's name (its hash counts),
-and what a store says beside its pixels."""
+NOT_HASHED = frozenset({"weights"})
+"""Settings that are recorded but make no other values: a weights file's name (its hash counts)."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
