@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
+JOBS ?= 2
 
 .PHONY: install demo test slow drill lint schemas clean
 
@@ -17,7 +18,7 @@ demo: $(STAMP)
 	$(BIN)/zarrloc demo demo
 
 test: lint
-	$(BIN)/python -m pytest -m 'not slow and not drill'
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not drill'
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
