@@ -32,6 +32,7 @@ from zarrloc.engine.cluster import executor
 from zarrloc.groups.fovs import Fovs
 from zarrloc.models import preprocess
 from zarrloc.models.forward import Forward, inference
+from zarrloc.models.inputs import Size
 from zarrloc.stages import embed as stage
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.segment import segment
@@ -48,7 +49,7 @@ def bare(
     batch, backbone = forward.execution["batch"], forward.backbone
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(500, 9000, (batch, *shape)).astype(dtype))
-    size = preprocess.Size.parse(forward.size)
+    size = Size.parse(forward.size)
     with inference(forward.execution["threads"]):
         prepared, _ = preprocess.prepare(
             images, forward.channel_map, size, forward.norm, backbone.patch, forward.pixel_size_um

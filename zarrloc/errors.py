@@ -8,11 +8,7 @@ from collections.abc import Mapping
 
 
 class ZarrlocError(Exception):
-    """Base of all errors zarrloc raises on purpose."""
-
-
-class ConfigError(ZarrlocError, ValueError):
-    """A setting, or a combination of settings, cannot be used.
+    """Base of all errors zarrloc raises on purpose.
 
     `problems` maps each wrong setting of a config, by its dotted path, to what is wrong with it;
     the command line shows its own flags in place of the paths.
@@ -23,6 +19,10 @@ class ConfigError(ZarrlocError, ValueError):
     def __init__(self, message: str = "", problems: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.problems = problems or {}
+
+
+class ConfigError(ZarrlocError, ValueError):
+    """A setting, or a combination of settings, cannot be used."""
 
 
 class SourceError(ZarrlocError, ValueError):

@@ -3,7 +3,7 @@
 import errno
 import json
 
-from zarrloc.errors import ConfigError, ZarrlocError
+from zarrloc.errors import ZarrlocError
 
 REFUSED, FAILED = 2, 1
 
@@ -23,7 +23,7 @@ USERS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, er
 
 def explain(error: BaseException) -> tuple[str, int] | None:
     """The line to show for `error` and the exit code; None for a bug, which keeps its traceback."""
-    if isinstance(error, ConfigError) and error.problems:
+    if isinstance(error, ZarrlocError) and error.problems:
         return "; ".join(f"{_flag(path)}: {text}" for path, text in error.problems.items()), REFUSED
     if isinstance(error, ZarrlocError):
         return str(error), REFUSED

@@ -13,7 +13,12 @@ from zarrloc_cli.options import config_options, report, split
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the segmentation, and of its cells.")
 @config_options(SegmentConfig)
-@click.option("--crop-um", type=float, help="Side of a cell's crop window in micrometres.")
+@click.option(
+    "--crop-um",
+    type=float,
+    help="Side of a cell's crop window in micrometres; "
+    "default: the paper's 53 um, or 256 px where the store has no pixel size.",
+)
 @click.option(
     "--keep-percentile",
     type=float,

@@ -14,8 +14,8 @@ from scipy import ndimage
 from skimage.transform import resize
 
 from tests.stores import BACKGROUND, make_field, make_store
-from zarrloc.errors import ConfigError, StoreError
-from zarrloc.groups.crops import Crops, CropSpec, Field, cut, window_px, z_score
+from zarrloc.errors import StoreError
+from zarrloc.groups.crops import Crops, CropSpec, Field, cut, z_score
 
 
 def field_of(image: npt.NDArray[np.uint16], mask: npt.NDArray[np.uint32]) -> Field:
@@ -107,19 +107,6 @@ def test_z_score_is_held_to_the_cells_own_pixels(outside: Literal["black", "keep
             np.testing.assert_allclose(crop[channel], expected, rtol=1e-3, atol=1e-4)
     nothing = torch.zeros(1, 4, 4, dtype=torch.bool)
     assert torch.isfinite(z_score(torch.zeros(1, 2, 4, 4), nothing)).all()
-
-
-def test_window_in_pixels_follows_from_micrometres() -> None:
-    assert window_px(None, 0.2063) == 256
-    assert window_px(53, 0.2063) == 256
-    assert window_px(53, 0.1) == 530
-    with pytest.raises(ConfigError, match="--crop-um"):
-        window_px(None, 0.1)
-    with pytest.raises(ConfigError, match="--crop-um"):
-        window_px(0.1, 0.2063)
-    for unknown in (None, float("nan"), 0.0):
-        with pytest.raises(ConfigError, match="--pixel-size"):
-            window_px(53, unknown)
 
 
 @pytest.fixture
@@ -224,7 +211,6 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr")
     with pytest.raises(StoreError, match="cells/cp"):
         Crops(store, "nope")
+    assert Crops(store, "cp").spec.window_px == 256
     other = make_store(tmp_path / "fine.zarr", pixel_size_um=0.1)
-    with pytest.raises(ConfigError, match="--crop-um"):
-        Crops(other, "cp")
-    assert Crops(other, "cp", crop_um=53).spec.window_px == 530
+    assert Crops(other, "cp").spec.window_px == 530

@@ -84,7 +84,7 @@ def test_unknown_models_and_missing_size_models_say_what_to_do(
     with pytest.raises(WeightsError, match="cyto3, cyto2, nuclei, cpsam, cpsam_v2, watershed"):
         load(SegmentConfig(model="cyto33"))
     weights = str(shared("weights", "cellpose_cpnet_v1_scellseg.pt"))
-    with pytest.raises(ConfigError, match="--size-model PATH"):
+    with pytest.raises(ConfigError, match="size model"):
         load(SegmentConfig(model=weights))
 
 

@@ -15,6 +15,7 @@ from zarrloc.config.segment import SegmentConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups import crops
 from zarrloc.models import backbones, channels, preprocess
+from zarrloc.models.inputs import Norm, Size
 from zarrloc.stages.embed import embed
 from zarrloc.stages.segment import segment
 from zarrloc.tasks import embed_cells
@@ -43,7 +44,7 @@ def run(store: Path, **settings: Any) -> xr.Dataset:
     return xr.open_zarr(store, group="embeddings/e").load()
 
 
-def plainly(store: Path, norm: preprocess.Norm = "zscore", over_mask: bool = False) -> np.ndarray:
+def plainly(store: Path, norm: Norm = "zscore", over_mask: bool = False) -> np.ndarray:
     """One crop at a time through the backbone."""
     backbone = backbones.load(MODEL, "random:0")
     mapping = channels.resolve("protein=1,nucleus=2", backbone.roles, ("nucleus", "protein"), "")
@@ -52,7 +53,7 @@ def plainly(store: Path, norm: preprocess.Norm = "zscore", over_mask: bool = Fal
     for cell in range(len(every)):
         cut = every.take(np.array([cell]))
         pixels = crops.z_score(cut.pixels, cut.inside) if over_mask else cut.pixels
-        native = preprocess.Size.parse("native")
+        native = Size.parse("native")
         images, _ = preprocess.prepare(pixels, mapping, native, norm, backbone.patch, None)
         with torch.inference_mode():
             found.append(backbone(images[0]).numpy()[0])

@@ -42,8 +42,8 @@ class EmbedConfig(Config):
     crop_um: float | None = Field(
         default=None,
         gt=0,
-        description="Side of a cell's crop in micrometres; default: the paper's 256 px, 53 um of "
-        "OpenCell's pixels.",
+        description="Side of a cell's crop in micrometres; default: the paper's 53 um, or 256 px "
+        "where the store has no pixel size.",
     )
     outside: Literal["black", "keep"] = Field(
         default="black",

@@ -1,5 +1,6 @@
 """Settings of `zarrloc segment`: which model, on which channels, and what becomes of its masks."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -9,6 +10,9 @@ from zarrloc.config.base import Config
 NUCLEI_MODELS = ("nuclei", "watershed")
 """Models made for the nucleus channel alone; every other one takes protein, then nucleus."""
 
+
+CELLPOSE_3 = ("cyto3", "cyto2", "nuclei")
+"""Models of Cellpose 1 to 3 that are published."""
 
 CELLPOSE_4 = ("cpsam", "cpsam_v2")
 """Models run by Cellpose 4's own code."""
@@ -66,6 +70,13 @@ class SegmentConfig(Config):
         """The roles the model reads, its default filled in."""
         default = ("nucleus",) if self.model in NUCLEI_MODELS else ("protein", "nucleus")
         return self.channels or default
+
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """Every role that is read, and the setting that asks for it."""
+        segmented = self.segmented[:1] if self.model == "watershed" else self.segmented
+        grown = {self.grow_role: "grow"} if self.grow_role else {}
+        return {**grown, **dict.fromkeys(segmented, "channels")}
 
     @property
     def grow_role(self) -> str | None:

@@ -188,7 +188,8 @@ def carry_out(
                 plan = make(waiting)
         else:
             plan = make(before)
-            _refuse_other_settings(path, before, plan)
+            if before.attrs is not None:
+                refuse_other_settings(path, before.attrs, plan.attrs)
             if plan.anew and before.group is not None:
                 target, there = path + NEXT, Before()
         document.ensure_root(location)
@@ -212,10 +213,11 @@ def _before(location: Location, path: str) -> Before:
     return Before(location.group(path, mode="r"), found.document.stage)
 
 
-def _refuse_other_settings(path: str, before: Before, plan: Plan) -> None:
-    if before.attrs is not None and before.attrs.fingerprint != plan.attrs.fingerprint:
-        changes = "; ".join(before.attrs.difference(plan.attrs)) or (
-            f"stage: {before.attrs.stage} -> {plan.attrs.stage}"
+def refuse_other_settings(path: str, before: StageAttrs, wanted: StageAttrs) -> None:
+    """Refuse `wanted` where group `path` was made otherwise. Raises `ConfigError`."""
+    if before.fingerprint != wanted.fingerprint:
+        changes = "; ".join(before.difference(wanted)) or (
+            f"stage: {before.stage} -> {wanted.stage}"
         )
         raise ConfigError(
             f"'{path}' was made with other settings ({changes}); "

@@ -24,39 +24,11 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from zarrloc.errors import ConfigError
 from zarrloc.groups.receipts import ROW_DIGEST, read_row
+from zarrloc.pixels.window import PAPER_PX, window_px
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
-
-PAPER_WINDOW_PX = 256
-OPENCELL_PIXEL_UM = 0.2063
-
-
-def window_px(crop_um: float | None, pixel_size_um: float | None) -> int:
-    """Side of the window in source pixels: even, so that it has a centre to put the cell on.
-
-    Without `crop_um` it is the paper's 256 px, which holds only at OpenCell's pixel size
-    (within 1 %). Raises ConfigError where micrometres are needed and missing.
-    """
-    if pixel_size_um is None or not pixel_size_um > 0:  # also where it is NaN
-        raise ConfigError(
-            f"the store's pixel_size_um is {pixel_size_um}; a crop needs a positive one: "
-            "ingest with --pixel-size"
-        )
-    if crop_um is None:
-        if abs(pixel_size_um / OPENCELL_PIXEL_UM - 1) > 0.01:
-            raise ConfigError(
-                f"pixels of {pixel_size_um} um are not OpenCell's {OPENCELL_PIXEL_UM} um, so the "
-                f"paper's {PAPER_WINDOW_PX} px window does not hold; pass --crop-um (53 is the "
-                "paper's)"
-            )
-        return PAPER_WINDOW_PX
-    window = 2 * round(crop_um / pixel_size_um / 2)
-    if window < 2:
-        raise ConfigError(f"--crop-um {crop_um} is under two pixels of {pixel_size_um} um")
-    return window
 
 
 @dataclass(frozen=True)
@@ -66,7 +38,7 @@ class CropSpec:
     `outside="keep"` leaves the neighbours in: the cell's surroundings, no longer one cell.
     """
 
-    window_px: int = PAPER_WINDOW_PX
+    window_px: int = PAPER_PX
     size: int = 224
     outside: Literal["black", "keep"] = "black"
 

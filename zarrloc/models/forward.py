@@ -13,6 +13,7 @@ from torch import Tensor
 from zarrloc.errors import WeightsError
 from zarrloc.models import backbones, preprocess
 from zarrloc.models.channels import ChannelMap
+from zarrloc.models.inputs import Affine, Norm, Size
 from zarrloc.models.vit import Backbone
 
 T = TypeVar("T")
@@ -56,11 +57,11 @@ class Forward:
     model: Model
     channel_map: ChannelMap
     size: str
-    norm: preprocess.Norm
+    norm: Norm
     pixel_size_um: float | None
     features: int
     """Width of the backbone's own feature vector."""
-    trained: preprocess.Affine | None = None
+    trained: Affine | None = None
     """What a pretrained backbone's inputs were standardised with."""
     execution: dict[str, Any] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ class Forward:
         inputs, largest = preprocess.prepare(
             images,
             self.channel_map,
-            preprocess.Size.parse(self.size),
+            Size.parse(self.size),
             self.norm,
             backbone.patch,
             self.pixel_size_um,
@@ -123,7 +124,7 @@ class Forward:
             bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
             precision = "bf16" if bf16 else "fp32"
         if device == "cpu":
-            plan = preprocess.Size.parse(self.size).plan(
+            plan = Size.parse(self.size).plan(
                 height, width, self.backbone.patch, self.pixel_size_um
             )
             tokens = max(1, plan.height * plan.width // self.backbone.patch**2)

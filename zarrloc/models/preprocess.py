@@ -9,8 +9,7 @@ size, where a z-score taken before the resize loses contrast with it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -18,76 +17,12 @@ from torch.nn.functional import interpolate, pad
 
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import ChannelMap
-from zarrloc.models.specs import RGB
-
-Norm = Literal["zscore", "imagenet", "trained", "none"]
-
-Affine = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and sd of each input of a backbone, for values in [0, 1]."""
+from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
 
 ZSCORE_EPS = 1e-7  # added to the sd, as Dino4Cells does
 PERCENTILES = (0.1, 99.9)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_SD = (0.229, 0.224, 0.225)
-
-
-class Plan(NamedTuple):
-    """What a field becomes: pixels before the padding, and how much one stands for."""
-
-    height: int
-    width: int
-    um_per_px: float | None
-    um_per_token: float | None
-
-
-@dataclass(frozen=True)
-class Size:
-    """`native`, the longer side in pixels (`224`), or a physical pixel size (`um:0.32`)."""
-
-    kind: Literal["native", "pixels", "um"]
-    value: float = 0
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read `native`, `N` or `um:X`; raises `ConfigError` for anything else."""
-        if text == "native":
-            return cls("native")
-        if text.isdecimal() and int(text) > 0:
-            return cls("pixels", int(text))
-        try:
-            if text.startswith("um:") and 0 < (value := float(text[3:])) < float("inf"):
-                return cls("um", value)
-        except ValueError:
-            pass
-        raise ConfigError(
-            f"size {text!r}: expected native, the longer side in pixels such as 224, "
-            "or a pixel size in micrometres such as um:0.32"
-        )
-
-    def __str__(self) -> str:
-        """The text `parse` reads."""
-        return {"native": "native", "pixels": f"{self.value:g}", "um": f"um:{self.value:g}"}[
-            self.kind
-        ]
-
-    def plan(self, height: int, width: int, patch: int, pixel_size_um: float | None) -> Plan:
-        """The size a field of `height` x `width` px gets, aspect kept, and its um a pixel.
-
-        Raises `ConfigError` for `um:` where the store does not say its pixel size.
-        """
-        if self.kind == "um" and pixel_size_um is None:
-            raise ConfigError(
-                f"size {self} needs the pixel size, which the store does not have; "
-                "ingest with one, or pass --size native or a number of pixels"
-            )
-        scale = 1.0
-        if self.kind == "pixels":
-            scale = self.value / max(height, width)
-        elif self.kind == "um" and pixel_size_um is not None:
-            scale = pixel_size_um / self.value
-        um = None if pixel_size_um is None else pixel_size_um / scale
-        out = (max(1, round(height * scale)), max(1, round(width * scale)))
-        return Plan(*out, um, None if um is None else um * patch)
 
 
 def prepare(
@@ -108,17 +43,7 @@ def prepare(
     Raises `ConfigError` for `imagenet` on inputs other than R, G, B, for `trained` without an
     affine, and as `Size.plan` does.
     """
-    inputs = channel_map.input_roles
-    if norm == "imagenet" and inputs != RGB:
-        raise ConfigError(
-            f"norm imagenet has statistics for R, G, B; this backbone's inputs are {list(inputs)}; "
-            "use --norm zscore"
-        )
-    if norm == "trained" and trained is None:
-        raise ConfigError(
-            "norm trained is for a backbone made by `zarrloc pretrain`, which records it; "
-            "use --norm zscore"
-        )
+    refuse_norm(norm, channel_map.input_roles, trained)
     plan = size.plan(images.shape[2], images.shape[3], patch, pixel_size_um)
     mapped = channel_map.apply(normalise(resize(images, plan.height, plan.width), norm))
     affine = {"imagenet": (IMAGENET_MEAN, IMAGENET_SD), "trained": trained}.get(norm)

@@ -19,11 +19,12 @@ import xxhash
 from torch import Tensor, nn
 
 from zarrloc.errors import WeightsError
+from zarrloc.models.source import FILE as WEIGHTS_FILE
+from zarrloc.models.source import RANDOM, file_of, seed_of
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 
 FORMAT = 1  # of backbone.json
-WEIGHTS_FILE = "backbone.safetensors"
 SPEC_FILE = "backbone.json"
 
 # What `args` and `epoch` of facebookresearch's full checkpoints are made of.
@@ -47,8 +48,8 @@ def obtain(backbone: Backbone, weights: str | Path | None) -> tuple[dict[str, Te
         if source.is_dir():
             return _own_state(source), source.resolve().name
         return _published_state(backbone.spec), "published"
-    if str(weights).startswith("random:"):
-        return random_state(backbone.vit, _seed(str(weights))), str(weights)
+    if str(weights).startswith(RANDOM):
+        return random_state(backbone.vit, seed_of(str(weights))), str(weights)
     return read_state(Path(weights)), Path(weights).name
 
 
@@ -61,10 +62,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises `WeightsError` where the file is absent, damaged, unsafe or holds something else.
     """
-    if path.is_dir():
-        path = path / WEIGHTS_FILE
-    if not path.is_file():
-        raise WeightsError(f"no weights at {path}; pass --weights PATH or --weights random:SEED")
+    path = file_of(path)
     state = read_tensors(path)
     if isinstance(state, dict):
         state = state.get("teacher", state)
@@ -152,13 +150,6 @@ def _traits(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
 def _some(names: list[str], limit: int = 20) -> str:
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _seed(text: str) -> int:
-    digits = text.removeprefix("random:")
-    if not digits.isdecimal():
-        raise WeightsError(f"--weights {text!r}: expected random:SEED with SEED 0, 1, 2, ...")
-    return int(digits)
 
 
 def random_state(module: nn.Module, seed: int) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.measure import regionprops_table
 
 from zarrloc.errors import ConfigError
 
@@ -74,6 +73,8 @@ def cells(
     columns of `COLUMNS`, each with n rows in the order of the ids: none for an empty mask.
     Intensities are above the background and may fall below 0; with it added they are raw.
     """
+    from skimage.measure import regionprops_table  # slow to import
+
     above = image.astype(np.float32) - background.astype(np.float32)[:, None, None]
     table = regionprops_table(
         mask.astype(np.int32),  # scikit-image refuses uint64 and slows down on uint32
@@ -144,7 +145,8 @@ def keep_percentile(
 ) -> npt.NDArray[np.bool_]:
     """The paper's filter read as a percentile (0..100) over all cells: 99.7 drops 0.3 %."""
     if not 0 <= percentile <= 100:
-        raise ConfigError(f"--keep-percentile {percentile}: expected 0 to 100, such as 99.7")
+        why = f"got {percentile}, expected 0 to 100, such as 99.7"
+        raise ConfigError(f"keep_percentile: {why}", {"keep_percentile": why})
     if len(blank_fraction) == 0:
         return np.zeros(0, dtype=bool)
     kept: npt.NDArray[np.bool_] = blank_fraction <= np.percentile(blank_fraction, percentile)

@@ -16,11 +16,12 @@ import zarr
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
-from zarrloc.groups.crops import Crops, window_px
+from zarrloc.groups.crops import Crops
 from zarrloc.groups.embeddings import proteins_of, read_labels
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
+from zarrloc.pixels.window import window_px
 from zarrloc.pretraining.data import (
     Arrays,
     Image,

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,12 +48,12 @@ def pictures(
         return
     settings = samples.stage.config
     fovs = need(location, "fovs", "ingest SOURCE STORE")
-    pixel: float = fovs.attrs["pixel_size_um"]  # type: ignore[assignment]
+    pixel: Any = fovs.attrs["pixel_size_um"]
     crops = Crops(
         location,
         samples.cells.split("/")[1],
         size=size,
-        crop_um=settings["window_px"] * pixel,
+        crop_um=settings["window_px"] * pixel if pixel else None,
         outside=settings["outside"],
     )
     black = np.zeros(len(crops.channels))

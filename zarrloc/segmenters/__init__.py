@@ -3,7 +3,14 @@
 `load(config, device)` gives a `Segmenter`; `segment_block` runs its three phases in a row.
 """
 
-from zarrloc.segmenters.load import load
+from zarrloc.segmenters.load import load, refuse_missing_roles, refuse_unknown
 from zarrloc.segmenters.seam import Segmenter, from_callable, segment_block
 
-__all__ = ["Segmenter", "from_callable", "load", "segment_block"]
+__all__ = [
+    "Segmenter",
+    "from_callable",
+    "load",
+    "refuse_missing_roles",
+    "refuse_unknown",
+    "segment_block",
+]

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from zarrloc.config.segment import CELLPOSE_4, SegmentConfig
-from zarrloc.errors import ConfigError, WeightsError
+from zarrloc.config.segment import SegmentConfig
 from zarrloc.models.weights import hash_state
 from zarrloc.segmenters import cpnet, download, dynamics, size, tiles
 from zarrloc.segmenters.objects import Mask
@@ -163,19 +162,13 @@ def _median_diameter_px(state: Flows) -> float:
 def load(config: SegmentConfig, device: torch.device) -> CellposeSegmenter:
     """The Cellpose 1 to 3 model that `config` names, or whose weights it points to.
 
-    Raises `WeightsError`; `ConfigError` for `--diameter auto` without a size model.
+    The config has passed `refuse_unknown`. Raises `WeightsError`.
     """
     published = PUBLISHED.get(config.model)
     if published:
         weights = download.obtain(published.weights, download.CELLPOSE_3_URL)
     else:
         weights = Path(config.model)
-        if not weights.is_file():
-            raise WeightsError(
-                f"no model {config.model}: expected "
-                f"{', '.join((*PUBLISHED, *CELLPOSE_4, 'watershed'))} or the PATH of Cellpose 1 to "
-                "3 weights"
-            )
     net = cpnet.load(weights, device)
     diam_mean = published.diam_mean if published else float(net.diam_mean)
     return CellposeSegmenter(net, diam_mean, _size_model(config, published), config, device)
@@ -186,9 +179,5 @@ def _size_model(config: SegmentConfig, published: Published | None) -> size.Size
         return None
     if config.size_model:
         return size.load(Path(config.size_model))
-    if published:
-        return size.load(download.obtain(published.size, download.CELLPOSE_3_URL))
-    raise ConfigError(
-        f"--diameter auto needs the size model of {config.model}: pass --size-model PATH, or the "
-        "objects' --diameter in px"
-    )
+    assert published is not None, "weights of one's own come with a size model or a diameter"
+    return size.load(download.obtain(published.size, download.CELLPOSE_3_URL))

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from skimage.segmentation import relabel_sequential
 
 Mask = npt.NDArray[np.uint32]
 
 
 def numbered(masks: npt.NDArray[np.integer[Any]]) -> Mask:
     """`masks` with the ids 1..n, in the order of those they had."""
+    from skimage.segmentation import relabel_sequential  # slow to import
+
     renumbered: Mask = relabel_sequential(masks)[0].astype(np.uint32)
     return renumbered
 

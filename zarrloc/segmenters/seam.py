@@ -57,7 +57,7 @@ def select(field: Field, roles: Sequence[str], wanted: Sequence[str]) -> npt.NDA
     if missing:
         raise ChannelError(
             f"channel {', '.join(missing)} not found; the store has {', '.join(roles)}; "
-            "pass --channels (and --grow) with roles of the store"
+            "give channels (and grow) with roles of the store"
         )
     return np.stack([field[roles.index(role)] for role in wanted]).astype(np.float32)
 

@@ -1,13 +1,14 @@
 """Embed: fields of view or cells become feature vectors of a backbone, in `embeddings/<name>`."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
@@ -17,17 +18,21 @@ from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups import embeddings
 from zarrloc.groups.cells import CellTable
-from zarrloc.groups.crops import CropSpec, window_px
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
-from zarrloc.models import backbones, channels, preprocess, specs, weights
-from zarrloc.models.forward import Forward, Model
+from zarrloc.models import backbones, channels, source, specs
+from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
+from zarrloc.models.inputs import Plan as InputPlan
+from zarrloc.pixels.window import window_px
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
-from zarrloc.tasks.embed_cells import EmbedCells
-from zarrloc.tasks.embed_fovs import EmbedFovs
+from zarrloc.store.read import need
+
+if TYPE_CHECKING:
+    from zarrloc.groups.crops import CropSpec
+    from zarrloc.models.forward import Forward
 
 COLUMNS = ("error", "largest_input")
 PRETRAINING = ("from", "fields", "held_out", "steps", "warnings")
@@ -70,7 +75,13 @@ def embed(
 
     def make(_: Before) -> Plan:
         fovs = Fovs.of(location)
+        if config.level == "cell" and config.cells:
+            need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
         forward, settings, size = _forward(config, fovs)
+        # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
+        from zarrloc.tasks.embed_cells import EmbedCells
+        from zarrloc.tasks.embed_fovs import EmbedFovs
+
         if config.level == "cell":
             spec = _crop_spec(config, fovs)
             work: Stage = EmbedCells(
@@ -117,24 +128,28 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         raise ConfigError("--level cell needs --cells NAME, a table made by `zarrloc segment`")
     if config.level == "fov" and config.norm == "cell":
         raise ConfigError("--norm cell is for --level cell; fields take zscore, imagenet or none")
-    backbone = backbones.load(config.backbone, config.weights)
-    spec = backbone.spec
-    mapping = channels.resolve(config.channels, spec.roles, fovs.roles, spec.default_channels)
+    source.refuse_absent(config.weights)
+    asked = Size.parse(config.size)
     if config.level == "cell":
-        window = window_px(config.crop_um, fovs.pixel_size_um)
-        height, width, asked = window, window, preprocess.Size.parse("native")
+        height = width = window_px(config.crop_um, fovs.pixel_size_um)
     else:
-        height, width, asked = fovs.height, fovs.width, preprocess.Size.parse(config.size)
+        height, width = fovs.height, fovs.width
+    asked.plan(height, width, 1, fovs.pixel_size_um)
+    spec = backbones.spec(config.backbone)
+    mapping = channels.resolve(config.channels, spec.roles, fovs.roles, spec.default_channels)
     made_by = _pretraining(config.backbone)
     trained = _affine(made_by)
     chosen = ("trained" if trained else "zscore") if config.norm == "auto" else config.norm
-    norm: preprocess.Norm = "none" if chosen == "cell" else chosen
-    # A blank field through the preparation: what does not fit is refused before anything is made.
-    blank = torch.zeros(1, len(fovs.roles), spec.patch, spec.patch)
-    preprocess.prepare(blank, mapping, asked, norm, spec.patch, fovs.pixel_size_um, trained)
+    norm: Norm = "none" if chosen == "cell" else chosen
+    refuse_norm(norm, mapping.input_roles, trained)
+    plan = asked.plan(height, width, spec.patch, fovs.pixel_size_um)
+
+    from zarrloc.models.forward import Forward, Model
+
+    backbone = backbones.load(config.backbone, config.weights)
     model = Model(config.backbone, _absolute(config.weights), backbone.weights_hash)
-    forward = Forward(model, mapping, str(asked), norm, fovs.pixel_size_um, spec.features, trained)
-    plan = preprocess.Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
+    resized = "native" if config.level == "cell" else str(asked)
+    forward = Forward(model, mapping, resized, norm, fovs.pixel_size_um, spec.features, trained)
     settings = {
         "level": config.level,
         "backbone": spec.name,
@@ -156,10 +171,12 @@ def _pretraining(backbone: str) -> dict[str, Any] | None:
     """What `zarrloc pretrain` recorded beside its backbone; None for any other."""
     if backbone in specs.SPECS or not Path(backbone).is_dir():
         return None
+    from zarrloc.models import weights
+
     return weights.read_metadata(Path(backbone))
 
 
-def _affine(recorded: Mapping[str, Any] | None) -> preprocess.Affine | None:
+def _affine(recorded: Mapping[str, Any] | None) -> Affine | None:
     """What a backbone's inputs were standardised with when it was trained on [0, 1]."""
     if recorded is None or recorded["normalisation"].get("kind") != "unit":
         return None
@@ -174,7 +191,7 @@ def _told(lineage: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _in_words(plan: preprocess.Plan) -> str:
+def _in_words(plan: InputPlan) -> str:
     text = f"{plan.height} x {plan.width} px"
     if plan.um_per_px is None or plan.um_per_token is None:
         return text
@@ -182,8 +199,10 @@ def _in_words(plan: preprocess.Plan) -> str:
 
 
 def _crop_spec(config: EmbedConfig, fovs: Fovs) -> CropSpec:
+    from zarrloc.groups.crops import CropSpec
+
     window = window_px(config.crop_um, fovs.pixel_size_um)
-    plan = preprocess.Size.parse(config.size).plan(window, window, 1, fovs.pixel_size_um)
+    plan = Size.parse(config.size).plan(window, window, 1, fovs.pixel_size_um)
     return CropSpec(window, plan.height, config.outside)
 
 

@@ -5,6 +5,7 @@ The table's rows are sorted by field and allocated from the cumulative `cell_cou
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,20 @@ import numpy.typing as npt
 from zarrloc import segmenters
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.plan import Before, Plan, carry_out, refuse_other_settings
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups import cells, segmentations
-from zarrloc.groups.crops import window_px
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import COLUMNS, Masks
 from zarrloc.pixels import measure
-from zarrloc.segmenters import Segmenter
-from zarrloc.segmenters.seam import select
+from zarrloc.pixels.window import window_px
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
-from zarrloc.store.read import committed
+from zarrloc.store.read import committed, stage_attrs
 from zarrloc.tasks.measure_cells import MeasureCells, Span
 from zarrloc.tasks.segment_fovs import SegmentFovs
 
@@ -57,8 +56,41 @@ def segment(
     `segment_fovs` and `tabulate` raise them.
     """
     common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
-    masks = segment_fovs(store, config, name, function=function, **common)
+    masks = _segment(store, config, name, function, Table(**table), **common)
     return masks, tabulate(store, name, **table, **common)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The settings of `tabulate`, refused here where no store could be given such a table."""
+
+    crop_um: float | None = None
+    keep_percentile: float | None = None
+    block_cells: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_percentile is not None:
+            measure.keep_percentile(np.zeros(1), self.keep_percentile)
+        if self.block_cells is not None and self.block_cells < 1:
+            raise ConfigError(f"block_cells is {self.block_cells}, expected at least 1")
+
+    def config(self, fovs: Fovs) -> dict[str, Any]:
+        """What `keep` and `blank_fraction` depend on. `ConfigError` where it can't be had."""
+        return {
+            "window_px": window_px(self.crop_um, fovs.pixel_size_um),
+            "keep_percentile": self.keep_percentile,
+            "blank": measure.BLANK_LIMIT,
+        }
+
+    def refuse(self, location: Location, name: str, fovs: Fovs, *, overwrite: bool) -> None:
+        """Refuse, before anything is segmented, what `tabulate` would refuse after it."""
+        config = self.config(fovs)
+        there = committed(location, f"cells/{name}")
+        if there is not None and not overwrite:
+            before = stage_attrs(there)
+            refuse_other_settings(
+                f"cells/{name}", before, StageAttrs.of("cells", config, before.inputs)
+            )
 
 
 def segment_fovs(
@@ -78,16 +110,34 @@ def segment_fovs(
     model. Raises `ConfigError`, `ChannelError`, `WeightsError`, `StoreError` or `LockedError`
     before anything is written.
     """
+    common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
+    return _segment(store, config, name, function, None, **common)
+
+
+def _segment(
+    store: str | Path,
+    config: SegmentConfig,
+    name: str,
+    function: Function | None,
+    table: Table | None,
+    *,
+    overwrite: bool,
+    **common: Any,
+) -> Summary:
+    """Segment; with a `table`, refuse one that could not be made before anything is done."""
     location, group = Location.of(store), f"segmentations/{check_name(name)}"
     custom = None if function is None else segmenters.from_callable(function)
 
     def make(_: Before) -> Plan:
         fovs = Fovs.of(location)
+        if custom is None:
+            segmenters.refuse_missing_roles(config, fovs.roles)
+            segmenters.refuse_unknown(config)
+        if table is not None:
+            table.refuse(location, name, fovs, overwrite=overwrite)
         work = SegmentFovs(location, group, fovs.roles, config, custom)
-        segmenter = work.segmenter()
-        _refuse_missing_roles(segmenter, fovs)
         attrs = StageAttrs.of(
-            "segment", dict(segmenter.fingerprint), {FOVS: fovs.fingerprint},
+            "segment", dict(work.segmenter().fingerprint), {FOVS: fovs.fingerprint},
             block_rows=fovs.shard, array="mask", digested=list(COLUMNS),
         )  # fmt: skip
         starts = range(0, fovs.rows, fovs.shard)
@@ -102,15 +152,10 @@ def segment_fovs(
             blocks=[{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
         )
 
-    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    outcome = carry_out(location, group, make, overwrite=overwrite, **common)
     counts = outcome.columns["cell_count"]
     outcome.summary.notes.append(f"{int(counts.sum())} objects, {counts.mean():.1f} a field")
     return outcome.summary
-
-
-def _refuse_missing_roles(segmenter: Segmenter, fovs: Fovs) -> None:
-    if segmenter.roles:
-        select(np.zeros((len(fovs.roles), 1, 1), np.float32), fovs.roles, segmenter.roles)
 
 
 def tabulate(
@@ -126,18 +171,18 @@ def tabulate(
 ) -> Summary:
     """Measure the objects of `segmentations/<name>` into the table `cells/<name>`.
 
-    `crop_um` is the side of the paper's crop window that `blank_fraction` speaks of; `keep` is an
+    `crop_um` is the side of the crop window that `blank_fraction` speaks of, by default the
+    paper's 53 um, or 256 px where the store has no pixel size; `keep` is an
     absolute limit on it, or with `keep_percentile` a percentile over all cells. Raises
     `ConfigError`, `StoreError` or `LockedError` before anything is written.
     """
     location, group = Location.of(store), f"cells/{name}"
-    if keep_percentile is not None:
-        measure.keep_percentile(np.zeros(1), keep_percentile)  # refuses what is no percentile
+    table = Table(crop_um, keep_percentile, block_cells)
     notes: list[str] = []
 
     def make(before: Before) -> Plan:
         fovs, masks = Fovs.of(location), Masks.of(location, name)
-        window = window_px(crop_um, fovs.pixel_size_um)
+        config = table.config(fovs)
         fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
         had = before.column("fov_index")
         changed = had is not None and not np.array_equal(had, fov_index[: len(had)])
@@ -158,7 +203,7 @@ def tabulate(
             rows = before.attrs.block_rows
         attrs = StageAttrs.of(
             "cells",
-            {"window_px": window, "keep_percentile": keep_percentile, "blank": measure.BLANK_LIMIT},
+            config,
             {FOVS: fovs.fingerprint, f"segmentations/{name}": masks.fingerprint},
             block_rows=rows,
             digested=list(DIGESTED),
@@ -178,7 +223,7 @@ def tabulate(
             coords=coords,
             coordinates=("error", *coords),
             about={"block_cells": rows},
-            work=MeasureCells(location, group, name, window, len(fovs.roles)),
+            work=MeasureCells(location, group, name, config["window_px"], len(fovs.roles)),
             columns=(*measure.COLUMNS, "error"),
             inputs=inputs,
             blocks=blocks,

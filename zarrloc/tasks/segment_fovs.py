@@ -17,7 +17,6 @@ from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
 from zarrloc.groups.segmentations import MASK_DTYPE
-from zarrloc.models.forward import default_device, inference
 from zarrloc.segmenters import Segmenter
 from zarrloc.store.location import Location, StoreClock
 
@@ -37,6 +36,8 @@ class SegmentFovs:
 
     def settle(self) -> dict[str, Any]:
         """How this worker executes it."""
+        from zarrloc.models.forward import default_device
+
         return {"device": default_device()}
 
     def settled(self, execution: dict[str, Any]) -> Self:
@@ -44,18 +45,19 @@ class SegmentFovs:
         return replace(self, execution=execution)
 
     def segmenter(self) -> Segmenter:
-        """The loaded model, once a process."""
-        device = self.execution.get("device") or default_device()
-        key = (self.config.model_dump_json(), device)
+        """The loaded model, once a process; on the CPU where no device is settled."""
         if self.custom is not None:
             return self.custom
+        device = self.execution.get("device", "cpu")
+        key = (self.config.model_dump_json(), device)
         if key not in _LOADED:
             _LOADED[key] = segmenters.load(self.config, device)
         return _LOADED[key]
 
     def open(self) -> None:
-        """Load the model."""
-        self.segmenter()
+        """Load the model, once it is settled on which device."""
+        if self.execution:
+            self.segmenter()
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """What the network needs of each field, and the errors of those it can't have."""
@@ -76,6 +78,8 @@ class SegmentFovs:
 
     def device(self, data: Any) -> Any:
         """The network over all fields at once."""
+        from zarrloc.models.forward import inference
+
         live = sorted(data.work)
         with inference(self.execution["threads"]):
             states = self.segmenter().network([data.work[at] for at in live]) if live else []

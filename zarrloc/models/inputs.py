@@ -1,0 +1,91 @@
+"""What a backbone is to be shown, as settings say it: size and normalisation, without torch."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Self
+
+from zarrloc.errors import ConfigError
+from zarrloc.models.specs import RGB
+
+Norm = Literal["zscore", "imagenet", "trained", "none"]
+
+Affine = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and sd of each input of a backbone, for values in [0, 1]."""
+
+
+class Plan(NamedTuple):
+    """What a field becomes: pixels before the padding, and how much one stands for."""
+
+    height: int
+    width: int
+    um_per_px: float | None
+    um_per_token: float | None
+
+
+@dataclass(frozen=True)
+class Size:
+    """`native`, the longer side in pixels (`224`), or a physical pixel size (`um:0.32`)."""
+
+    kind: Literal["native", "pixels", "um"]
+    value: float = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `native`, `N` or `um:X`; raises `ConfigError` for anything else."""
+        if text == "native":
+            return cls("native")
+        if text.isdecimal() and int(text) > 0:
+            return cls("pixels", int(text))
+        try:
+            if text.startswith("um:") and 0 < (value := float(text[3:])) < float("inf"):
+                return cls("um", value)
+        except ValueError:
+            pass
+        raise ConfigError(
+            f"size {text!r}: expected native, the longer side in pixels such as 224, "
+            "or a pixel size in micrometres such as um:0.32"
+        )
+
+    def __str__(self) -> str:
+        """The text `parse` reads."""
+        return {"native": "native", "pixels": f"{self.value:g}", "um": f"um:{self.value:g}"}[
+            self.kind
+        ]
+
+    def plan(self, height: int, width: int, patch: int, pixel_size_um: float | None) -> Plan:
+        """The size a field of `height` x `width` px gets, aspect kept, and its um a pixel.
+
+        Raises `ConfigError` for `um:` where the store does not say its pixel size.
+        """
+        if self.kind == "um" and pixel_size_um is None:
+            raise ConfigError(
+                f"size {self} needs the pixel size, which the store does not have; "
+                "ingest with one, or pass --size native or a number of pixels"
+            )
+        scale = 1.0
+        if self.kind == "pixels":
+            scale = self.value / max(height, width)
+        elif self.kind == "um" and pixel_size_um is not None:
+            scale = pixel_size_um / self.value
+        um = None if pixel_size_um is None else pixel_size_um / scale
+        out = (max(1, round(height * scale)), max(1, round(width * scale)))
+        return Plan(*out, um, None if um is None else um * patch)
+
+
+def refuse_norm(norm: str, inputs: tuple[str, ...], trained: Affine | None) -> None:
+    """Refuse a normalisation that a backbone of these input roles has no statistics for.
+
+    Raises
+    ------
+    ConfigError
+        For `imagenet` on inputs other than R, G, B, and for `trained` without an affine.
+    """
+    if norm == "imagenet" and inputs != RGB:
+        raise ConfigError(
+            f"norm imagenet has statistics for R, G, B; this backbone's inputs are {list(inputs)}; "
+            "use --norm zscore"
+        )
+    if norm == "trained" and trained is None:
+        raise ConfigError(
+            "norm trained is for a backbone made by `zarrloc pretrain`, which records it; "
+            "use --norm zscore"
+        )
