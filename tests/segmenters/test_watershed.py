@@ -1,15 +1,22 @@
 """The watershed on simulated fields of known truth, and on shapes drawn here."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
+import pytest
 from cellpose.metrics import average_precision
 from scipy.ndimage import gaussian_filter
 from skimage.draw import disk
+from tifffile import imread
 
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.segmenters import grow, load, segment_block
+from zarrloc.segmenters.objects import numbered
 from zarrloc.segmenters.watershed import segment_nuclei
-from zarrloc.simulate import simulate_fov
+from zarrloc.simulate import SCENES, simulate_fov, simulate_nuclei
 
 Image = npt.NDArray[np.float32]
 
@@ -62,6 +69,47 @@ def test_a_given_diameter_decides_what_is_debris() -> None:
 def test_a_field_without_light_has_no_nuclei() -> None:
     assert not segment_nuclei(np.zeros((50, 60), np.float32)).any()
     assert not segment_nuclei(np.full((50, 60), 700, np.float32)).any()
+
+
+@pytest.mark.parametrize("slope", [0, 1500])
+@pytest.mark.parametrize("nuclei", [0, 1, 5, 20])
+def test_sparse_fields_hold_what_they_hold(nuclei: int, slope: float) -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((600, 600), 200.0) + slope * np.arange(600) / 600
+    truth = np.zeros(image.shape, np.int32)
+    for number in range(nuclei):
+        inside = disk((70 + 110 * (number // 5), 70 + 110 * (number % 5)), 20)
+        image[inside] += 1500
+        truth[inside] = number + 1
+    found = segment_nuclei(rng.poisson(image).astype(np.float32))
+    assert found.max() == nuclei
+    if nuclei:
+        assert pooled([(truth, found.astype(np.int32))]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [
+        ("empty", 1), ("hazy", 0.95), ("cloudy", 0.9), ("ghosts", 0.9), ("5 px", 0.65),
+        ("tenfold", 0.9), ("giants", 0.9), ("few grey levels", 0.95), ("dim", 0.95),
+    ],
+)  # fmt: skip
+def test_nuclei_are_found_however_they_were_taken(name: str, least: float) -> None:
+    scene = replace(SCENES[name], shape=(256, 256), count=min(12, SCENES[name].count))
+    image, truth = simulate_nuclei(scene, seed=5)
+    found = segment_nuclei(image.astype(np.float32))
+    if scene.count == 0:
+        assert found.max() == 0
+    else:
+        assert pooled([(truth.astype(np.int32), found.astype(np.int32))]) >= least
+
+
+def test_real_nuclei_are_found(shared: Callable[..., Path]) -> None:
+    image, truth = (
+        imread(shared("nuclei-truth", f"stardist_dsb2018_{kind}2d.tif")) for kind in ("img", "mask")
+    )
+    found = segment_nuclei(image.astype(np.float32))
+    assert pooled([(numbered(truth).astype(np.int32), found.astype(np.int32))]) >= 0.78
 
 
 def test_growth_by_distance_meets_halfway_and_keeps_ids() -> None:

@@ -1,4 +1,4 @@
-"""Nuclei without any weights: a threshold, then a watershed of the distance to the edge."""
+"""Nuclei without any weights: regions with a steep outline, parted at their waists."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,34 +7,58 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import (
+    binary_dilation,
     binary_fill_holes,
-    binary_opening,
     distance_transform_edt,
     gaussian_filter,
     label,
+    maximum_filter,
 )
-from skimage.feature import peak_local_max
-from skimage.filters import threshold_otsu
 from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
+from skimage.segmentation import expand_labels, watershed
 
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segmenters.objects import Mask, without_small
+from zarrloc.segmenters.objects import Mask, numbered
+from zarrloc.segmenters.outlines import (
+    Image,
+    Pixels,
+    View,
+    levelled,
+    noise_sd,
+    steep_regions,
+    without_hot_pixels,
+)
 from zarrloc.segmenters.seam import Field, select
 
-Image = npt.NDArray[np.float32]
+PerObject = npt.NDArray[np.float64]
 
-SMOOTH_PX = 2.0
-"""Sd that takes out the camera's noise and leaves the edges of nuclei."""
+SMOOTH, SMOOTH_PX = 0.06, (0.7, 2.5)
+"""Sd that takes out the noise and leaves the edges of nuclei: in diameters, and its limits."""
 
-LOCAL_PX = 25.0
-"""Sd of the neighbourhood whose nuclei say how bright a nucleus is."""
+FIRST_SMOOTH_PX, FIRST_LEVELS = 1.5, 12
+"""For the first look, which finds the diameter."""
 
-SHAPE_SMOOTH, DENT = 0.03, 0.01
-"""In diameters: what evens out a ragged edge, and how deep a waist parts two nuclei."""
+BESIDE_PX = 10.0
+"""Smallest diameter at which dim nuclei are looked for against brighter ones."""
+
+GLARE, CORE = 2.5, 0.2
+"""How far a nucleus's edge reaches, in sds of the smoothing, and how wide at least is half of what
+lies beside it, in diameters."""
+
+SHAPE_SMOOTH, DENT = (0.6, 0.04), (0.35, 0.01)
+"""What evens out a ragged edge, and how deep a waist parts two nuclei: at least in px, and in
+diameters."""
 
 SMALLEST, SMALLEST_CUT = 0.1, 0.02
 """Smallest nucleus, whole and cut by the field's border, in squared diameters."""
+
+FAINTEST = 0.1
+"""Smallest height above the surroundings, in the field's median: below it lie cytoplasm and the
+remains of dead cells."""
+
+FLATTEST, FLAT, FAINT = 0.5, 0.8, 0.5
+"""What is out of focus among nuclei in focus: an outline so little steep for its height, in the
+median of the field; or less steep than `FLAT` and fainter than `FAINT`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,7 @@ class WatershedSegmenter:
     def fingerprint(self) -> Mapping[str, Any]:
         """Settings; `version` changes with the method."""
         settings = self.config.model_dump(include={"diameter", "min_size"})
-        return {"model": "watershed", "version": 1, "channels": list(self.roles), **settings}
+        return {"model": "watershed", "version": 2, "channels": list(self.roles), **settings}
 
     def prepare(self, field: Field, roles: Sequence[str]) -> Image:
         """The channel that is segmented, `(y, x)` float32."""
@@ -72,37 +96,103 @@ class WatershedSegmenter:
 def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float = 0) -> Mask:
     """Masks `(y, x)` of the bright, roundish objects of `image` `(y, x)`, ids 1..n.
 
-    `diameter_px` None is measured in the image. What is below `min_px` pixels goes, and what is
-    too small for a nucleus of that diameter.
+    Parameters
+    ----------
+    image
+        Counts on any background, `(y, x)` float32.
+    diameter_px
+        Diameter of a typical nucleus; None measures it in the image.
+    min_px
+        Area below which an object goes, beside those too small for a nucleus of that diameter.
     """
-    bright = _bright(image)
-    depth = distance_transform_edt(np.pad(bright, 1, mode="edge"))[1:-1, 1:-1]
-    diameter = diameter_px or _typical_diameter_px(depth)
-    depth = gaussian_filter(depth, SHAPE_SMOOTH * diameter)
-    seeds, _ = label(h_maxima(depth, DENT * diameter), np.ones((3, 3)))
-    masks = watershed(-depth, seeds, mask=bright)
-    border = np.concatenate((masks[[0, -1]].ravel(), masks[:, [0, -1]].ravel()))
-    smallest = np.full(masks.max() + 1, SMALLEST * diameter**2)
-    smallest[border] = SMALLEST_CUT * diameter**2
-    return without_small(masks, np.maximum(min_px, smallest))
+    noise = noise_sd(image)
+    image = levelled(without_hot_pixels(image, noise))
+    diameter = diameter_px or _typical_px(_depth(_first_look(image, noise)))
+    view = View.of(image, noise, float(np.clip(SMOOTH * diameter, *SMOOTH_PX)))
+    bright = binary_fill_holes(steep_regions(view))
+    if diameter >= BESIDE_PX and bright.any():
+        bright |= _beside(view, bright, diameter)
+    depth = _depth(bright)
+    diameter = diameter_px or _typical_px(depth)
+    masks = _parted(bright, depth, diameter)
+    return numbered(np.where(_nuclei(view, masks, diameter, min_px)[masks], masks, 0))
 
 
-def _bright(image: Image) -> npt.NDArray[np.bool_]:
-    """Pixels at least half as far above the background as the nuclei around them."""
-    smooth = gaussian_filter(image, SMOOTH_PX)
-    background = np.percentile(smooth, 2)
-    above = smooth - background
-    # The brightest (a mitosis) would draw Otsu's threshold above the dimmest nuclei.
-    rough = above > 0.7 * threshold_otsu(np.minimum(above, np.percentile(above, 95)))
-    share = gaussian_filter(rough.astype(np.float32), LOCAL_PX)
-    level = gaussian_filter(above * rough, LOCAL_PX) / np.maximum(share, 1e-6)
-    bright = binary_opening(rough & (above > level / 2), iterations=2)
-    filled: npt.NDArray[np.bool_] = binary_fill_holes(bright)
+def _first_look(image: Image, noise: Image) -> Pixels:
+    view = View.of(image, noise, FIRST_SMOOTH_PX)
+    filled: Pixels = binary_fill_holes(steep_regions(view, FIRST_LEVELS))
     return filled
 
 
-def _typical_diameter_px(depth: npt.NDArray[np.float64]) -> float:
-    """Twice the median depth of the deepest points of objects, at least 4 px."""
-    peaks = depth[tuple(peak_local_max(depth, min_distance=5, exclude_border=False).T)]
-    peaks = peaks[peaks > peaks.max(initial=0) / 3]
-    return max(4.0, 2 * float(np.median(peaks))) if peaks.size else 4.0
+def _depth(bright: Pixels) -> npt.NDArray[np.float64]:
+    """Distance to the nearest pixel that is not bright; the field's border is none."""
+    depth: npt.NDArray[np.float64] = distance_transform_edt(np.pad(bright, 1, mode="edge"))
+    return depth[1:-1, 1:-1]
+
+
+def _typical_px(depth: npt.NDArray[np.float64]) -> float:
+    """Twice the depth of the deepest points of objects, the median by area; at least 4 px."""
+    peaks = np.sort(depth[(depth == maximum_filter(depth, 5)) & (depth > 0)])
+    if not peaks.size:
+        return 4.0
+    area = np.cumsum(peaks**2)
+    return max(4.0, 2 * float(peaks[np.searchsorted(area, area[-1] / 2)]))
+
+
+def _beside(view: View, bright: Pixels, diameter: float) -> Pixels:
+    """Objects on the shoulders of brighter ones, where no threshold parts the two."""
+    sigma = float(np.clip(SMOOTH * diameter, *SMOOTH_PX))
+    glare = distance_transform_edt(~bright) <= GLARE * sigma
+    more = steep_regions(view, taken=glare)
+    width = max(1.5, CORE * diameter)
+    wide: Pixels = more & (distance_transform_edt(_depth(more) <= width) <= width)
+    filled: Pixels = binary_fill_holes(wide)
+    return filled
+
+
+def _parted(
+    bright: Pixels, depth: npt.NDArray[np.float64], diameter: float
+) -> npt.NDArray[np.int32]:
+    """Ids of the objects, those that touch cut at their waists."""
+    least, share = SHAPE_SMOOTH
+    depth = gaussian_filter(depth, max(least, share * diameter))
+    least, share = DENT
+    seeds, _ = label(h_maxima(depth, max(least, share * diameter)), np.ones((3, 3)))
+    parted: npt.NDArray[np.int32] = watershed(-depth, seeds, mask=bright)
+    return parted
+
+
+def _nuclei(
+    view: View, masks: npt.NDArray[np.int32], diameter: float, min_px: float
+) -> npt.NDArray[np.bool_]:
+    """Which ids are nuclei, not debris, haze or what lies far out of focus."""
+    border = np.concatenate((masks[[0, -1]].ravel(), masks[:, [0, -1]].ravel()))
+    smallest = np.full(masks.max() + 1, SMALLEST * diameter**2)
+    smallest[border] = SMALLEST_CUT * diameter**2
+    large = np.bincount(masks.ravel(), minlength=len(smallest)) >= np.maximum(min_px, smallest)
+    large[0] = False
+    height, steep = _seen(view, masks, diameter)
+    usual = large & np.isfinite(height + steep)
+    if usual.sum() < 2:
+        return large
+    height, steep = (v / max(float(np.median(v[usual])), 1e-6) for v in (height, steep))
+    # Comparisons are false where an object has no surroundings, amid a crowd: it stays.
+    flat = (steep < FLATTEST) | ((steep < FLAT) & (height < FAINT))
+    return large & ~flat & ~(height < FAINTEST)
+
+
+def _seen(view: View, masks: npt.NDArray[np.int32], diameter: float) -> tuple[PerObject, PerObject]:
+    """Height of each object above its surroundings, and its outline's slope for that height."""
+    away = distance_transform_edt(masks == 0)
+    near = np.where(away > max(1, diameter / 12), expand_labels(masks, max(2, diameter / 6)), 0)
+    edge = np.where(binary_dilation(masks == 0), masks, 0)
+    count = int(masks.max()) + 1
+
+    def mean(values: Image, ids: npt.NDArray[np.int32]) -> PerObject:
+        pixels = np.bincount(ids.ravel(), minlength=count).astype(float)
+        total = np.bincount(ids.ravel(), values.ravel(), count).astype(float)
+        found: PerObject = total / np.where(pixels, pixels, np.nan)
+        return found
+
+    height = mean(view.smooth, masks) - mean(view.smooth, near)
+    return height, mean(view.slope, edge) / np.maximum(height, 1e-6)
