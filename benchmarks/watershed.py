@@ -30,7 +30,8 @@ def score(fields: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
     found = [segment_nuclei(image.astype(np.float32)).astype(np.int32) for image, _ in fields]
     took = time.perf_counter() - began
     true = [numbered(truth).astype(np.int32) for _, truth in fields]
-    _, *counts = average_precision(true, found, [0.5])
+    with np.errstate(invalid="ignore"):  # an empty field has no precision
+        _, *counts = average_precision(true, found, [0.5])
     hits, extra, missed = (int(count.sum()) for count in counts)
     return {
         "AP@0.5": round(hits / max(hits + extra + missed, 1), 3),

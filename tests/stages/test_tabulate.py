@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from tests.image_files import write
 from tests.stages.conftest import FOVS, SERIAL, bright_spots
 from tests.written import revise
 from zarrloc.config.ingest import IngestConfig
@@ -17,6 +18,7 @@ from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.segmentations import read_fields
 from zarrloc.pixels import measure
+from zarrloc.simulate import Nuclei, simulate_nuclei
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.segment import segment, segment_fovs, tabulate
 from zarrloc.store.columns import read_column
@@ -142,6 +144,25 @@ def test_keep_percentile_is_taken_over_all_cells(fresh: Fresh) -> None:
     np.testing.assert_array_equal(table.keep, table.blank_fraction <= limit)
     with pytest.raises(ConfigError, match="expected 0 to 100"):
         run(fresh("b.zarr"), keep_percentile=101.0)
+
+
+def test_objects_that_cannot_be_cells_are_not_kept_and_their_fields_named(tmp_path: Path) -> None:
+    scene = Nuclei(shape=(128, 128), count=4, diameter_px=32, touching=0)
+    for number in range(10):
+        image, truth = simulate_nuclei(scene, number)
+        truth = {3: np.ones_like(truth), 6: np.zeros_like(truth)}.get(number, truth)
+        write(tmp_path / "raw" / f"f{number}.tif", np.stack([image, truth]))
+    config = IngestConfig(channels=("nucleus", "truth"))
+    ingest(tmp_path / "raw", tmp_path / "s.zarr", config, run=SERIAL, quiet=True)
+    store = tmp_path / "s.zarr"
+    summary = run(store, lambda image, roles: image[1].astype(int))
+    table = opened(store)
+    assert table.sizes["cell"] > 20
+    assert table.fov_index.values[~table.keep.values].tolist() == [3]
+    said = "\n".join(summary.notes)
+    assert "0 dropped as blank crops, 1 as no cells" in said
+    assert "without any object: f6 (0)" in said
+    assert "far larger or smaller objects than the others: f3 (1)" in said
 
 
 def test_a_store_without_cells_has_an_empty_table(fresh: Fresh) -> None:

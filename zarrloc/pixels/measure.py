@@ -50,7 +50,7 @@ COLUMNS: dict[str, Column] = {
     "area_px": _column("int32", "area of the mask", "pixel"),
     "touches_border": _column("bool", "the mask reaches the edge of its field"),
     "blank_fraction": _column("float32", "share of the masked crop window that is black", "1"),
-    "keep": _column("bool", "the cell passes the blank_fraction filter"),
+    "keep": _column("bool", "the crop is not blank, and the object can be a cell"),
     "intensity_mean": _intensity("mean"),
     "intensity_sd": _intensity("population standard deviation"),
     "intensity_p5": _intensity("5th percentile"),

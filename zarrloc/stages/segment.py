@@ -22,7 +22,7 @@ from zarrloc.groups import cells, segmentations
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import COLUMNS, Masks
-from zarrloc.pixels import measure
+from zarrloc.pixels import measure, population
 from zarrloc.pixels.window import window_px
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.columns import read_column
@@ -34,6 +34,11 @@ from zarrloc.tasks.segment_fovs import SegmentFovs
 
 LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS = 64, 2048
 DIGESTED = tuple(name for name in measure.COLUMNS if name != "keep")
+
+SHOWN = 5
+"""Fields that a note names."""
+
+Columns = Mapping[str, npt.NDArray[Any]]
 
 Function = Callable[[npt.NDArray[Any], tuple[str, ...]], npt.NDArray[Any]]
 
@@ -80,6 +85,7 @@ class Table:
             "window_px": window_px(self.crop_um, fovs.pixel_size_um),
             "keep_percentile": self.keep_percentile,
             "blank": measure.BLANK_LIMIT,
+            "population": population.VERSION,
         }
 
     def refuse(self, location: Location, name: str, fovs: Fovs, *, overwrite: bool) -> None:
@@ -173,12 +179,14 @@ def tabulate(
 
     `crop_um` is the side of the crop window that `blank_fraction` speaks of, by default the
     paper's 53 um, or 256 px where the store has no pixel size; `keep` is an
-    absolute limit on it, or with `keep_percentile` a percentile over all cells. Raises
+    absolute limit on it, or with `keep_percentile` a percentile over all cells, and leaves out
+    what cannot be a cell (see `zarrloc.pixels.population`). Raises
     `ConfigError`, `StoreError` or `LockedError` before anything is written.
     """
     location, group = Location.of(store), f"cells/{name}"
     table = Table(crop_um, keep_percentile, block_cells)
     notes: list[str] = []
+    read: list[tuple[Fovs, Masks]] = []
 
     def make(before: Before) -> Plan:
         fovs, masks = Fovs.of(location), Masks.of(location, name)
@@ -212,10 +220,10 @@ def tabulate(
         coords["channel"] = np.array(fovs.roles, np.dtypes.StringDType())
         inputs, blocks = _cell_blocks(fov_index, attrs, fovs, masks)
 
-        def settle(columns: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-            assert keep_percentile is not None
-            kept = measure.keep_percentile(columns["blank_fraction"], keep_percentile)
-            return {"keep": kept & (columns["error"] == "")}
+        read[:] = [(fovs, masks)]
+
+        def settle(columns: Columns) -> dict[str, npt.NDArray[Any]]:
+            return {"keep": _kept(columns, keep_percentile, fovs)}
 
         return Plan(
             attrs,
@@ -228,15 +236,58 @@ def tabulate(
             inputs=inputs,
             blocks=blocks,
             anew=changed,
-            settle=None if keep_percentile is None else settle,
+            settle=settle,
             unit="cell",
         )
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
-    kept = outcome.columns["keep"]
-    notes.append(f"{len(kept)} cells, {int((~kept).sum())} dropped as blank crops")
-    outcome.summary.notes += notes
+    outcome.summary.notes += [*notes, *_told(outcome.columns, *read[-1])]
     return outcome.summary
+
+
+def _possible(columns: Columns, fovs: Fovs) -> npt.NDArray[np.bool_]:
+    """Which rows can be cells, judged by all of the table; one with an error is not judged."""
+    fine: npt.NDArray[np.bool_] = columns["error"] == ""
+    height, width = (fovs.receipts[side].astype(np.int64) for side in ("height", "width"))
+    judged = ("area_px", "touches_border", "intensity_mean")
+    possible = np.ones(len(fine), bool)
+    possible[fine] = ~population.impossible(
+        **{name: columns[name][fine] for name in judged},
+        field_px=(height * width)[columns["fov_index"][fine]],
+    )
+    return possible
+
+
+def _kept(columns: Columns, keep_percentile: float | None, fovs: Fovs) -> npt.NDArray[np.bool_]:
+    """`keep` of all rows."""
+    blank = columns["blank_fraction"]
+    if keep_percentile is None:
+        kept = measure.keep(blank)
+    else:
+        kept = measure.keep_percentile(blank, keep_percentile)
+    kept &= (columns["error"] == "") & _possible(columns, fovs)
+    return kept
+
+
+def _told(columns: Columns, fovs: Fovs, masks: Masks) -> list[str]:
+    """What a run says of its cells, and of the fields that are unlike the others."""
+    kept, possible = columns["keep"], _possible(columns, fovs)
+    notes = [
+        f"{len(kept)} cells, {int((~kept & possible).sum())} dropped as blank crops, "
+        f"{int((~possible).sum())} as no cells (far too large, too small or without light)"
+    ]
+    counts = np.where(masks.receipts["error"] == "", masks.cell_count, -1)
+    odd = population.odd_fields(counts, columns["fov_index"], columns["area_px"])
+    for rows, what in (
+        (odd.empty, "without any object"),
+        (odd.number, "with far more or fewer objects than the others"),
+        (odd.size, "with far larger or smaller objects than the others"),
+    ):
+        if len(rows):
+            shown = ", ".join(f"{fovs.coords['fov'][row]} ({counts[row]})" for row in rows[:SHOWN])
+            more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
+            notes.append(f"look at the fields {what}: {shown}{more}")
+    return notes
 
 
 def _judged(location: Location, group: str) -> int:
