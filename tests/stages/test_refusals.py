@@ -99,6 +99,18 @@ def test_a_model_that_is_not_there_is_refused(bare: Path) -> None:
         segment(bare, config, "no", run=SERIAL, quiet=True)
 
 
+def test_watershed_runs_without_torch(fresh: Callable[[str], Path]) -> None:
+    command = ["segment", str(fresh("a.zarr")), "--name", "ws", "--model", "watershed"]
+    code = (
+        "import sys\n"
+        "from zarrloc_cli.main import main\n"
+        f"try: main({[*command, '--cluster', 'serial']!r})\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'cellpose'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_refusals_import_nothing_slow(bare: Path) -> None:
     commands = [
         ["segment", "nowhere.zarr", "--name", "a"],

@@ -32,10 +32,16 @@ class SegmentFovs:
     custom: Segmenter | None = None
     execution: dict[str, Any] = field(default_factory=dict)
     array: str | None = "mask"
-    on_device: bool = True
+
+    @property
+    def on_device(self) -> bool:
+        """Whether there may be a network; `watershed` has none, and needs neither GPU nor torch."""
+        return self.custom is not None or self.config.model != "watershed"
 
     def settle(self) -> dict[str, Any]:
         """How this worker executes it."""
+        if not self.on_device:
+            return {"device": "cpu"}
         from zarrloc.models.forward import default_device
 
         return {"device": default_device()}
@@ -78,6 +84,8 @@ class SegmentFovs:
 
     def device(self, data: Any) -> Any:
         """The network over all fields at once."""
+        if not self.on_device:
+            return data
         from zarrloc.models.forward import inference
 
         live = sorted(data.work)
