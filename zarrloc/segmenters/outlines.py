@@ -7,12 +7,11 @@ threshold: slopes, haze and neighbours ten times as bright don't matter, and an 
 edges at all.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import (
-    binary_dilation,
     binary_erosion,
     gaussian_filter,
     label,
@@ -120,7 +119,7 @@ class View(NamedTuple):
 class _Regions(NamedTuple):
     """The regions above one threshold; arrays are by id, 0 for the rest."""
 
-    ids: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.integer[Any]]
     slope: npt.NDArray[np.float64]
     """Mean along the outline; 0 for what can be no object."""
     length: npt.NDArray[np.float64]
@@ -145,7 +144,7 @@ def steep_regions(view: View, levels: int = LEVELS, taken: Pixels | None = None)
 
 def _regions(view: View, above: Pixels, own: Pixels) -> _Regions:
     ids, count = label(above)
-    rim = np.flatnonzero(above & binary_dilation(~above))
+    rim = np.flatnonzero(_rim(above))
     of = ids.ravel()[rim]
     pixel = np.zeros(count + 1, np.intp)
     pixel[of] = rim
@@ -161,7 +160,21 @@ def _regions(view: View, above: Pixels, own: Pixels) -> _Regions:
     large = np.bincount(ids.ravel(), minlength=count + 1) >= SMALLEST_PX
     around = np.hypot(down, right) <= ONE_WAY * total
     fits = large & around & (clear > OUTLINE * free) & (free >= FREE * length)
+    if count < np.iinfo(np.uint16).max:
+        ids = ids.astype(np.uint16)  # all levels are held at once
     return _Regions(ids, np.where(fits, slope, 0), free, pixel)
+
+
+def _rim(above: Pixels) -> Pixels:
+    """Pixels with a neighbour that is not `above`; the field's border is none."""
+    # Several times as fast as scipy's binary_dilation, and most of the time was spent there.
+    inner = above.copy()
+    inner[1:] &= above[:-1]
+    inner[:-1] &= above[1:]
+    inner[:, 1:] &= above[:, :-1]
+    inner[:, :-1] &= above[:, 1:]
+    rim: Pixels = above & ~inner
+    return rim
 
 
 def _chosen(levels: list[_Regions]) -> Pixels:
