@@ -59,6 +59,16 @@ def test_touching_nuclei_are_parted_and_dim_ones_kept_beside_bright_ones() -> No
     np.testing.assert_allclose(areas, np.pi * 30**2, rtol=0.15)
 
 
+def test_the_middle_of_a_ring_of_nuclei_is_no_nucleus() -> None:
+    ring = [
+        (round(100 + 51 * np.sin(way)), round(130 + 51 * np.cos(way)), 900.0)
+        for way in np.arange(6) * np.pi / 3
+    ]
+    mask = segment_nuclei(field(*ring, radius=25))
+    assert mask.max() == 6
+    assert mask[100, 130] == 0
+
+
 def test_a_given_diameter_decides_what_is_debris() -> None:
     image = field((60, 60, 900), radius=30) + field((150, 200, 900), radius=7, offset=0)
     assert segment_nuclei(image, 60).max() == 1

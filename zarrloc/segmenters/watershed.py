@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import (
     binary_dilation,
-    binary_fill_holes,
     distance_transform_edt,
     gaussian_filter,
     label,
     maximum_filter,
 )
-from skimage.morphology import h_maxima
+from skimage.morphology import h_maxima, remove_small_holes
 from skimage.segmentation import expand_labels, watershed
 
 from zarrloc.config.segment import SegmentConfig
@@ -35,8 +34,11 @@ PerObject = npt.NDArray[np.float64]
 SMOOTH, SMOOTH_PX = 0.06, (0.7, 2.5)
 """Sd that takes out the noise and leaves the edges of nuclei: in diameters, and its limits."""
 
-FIRST_SMOOTH_PX, FIRST_LEVELS = 1.5, 12
+FIRST_SMOOTH_PX, FIRST_LEVELS, FIRST_HOLE_PX = 1.5, 12, 30
 """For the first look, which finds the diameter."""
+
+HOLE = 0.02
+"""Largest hole in a nucleus, in squared diameters."""
 
 BESIDE_PX = 10.0
 """Smallest diameter at which dim nuclei are looked for against brighter ones."""
@@ -109,7 +111,7 @@ def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float
     image = levelled(without_hot_pixels(image, noise))
     diameter = diameter_px or _typical_px(_depth(_first_look(image, noise)))
     view = View.of(image, noise, float(np.clip(SMOOTH * diameter, *SMOOTH_PX)))
-    bright = binary_fill_holes(steep_regions(view))
+    bright = _filled(steep_regions(view), HOLE * diameter**2)
     if diameter >= BESIDE_PX and bright.any():
         bright |= _beside(view, bright, diameter)
     depth = _depth(bright)
@@ -120,7 +122,12 @@ def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float
 
 def _first_look(image: Image, noise: Image) -> Pixels:
     view = View.of(image, noise, FIRST_SMOOTH_PX)
-    filled: Pixels = binary_fill_holes(steep_regions(view, FIRST_LEVELS))
+    return _filled(steep_regions(view, FIRST_LEVELS), FIRST_HOLE_PX)
+
+
+def _filled(bright: Pixels, largest_px: float) -> Pixels:
+    """Without the holes of nuclei; a larger one lies between nuclei that stand in a ring."""
+    filled: Pixels = remove_small_holes(bright, max_size=int(largest_px))
     return filled
 
 
@@ -146,8 +153,7 @@ def _beside(view: View, bright: Pixels, diameter: float) -> Pixels:
     more = steep_regions(view, taken=glare)
     width = max(1.5, CORE * diameter)
     wide: Pixels = more & (distance_transform_edt(_depth(more) <= width) <= width)
-    filled: Pixels = binary_fill_holes(wide)
-    return filled
+    return _filled(wide, HOLE * diameter**2)
 
 
 def _parted(
