@@ -24,6 +24,7 @@ def command() -> None:
         )  # fmt: skip
     Console().print(table)
     click.echo(
+        "classic: no network, but texture, granularity, Zernike and correlation features.\n"
         "Any other: timm:MODEL, or a directory written by `zarrloc pretrain`. --weights takes a "
         "file, or random:SEED. Channel maps: natural, replicate, ROLE=INPUT,..."
     )

@@ -13,6 +13,7 @@ segment {d}/demo.zarr --model watershed --crop-um 33 --keep-percentile 60 --name
 preview {d}/demo.zarr --segmentation ws --out {d}/preview.png
 pretrain {d}/demo.zarr --config {d}/tiny.yaml --out {d}/tiny
 embed {d}/demo.zarr --level cell --cells ws --crop-um 33 --size 48 --backbone {d}/tiny --name cells
+embed {d}/demo.zarr --level cell --cells ws --crop-um 33 --backbone classic --name classic
 split {d}/demo.zarr --name honest
 train {d}/demo.zarr --embedding cells --split honest --name head --lr 1e-3 --epochs 60
 evaluate {d}/demo.zarr --head head --threshold tuned

@@ -11,8 +11,8 @@ class EmbedConfig(Config):
     """How fields of view, or cells, become feature vectors."""
 
     backbone: str = Field(
-        description="Backbone name (`zarrloc backbones` lists them), timm:MODEL, or a directory "
-        "written by `zarrloc pretrain`."
+        description="Backbone name (`zarrloc backbones` lists them), timm:MODEL, a directory "
+        "written by `zarrloc pretrain`, or classic: measured texture, without a network."
     )
     weights: str | None = Field(
         default=None,

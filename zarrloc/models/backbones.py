@@ -15,6 +15,9 @@ from zarrloc.models.specs import BackboneSpec
 if TYPE_CHECKING:
     from zarrloc.models.vit import Backbone
 
+CLASSIC = "classic"
+"""No network: the measurements of `zarrloc.pixels.classic`, which `embed` takes in its place."""
+
 
 def spec(name: str) -> BackboneSpec:
     """The spec of a name in `SPECS`, of `timm:<model>`, or of a `zarrloc pretrain` directory.
@@ -31,9 +34,11 @@ def spec(name: str) -> BackboneSpec:
         from zarrloc.models.weights import read_spec
 
         return read_spec(Path(name))
+    if name == CLASSIC:
+        raise ConfigError("backbone 'classic' is no network: `zarrloc embed` alone takes it")
     raise ConfigError(
         f"unknown backbone {name!r}; expected one of {', '.join(specs.SPECS)}, timm:<model>, "
-        "or a directory written by `zarrloc pretrain`"
+        "classic (for embed), or a directory written by `zarrloc pretrain`"
     )
 
 

@@ -64,6 +64,7 @@ class Forward:
     trained: Affine | None = None
     """What a pretrained backbone's inputs were standardised with."""
     execution: dict[str, Any] = field(default_factory=dict)
+    on_device: bool = True
 
     @property
     def backbone(self) -> Backbone:
@@ -75,8 +76,15 @@ class Forward:
         """Width of an embedding: one part a pass."""
         return self.channel_map.feature_width(self.features)
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`(n, channel, y, x)` -> features `(n, feature)` and the largest input `(n,)`, float32."""
+    def load(self) -> None:
+        """Load the backbone, so that no block waits for it."""
+        _ = self.backbone
+
+    def __call__(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`(n, channel, y, x)` -> features `(n, feature)` and the largest input `(n,)`, float32.
+
+        A network sees the image as it is: which pixels are the cell's, `inside`, is for `Classic`.
+        """
         backbone = self.backbone
         inputs, largest = preprocess.prepare(
             images,

@@ -9,7 +9,7 @@ from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
 from zarrloc.groups.heads import StoredHead, read_head
-from zarrloc.scoring.baseline_features import baseline_features
+from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_in_training
 from zarrloc.scoring.evaluation import score_folds, training_rows
 from zarrloc.scoring.heads import device_of
@@ -45,7 +45,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         return judge(answers, heads.probability(features, device))
 
     features = samples.features[rows]
-    result = {
+    result: dict[str, Any] = {
         "head": name,
         "embedding": trained["embedding"],
         "split": trained["split"],
@@ -59,13 +59,12 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         result["probe"] = probe(truth, features)
     if config.baselines:
         shuffled = permuted(truth, config.seed)
+        rivals = baseline_features(location, samples)
+        result["notes"] += without_classic(rivals, samples)
         found = {
             "permuted labels": probe(shuffled, features),
             "sibling look-up": judge(truth, siblings_in_training(truth, protein, train)),
-            **{
-                title: probe(truth, statistics[rows])
-                for title, statistics in baseline_features(location, samples).items()
-            },
+            **{title: probe(truth, statistics[rows]) for title, statistics in rivals.items()},
         }
         result["baselines"] = {title: _overall(scores) for title, scores in found.items()}
     return result

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
-from zarrloc.scoring.baseline_features import baseline_features
+from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_elsewhere
 from zarrloc.scoring.evaluation import from_one_group, score_votes
 from zarrloc.scoring.heads import device_of, standardisation
@@ -80,6 +80,8 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
         "notes": notes,
     }
     if config.baselines:
+        rivals = baseline_features(location, samples)
+        notes += without_classic(rivals, samples)
         seen = siblings_elsewhere(truth, protein, fov)
         look_up = score(truth, seen, seen >= 0.5, labels).as_dict()
         result["baselines"] = {
@@ -87,7 +89,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
             "sibling look-up": {str(k): look_up for k in config.knn},
         } | {
             title: votes_on(truth, search(_standardised(statistics[rows]))[chosen])
-            for title, statistics in baseline_features(location, samples).items()
+            for title, statistics in rivals.items()
         }
     return result
 

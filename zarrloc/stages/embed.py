@@ -22,6 +22,7 @@ from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
 from zarrloc.models import backbones, channels, source, specs
+from zarrloc.models.backbones import CLASSIC
 from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
 from zarrloc.models.inputs import Plan as InputPlan
 from zarrloc.pixels.window import window_px
@@ -32,6 +33,7 @@ from zarrloc.store.read import need
 
 if TYPE_CHECKING:
     from zarrloc.groups.crops import CropSpec
+    from zarrloc.models.classic import Classic
     from zarrloc.models.forward import Forward
 
 COLUMNS = ("error", "largest_input")
@@ -77,7 +79,7 @@ def embed(
         fovs = Fovs.of(location)
         if config.level == "cell" and config.cells:
             need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
-        forward, settings, size = _forward(config, fovs)
+        forward, settings, told = _extractor(config, fovs)
         # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
         from zarrloc.tasks.embed_cells import EmbedCells
         from zarrloc.tasks.embed_fovs import EmbedFovs
@@ -101,8 +103,7 @@ def embed(
         )  # fmt: skip
         notes[:] = [
             *settings.get("pretraining", {}).get("warnings", ()),
-            f"channels: {forward.channel_map.describe()}",
-            f"input: {size}",
+            *told,
         ]
         return Plan(
             attrs,
@@ -122,19 +123,65 @@ def embed(
     return outcome.summary
 
 
-def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], str]:
-    """The forward pass, the settings that fingerprint it, and its input size in words."""
+def _extractor(
+    config: EmbedConfig, fovs: Fovs
+) -> tuple[Forward | Classic, dict[str, Any], list[str]]:
+    """What makes the features, the settings that fingerprint it, and what it is in words."""
     if config.level == "cell" and not config.cells:
         raise ConfigError("--level cell needs --cells NAME, a table made by `zarrloc segment`")
-    if config.level == "fov" and config.norm == "cell":
-        raise ConfigError("--norm cell is for --level cell; fields take zscore, imagenet or none")
-    source.refuse_absent(config.weights)
-    asked = Size.parse(config.size)
+    if config.backbone == CLASSIC:
+        return _classic(config, fovs)
+    return _forward(config, fovs)
+
+
+def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], list[str]]:
+    for flag, value, only in (
+        ("weights", config.weights, None),
+        ("channels", config.channels, None),
+        ("norm", config.norm, "auto"),
+        ("precision", config.precision, "auto"),
+    ):
+        if value != only:
+            raise ConfigError(
+                f"--{flag} {value} is for networks; --backbone classic measures every channel as "
+                f"it is stored: leave --{flag} out"
+            )
+    plan = _plan(config, fovs, 1)
+
+    from zarrloc.models.classic import Classic
+    from zarrloc.pixels.classic import VERSION
+
+    resized = "native" if config.level == "cell" else str(Size.parse(config.size))
+    settings = {
+        "level": config.level,
+        "backbone": CLASSIC,
+        "version": VERSION,
+        "channels": list(fovs.roles),
+        "size": config.size,
+        **_physical(config, fovs),
+    }
+    told = [f"channels: {', '.join(fovs.roles)}, each by itself and in pairs", _in_words(plan)]
+    return Classic(len(fovs.roles), resized, fovs.pixel_size_um), settings, told
+
+
+def _plan(config: EmbedConfig, fovs: Fovs, patch: int) -> InputPlan:
+    """The size that fields, or windows of cells, get."""
     if config.level == "cell":
         height = width = window_px(config.crop_um, fovs.pixel_size_um)
     else:
         height, width = fovs.height, fovs.width
-    asked.plan(height, width, 1, fovs.pixel_size_um)
+    return Size.parse(config.size).plan(height, width, patch, fovs.pixel_size_um)
+
+
+def _physical(config: EmbedConfig, fovs: Fovs) -> dict[str, Any]:
+    return {"pixel_size_um": fovs.pixel_size_um} if config.size.startswith("um:") else {}
+
+
+def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], list[str]]:
+    if config.level == "fov" and config.norm == "cell":
+        raise ConfigError("--norm cell is for --level cell; fields take zscore, imagenet or none")
+    source.refuse_absent(config.weights)
+    _plan(config, fovs, 1)  # refuses a size before a backbone is looked for
     spec = backbones.spec(config.backbone)
     mapping = channels.resolve(config.channels, spec.roles, fovs.roles, spec.default_channels)
     made_by = _pretraining(config.backbone)
@@ -142,13 +189,13 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     chosen = ("trained" if trained else "zscore") if config.norm == "auto" else config.norm
     norm: Norm = "none" if chosen == "cell" else chosen
     refuse_norm(norm, mapping.input_roles, trained)
-    plan = asked.plan(height, width, spec.patch, fovs.pixel_size_um)
+    plan = _plan(config, fovs, spec.patch)
 
     from zarrloc.models.forward import Forward, Model
 
     backbone = backbones.load(config.backbone, config.weights)
     model = Model(config.backbone, _absolute(config.weights), backbone.weights_hash)
-    resized = "native" if config.level == "cell" else str(asked)
+    resized = "native" if config.level == "cell" else str(Size.parse(config.size))
     forward = Forward(model, mapping, resized, norm, fovs.pixel_size_um, spec.features, trained)
     settings = {
         "level": config.level,
@@ -162,9 +209,9 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
         **({"pretraining": _told(made_by["lineage"])} if made_by and not config.weights else {}),
         "precision": config.precision,
-        **({"pixel_size_um": fovs.pixel_size_um} if config.size.startswith("um:") else {}),
+        **_physical(config, fovs),
     }
-    return forward, settings, _in_words(plan)
+    return forward, settings, [f"channels: {mapping.describe()}", _in_words(plan)]
 
 
 def _pretraining(backbone: str) -> dict[str, Any] | None:
@@ -192,7 +239,7 @@ def _told(lineage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_words(plan: InputPlan) -> str:
-    text = f"{plan.height} x {plan.width} px"
+    text = f"input: {plan.height} x {plan.width} px"
     if plan.um_per_px is None or plan.um_per_token is None:
         return text
     return f"{text}, {plan.um_per_px:.3f} um a pixel, {plan.um_per_token:.2f} um a token"

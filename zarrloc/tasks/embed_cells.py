@@ -16,6 +16,7 @@ from zarrloc.engine.block import Block, Output
 from zarrloc.groups import crops
 from zarrloc.groups.crops import CropSpec
 from zarrloc.groups.segmentations import FieldRun, read_fields
+from zarrloc.models.classic import Classic
 from zarrloc.models.forward import Forward, gathered, inference
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.tasks import rows
@@ -31,14 +32,13 @@ class EmbedCells:
     location: Location
     group: str
     cells: str
-    forward: Forward
+    forward: Forward | Classic
     spec: CropSpec
     over_mask: bool
     """Normalise over the cell's own pixels, not the whole crop."""
     all_cells: bool
     precision: str
     array: str | None = "embedding"
-    on_device: bool = True
 
     def settle(self) -> dict[str, Any]:
         """How this worker executes it."""
@@ -48,9 +48,14 @@ class EmbedCells:
         """The stage with its execution fixed."""
         return replace(self, forward=replace(self.forward, execution=execution))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether a GPU worker helps."""
+        return self.forward.on_device
+
     def open(self) -> None:
         """Load the backbone."""
-        _ = self.forward.backbone
+        self.forward.load()
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """The block's rows of the table, and the fields they lie in."""
@@ -106,7 +111,7 @@ class EmbedCells:
             self.spec,
             batch,
         )
-        return gathered([self.forward(self._normalised(one)) for one in stream])
+        return gathered([self.forward(self._normalised(one), one.inside) for one in stream])
 
     def _normalised(self, batch: crops.Batch) -> Tensor:
         return crops.z_score(batch.pixels, batch.inside) if self.over_mask else batch.pixels

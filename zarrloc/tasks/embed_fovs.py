@@ -13,6 +13,7 @@ import numpy as np
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
+from zarrloc.models.classic import Classic
 from zarrloc.models.forward import Forward, inference
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.tasks import rows
@@ -24,13 +25,12 @@ class EmbedFovs:
 
     location: Location
     group: str
-    forward: Forward
+    forward: Forward | Classic
     height: int
     width: int
     dtype: str
     precision: str
     array: str | None = "embedding"
-    on_device: bool = True
 
     def settle(self) -> dict[str, Any]:
         """How this worker executes it."""
@@ -40,9 +40,14 @@ class EmbedFovs:
         """The stage with its execution fixed."""
         return replace(self, forward=replace(self.forward, execution=execution))
 
+    @property
+    def on_device(self) -> bool:
+        """Whether a GPU worker helps."""
+        return self.forward.on_device
+
     def open(self) -> None:
         """Load the backbone."""
-        _ = self.forward.backbone
+        self.forward.load()
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """The block's errors, and its fields by size: (rows in the block, pixels)."""
