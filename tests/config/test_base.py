@@ -1,7 +1,12 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.config.split import SplitConfig
 from zarrloc.errors import ConfigError
 
 
@@ -16,3 +21,32 @@ def test_what_was_got_is_shortened() -> None:
     with pytest.raises(ConfigError) as caught:
         IngestConfig.of({"shard_fovs": "9" * 10_000})
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SplitConfig.model_validate({"folds": 1}),
+        lambda: SplitConfig.model_validate_json('{"folds": 1}'),
+        lambda: SplitConfig.model_validate_strings({"folds": "1"}),
+        lambda: SplitConfig().model_copy(update={"folds": 1}),
+        lambda: setattr(SplitConfig(), "folds", 1),
+        lambda: delattr(SplitConfig(), "folds"),
+    ],
+)
+def test_every_way_to_a_wrong_config_is_a_config_error(make: Callable[[], Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert set(caught.value.problems) == {"folds"}
+
+
+def test_what_is_no_config_at_all_is_a_config_error() -> None:
+    for make in (SplitConfig.model_validate, SplitConfig.model_validate_json):
+        with pytest.raises(ConfigError, match="SplitConfig: settings"):
+            make("{")
+
+
+def test_a_copy_keeps_what_was_set_and_a_valid_config_passes() -> None:
+    config = PretrainConfig.of({"from": "dino-vits8"}).model_copy(update={"epochs": 3})
+    assert (config.start, config.epochs) == ("dino-vits8", 3)
+    assert SplitConfig.model_validate_json('{"folds": 4}') == SplitConfig(folds=4)
