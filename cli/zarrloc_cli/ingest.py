@@ -22,7 +22,7 @@ from zarrloc_cli.options import config_options, report, split
     "--labels",
     "labels_csv",
     type=click.Path(path_type=Path),
-    help="CSV of labels: OpenCell's annotations, or path/fov and label.",
+    help="Table of labels (CSV, TSV, Excel): OpenCell's annotations, or fov/path/well and label.",
 )
 @click.option(
     "--cell-lines",

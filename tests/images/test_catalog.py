@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,8 +20,14 @@ def _stored(rows: Catalog) -> Catalog:
 
 
 def _table(labels: str, **grades: list[int]) -> LabelTable:
-    rows = {fov: Row(np.array(row, np.uint8), {"batch": f"b{fov}"}) for fov, row in grades.items()}
-    return LabelTable(tuple(labels.split()), ("batch",), rows, lambda source: (source.fov,))
+    rows = {
+        fov: Row(np.array(row, np.uint8), {"batch": f"b{fov}"}, frozenset({line}))
+        for line, (fov, row) in enumerate(grades.items())
+    }
+    return LabelTable(
+        Path("t.csv"), tuple(labels.split()), ("batch",), rows,
+        lambda source: (source.fov,), "fov", dict(enumerate(grades)),
+    )  # fmt: skip
 
 
 def test_rows_keep_their_place_and_new_ones_come_after() -> None:
@@ -66,15 +73,18 @@ def test_new_coords_are_empty_where_nothing_is_known() -> None:
 
 def test_labels_of_a_table_and_of_rows_it_cannot_know() -> None:
     rows = merge(EMPTY, [_source("a"), _source("b"), _source("c")])
-    rows, unmatched = catalog.label(rows, _table("er golgi", a=[3, 0], b=[0, 1]))
-    assert unmatched == ["c"]
+    rows, notes = catalog.label(rows, _table("er golgi", a=[3, 0], b=[0, 1]))
+    assert notes == ["labels: 2 of 3 FOVs matched; without: c"]
     assert rows.labels == ("er", "golgi")
     np.testing.assert_array_equal(rows.grades, [[3, 0], [0, 1], [0, 0]])
     assert rows.coords["batch"] == ("ba", "bb", "")
     # b's file is gone: it keeps what was said of it, though the vocabulary is another now.
     later = merge(_stored(rows), [_source("a"), _source("d")])
-    later, unmatched = catalog.label(later, _table("vesicles", a=[2]))
-    assert unmatched == ["d"]
+    later, notes = catalog.label(later, _table("vesicles", a=[2], b=[2], e=[3]))
+    assert notes == [
+        "labels: 1 of 2 FOVs matched; without: d",
+        "t.csv: 1 of 3 rows match no field: fov 'e'",  # b's row speaks of a field of the store
+    ]
     assert later.labels == ("golgi", "vesicles")
     np.testing.assert_array_equal(later.grades, [[0, 2], [1, 0], [0, 0], [0, 0]])
     assert later.grades.dtype == np.uint8

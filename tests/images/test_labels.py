@@ -116,8 +116,12 @@ def test_any_channel_file_of_a_field_may_carry_its_labels(tmp_path: Path) -> Non
 def test_repeated_rows_pass_and_contradicting_ones_are_named(tmp_path: Path) -> None:
     table = labels.read(_file(tmp_path, "fov,label\na,er;golgi\na,golgi;er\n"))
     assert _grades(table, _fov("a")) == {"er": 3, "golgi": 3}
-    with pytest.raises(SourceError, match=r"lines 2 and 4 contradict one another on fov 'a'"):
-        labels.read(_file(tmp_path, "fov,label\na,er\nb,er\na,golgi\n"))
+    for text in ("fov,label,donor\na,er,d1\nb,er,d1\na,er,d2\n",
+                 "fov,label,plate\na,er,1\nb,er,1\na,golgi,2\n",
+                 "fov,label,grade\na,er,3\nb,er,1\na,er,1\n",
+                 "fov,grade_3\na,er\nb,er\na,golgi\n"):  # fmt: skip
+        with pytest.raises(SourceError, match=r"lines 2 and 4 contradict one another on fov 'a'"):
+            labels.read(_file(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -132,3 +136,82 @@ def test_repeated_rows_pass_and_contradicting_ones_are_named(tmp_path: Path) -> 
 def test_a_bad_table_is_refused_by_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         labels.read(_file(tmp_path, text))
+
+
+def test_one_row_a_label(tmp_path: Path) -> None:
+    text = "id,fov,label,grade\n1,a,er,3\n2,a,golgi,1\n3,b,er,2\n4,b,golgi,0\n5,a,er,3\n"
+    table = labels.read(_file(tmp_path, text))
+    assert _grades(table, _fov("a")) == {"er": 3, "golgi": 1}
+    assert _grades(table, _fov("b")) == {"er": 2}
+    assert table.coords == ()
+    assert table.notes == (
+        "labels.csv: 2 fields have several rows; their labels are taken together",
+        "labels.csv: column 'id' differs between rows of one field ('a' has '1' and '2') and so "
+        "becomes no coordinate",
+    )
+    with pytest.raises(SourceError, match="line 2 has grade 'high'; expected 1, 2 or 3"):
+        labels.read(_file(tmp_path, "fov,label,grade\na,er,high\n"))
+
+
+def test_labels_that_may_not_be_meant_are_pointed_out(tmp_path: Path) -> None:
+    table = labels.read(_file(tmp_path, "fov,label\na,ER;golgi\nb,er\nc,nan\n"))
+    assert table.labels == ("ER", "er", "golgi", "nan")
+    assert any("differ only in case or spaces" in n and "'ER', 'er'" in n for n in table.notes)
+    assert any("'nan' counts as a label" in note for note in table.notes)
+
+
+def test_windows_separators_are_understood(tmp_path: Path) -> None:
+    table = labels.read(_file(tmp_path, "path,label\nplate1\\a.tif,er\n"))
+    assert _grades(table, _fov("1", "/data/plate1/a.tif")) == {"er": 3}
+    assert table.match(_fov("2", "/data/plate2/a.tif")) is None
+
+
+def test_rows_may_be_named_by_well_or_protein(tmp_path: Path) -> None:
+    table = labels.read(_file(tmp_path, "Plate,Well,Site,label\np1,a1,1,er\np2,A01,1,golgi\n"))
+    assert _grades(table, _fov("x", plate="p1", well="A01", site="01")) == {"er": 3}
+    assert _grades(table, _fov("x", plate="p2", well="A01", site="1")) == {"golgi": 3}
+    assert table.match(_fov("x", plate="p1", well="A01", site="2")) is None
+    assert table.coords == ()  # wells stay as the fields spell them
+    table = labels.read(_file(tmp_path, "protein,label\nTP53,nucleoplasm\n"))
+    assert _grades(table, _fov("x", protein="TP53")) == {"nucleoplasm": 3}
+    assert table.match(_fov("x")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "pair", "why"),
+    [
+        ("fov,label\n7,er\n1.0,er\n", "fov '1.0', the fields have '001'", "spreadsheet"),
+        ("fov,label\n1,er\n", "fov '1', the fields have '001'", "spreadsheet"),
+        ("fov,label\n1.00E+05,er\n", "fov '1.00E+05', the fields have '100000'", "spreadsheet"),
+        ("fov,label\nx.png,er\n", "fov 'x.png', the fields have 'X'", "file's extension"),
+        ("fov,label\nx,er\n", "fov 'x', the fields have 'X'", "upper and lower case"),
+        (
+            "path,label\nC:\\scans\\001.tif,er\n",
+            r"path 'C:\scans\001.tif', the fields have '/data/001.tif'",
+            "not in its folders",
+        ),
+        ("path,label\n001.png,er\n", "path '001.png', the fields have '/data/001.tif'", "ext"),
+        ("fov,label\nother,er\n", "fov 'other', the fields have '001'; nothing was read", ""),
+        ("well,label\nA1,er\n", "its rows are named by well, which no field has", "by"),
+    ],
+)
+def test_a_table_that_matches_nothing_is_refused_with_a_key_of_each_side(
+    tmp_path: Path, text: str, pair: str, why: str
+) -> None:
+    table = labels.read(_file(tmp_path, text))
+    found = [_fov(name, f"/data/{name}.tif") for name in ("001", "100000", "X")]
+    with pytest.raises(SourceError, match=r"none of its \d rows matches any of 3 fields") as caught:
+        table.need_match(found)
+    assert pair in str(caught.value)
+    assert why in str(caught.value)
+
+
+def test_what_matched_and_what_did_not_is_counted(tmp_path: Path) -> None:
+    rows = "".join(f"x{i},er\n" for i in range(7))
+    table = labels.read(_file(tmp_path, f"fov,label\na,er\nb,golgi\n{rows}"))
+    table.need_match([_fov("a"), _fov("c")])
+    assert table.account([_fov("a"), _fov("c")], [_fov("b")]) == [
+        "labels: 1 of 2 FOVs matched; without: c",
+        "labels.csv: 7 of 9 rows match no field: fov 'x0', fov 'x1', fov 'x2', fov 'x3', fov 'x4', "
+        "...",
+    ]

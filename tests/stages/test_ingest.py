@@ -183,6 +183,27 @@ def test_a_manifest_says_where_files_lie_and_what_is_known(tmp_path: Path) -> No
     assert data.groupby("donor").count()["image"].sizes["donor"] == 2
 
 
+def test_a_label_table_that_matches_nothing_is_refused_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("001", "002"):
+        write_ome(tmp_path / f"img/{name}.ome.tif", pixels(0), CHANNELS)
+    labels = tmp_path / "labels.csv"
+    labels.write_text("fov,label\n1.0,er\n2.0,golgi\n")
+    store = tmp_path / "s"
+    arguments = ["ingest", str(tmp_path / "img"), str(store), "--labels", str(labels)]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--cluster", "serial"])
+    assert ended.value.code == 2
+    assert "fov '1.0', the fields have '001'" in capsys.readouterr().err
+    assert not store.exists()
+    labels.write_text("fov;Label\n001;er\n2.0;golgi\n")
+    summary = _ingest(tmp_path / "img", store, labels_csv=labels)
+    assert _grades(store, "001") == {"er": 3}
+    assert "labels: 1 of 2 FOVs matched; without: 002" in summary.notes
+    assert "labels.csv: 1 of 2 rows match no field: fov '2.0'" in summary.notes
+
+
 def test_the_real_files_and_their_labels(tmp_path: Path, shared: Callable[..., Path]) -> None:
     tables = shared("opencell", "labels")
     summary = _ingest(

@@ -6,13 +6,13 @@ orders them by file name, later ones append in the same way.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.images.find import FovSource
-from zarrloc.images.labels import LabelTable
+from zarrloc.images.labels import LabelTable, Row
 
 IDENTITY_COORDS = ("protein", "ensg", "cell_line")
 """Text coordinates every store has; empty where the source does not say."""
@@ -95,17 +95,38 @@ def _grown(grades: npt.NDArray[np.uint8], rows: int) -> npt.NDArray[np.uint8]:
 
 
 def label(catalog: Catalog, table: LabelTable) -> tuple[Catalog, list[str]]:
-    """Grades from `table` for every row it speaks of, and the FOVs it does not.
+    """Grades and coords from `table` for every row it speaks of; what matched, in notes.
 
-    Rows outside the present SOURCE keep their grades. The vocabulary is the table's, and whatever
-    labels such rows have.
+    Rows outside the present SOURCE keep what they have. The vocabulary is the table's, and whatever
+    labels such rows have; a table that speaks of no labels leaves all of them alone.
     """
+    found = [one for one in catalog.sources if one is not None]
+    absent = [
+        FovSource(
+            catalog.fov[row], tuple(catalog.source[row].split("|")), 0, "image",
+            {name: values[row] for name, values in catalog.coords.items()},
+        )
+        for row, one in enumerate(catalog.sources)
+        if one is None
+    ]  # fmt: skip
+    notes = table.account(found, absent)
     matches = [None if one is None else table.match(one) for one in catalog.sources]
-    unmatched = [
-        catalog.fov[row]
-        for row, (one, match) in enumerate(zip(catalog.sources, matches, strict=True))
-        if one is not None and match is None
-    ]
+    coords = dict(catalog.coords)
+    for name in table.coords:
+        before = coords.get(name, ("",) * len(catalog))
+        coords[name] = tuple(
+            old if match is None else match.values[name]
+            for old, match in zip(before, matches, strict=True)
+        )
+    if not table.labelled:
+        return replace(catalog, coords=coords), notes
+    labels, grades = _graded(catalog, table, matches)
+    return replace(catalog, coords=coords, labels=labels, grades=grades), notes
+
+
+def _graded(
+    catalog: Catalog, table: LabelTable, matches: Sequence[Row | None]
+) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
     kept = [row for row, one in enumerate(catalog.sources) if one is None]
     used = {
         name
@@ -120,15 +141,7 @@ def label(catalog: Catalog, table: LabelTable) -> tuple[Catalog, list[str]]:
     for row in kept:
         for name in used:
             grades[row, labels.index(name)] = catalog.grades[row, catalog.labels.index(name)]
-    coords = dict(catalog.coords)
-    for name in table.coords:
-        before = coords.get(name, ("",) * len(catalog))
-        coords[name] = tuple(
-            old if match is None else match.values[name]
-            for old, match in zip(before, matches, strict=True)
-        )
-    labelled = Catalog(catalog.fov, catalog.source, coords, catalog.sources, labels, grades)
-    return labelled, unmatched
+    return labels, grades
 
 
 def commonest(values: Mapping[str, object] | Sequence[object]) -> object:

@@ -12,7 +12,7 @@ from typing import Literal
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
-from zarrloc.images import csv_table, files, opencell
+from zarrloc.images import files, opencell, tables
 from zarrloc.images.files import File
 from zarrloc.images.roles import role_of
 from zarrloc.store.digest import combine
@@ -133,9 +133,9 @@ def _whole(file: File) -> FovSource:
 def _from_manifest(
     manifest: Path, base: str, channels: Sequence[str], unsigned: bool
 ) -> list[FovSource]:
-    table = csv_table.read_csv(manifest)
+    table = tables.read(manifest)
     table.require("path")
-    coords = table.coords({"path", "channel", "fov", *csv_table.LABEL_COLUMNS})
+    coords = table.coords({"path", "channel", "fov", *tables.LABEL_COLUMNS})
     whole, parts = [], []
     for row in table.rows:
         if not row.cells["path"]:

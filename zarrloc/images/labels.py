@@ -1,42 +1,101 @@
-"""Who localizes where: OpenCell's annotation tables, or anyone's CSV, matched to fields of view."""
+"""What tables say of fields of view: labels, conditions and other facts, matched by name."""
 
-import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import ConfigError, SourceError
-from zarrloc.images import csv_table, files
+from zarrloc.images import files, tables, wells
 from zarrloc.images.find import FovSource
+from zarrloc.images.tables import Table
 
-T = TypeVar("T")
+EMPTY_WORDS = {"nan", "na", "n/a", "#n/a", "none", "null", "-"}
+"""What programs write for an empty cell."""
+
+IDENTITIES = ("protein", "ensg", "cell_line")
+SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Row:
-    """Labels of one field: `grades` `(label,)` uint8 0..3, and the coords' `values` by name."""
+    """What is said of one field: `grades` `(label,)` uint8 0..3, and the coords' `values`."""
 
     grades: npt.NDArray[np.uint8]
     values: dict[str, str]
+    lines: frozenset[int]
 
 
 @dataclass(frozen=True)
 class LabelTable:
     """A vocabulary, the names of further coords, and what is said under each key of a field."""
 
+    path: Path
     labels: tuple[str, ...]
     coords: tuple[str, ...]
     rows: dict[str, Row]
     keys: Callable[[FovSource], Iterable[str]]
+    """The keys under which a field may stand, the most exact first."""
+    column: str
+    """What rows are named by."""
+    names: dict[int, str]
+    """The name in each line of the file."""
+    notes: tuple[str, ...] = ()
+    labelled: bool = True
+    """Whether it speaks of labels; a field that it holds without any is then one of no label."""
 
     def match(self, source: FovSource) -> Row | None:
         """The row that speaks of this field of view, or None."""
         return next((self.rows[key] for key in self.keys(source) if key in self.rows), None)
+
+    def need_match(self, found: Sequence[FovSource]) -> None:
+        """Raise SourceError, with a key of each side, where no row speaks of any field."""
+        if any(self.match(one) for one in found):
+            return
+        where = (
+            f"{self.path}: none of its {len(self.names)} rows matches any of {len(found)} fields"
+        )
+        theirs = sorted({key for one in found if (key := self._told(one))})
+        if not theirs:
+            raise SourceError(
+                f"{where}: its rows are named by {self.column}, which no field has; name them by "
+                "fov or path, or give the fields that coordinate (file names, --manifest)"
+            )
+        mine, other, hint = _nearest(list(self.names.values()), theirs)
+        raise SourceError(
+            f"{where}: it has {self.column} {_quoted(mine)}, the fields have {_quoted(other)}"
+            f"{hint}; nothing was read"
+        )
+
+    def account(self, found: Sequence[FovSource], others: Sequence[FovSource] = ()) -> list[str]:
+        """Notes: how many of `found` are matched, and which rows match none of these or others."""
+        matches = [(one, self.match(one)) for one in found]
+        without = [one.fov for one, match in matches if match is None]
+        what = "labels" if self.labelled else "conditions"
+        if without:
+            count = f"{len(found) - len(without)} of {len(found)} FOVs matched; without: "
+            notes = [f"{what}: {count}{_some(without, 10)}"]
+        else:
+            notes = [f"{what}: all {len(found)} FOVs matched"]
+        said = [match for _, match in matches] + [self.match(one) for one in others]
+        used = {line for match in said if match is not None for line in match.lines}
+        idle = [name for line, name in self.names.items() if line not in used]
+        if idle:
+            them = _some([f"{self.column} {name!r}" for name in idle], SHOWN)
+            notes.append(
+                f"{self.path.name}: {len(idle)} of {len(self.names)} rows match no field: {them}"
+            )
+        return [*notes, *self.notes]
+
+    def _told(self, source: FovSource) -> str:
+        """How a field would have to be called in the table."""
+        if self.column == "path":
+            return source.paths[0]
+        return next(iter(self.keys(source)), "")
 
 
 def read(labels: str | Path, cell_lines: str | Path | None = None) -> LabelTable:
@@ -45,19 +104,19 @@ def read(labels: str | Path, cell_lines: str | Path | None = None) -> LabelTable
     Raises ConfigError where it is OpenCell's and `cell_lines` is absent or the other way round;
     SourceError as `read_opencell` and `read_table` do.
     """
-    columns = csv_table.read_csv(labels).columns
-    if "fov" in columns or "path" in columns:
+    table = tables.read(labels)
+    if "fov" in table.columns or "path" in table.columns:
         if cell_lines is not None:
             raise ConfigError(f"{labels}: is not OpenCell's table; leave --cell-lines out")
-        return read_table(labels)
+        return _anyones(table)
     if cell_lines is not None:
-        return read_opencell(labels, cell_lines)
-    if "target_name" in columns:
+        return _opencell(table, cell_lines)
+    if "target_name" in table.columns:
         raise ConfigError(
             f"{labels}: OpenCell's annotations join to images by cell line; pass --cell-lines with "
             "its all-public-targets.csv"
         )
-    return read_table(labels)
+    return _anyones(table)
 
 
 def read_opencell(annotations_csv: str | Path, cell_lines_csv: str | Path) -> LabelTable:
@@ -66,103 +125,228 @@ def read_opencell(annotations_csv: str | Path, cell_lines_csv: str | Path) -> La
     Joining on ENSG or gene name instead is wrong for 36 and 13 of the 1,310 proteins. Raises
     SourceError on a missing column and on rows that contradict one another.
     """
-    annotations = csv_table.read_csv(annotations_csv)
-    annotations.require("target_name", *(f"annotations_grade_{grade}" for grade in (3, 2, 1)))
-    cell_lines = csv_table.read_csv(cell_lines_csv)
-    cell_lines.require("cell_line_id", "target_name")
-    by_target = _graded(annotations, {"target_name", "ensg_id"}, "target_name", lambda name: [name])
-    target_of = _by_key(
-        cell_lines, "cell_line_id", lambda name: [_cell_line(name)], lambda row: row["target_name"]
-    )
-    rows = {
-        cell_line: by_target.rows[target]
-        for cell_line, target in target_of.items()
-        if target in by_target.rows
-    }
-    return LabelTable(by_target.labels, by_target.coords, rows, _cell_line_keys)
+    return _opencell(tables.read(annotations_csv), cell_lines_csv)
 
 
-def read_table(csv: str | Path) -> LabelTable:
-    """Read anyone's labels: a column `fov` or `path`, and labels separated by `;`.
+def read_table(path: str | Path) -> LabelTable:
+    """Read anyone's labels: a row a field or a row a label, in CSV, TSV or Excel.
 
-    They stand in `label` (all grade 3) or in `grade_3`, `grade_2`, `grade_1` (any of these, also
-    with the prefix `annotations_`). A path is absolute, relative to the table, or the tail of the
-    image's path, at least its base name. Any further column becomes a coord. Raises SourceError
-    on a missing column and on rows that contradict one another.
+    Rows are named by `fov`, by `path`, by `well` (with `plate` and `site` where it has them), or by
+    `protein`, `ensg` or `cell_line`. A path is absolute, relative to the table, or the tail of the
+    image's path, at least its base name. Labels stand in `label`, several separated by `;` (all
+    grade 3, or as a column `grade` says), or in `grade_3`, `grade_2`, `grade_1` (any of these, also
+    with the prefix `annotations_`). Any further column becomes a coord. Raises SourceError on a
+    missing column and on rows that contradict one another.
     """
-    table = csv_table.read_csv(csv)
-    known = {"fov", "path", "channel"}
-    if "fov" not in table.columns and "path" not in table.columns:
-        raise SourceError(
-            f"{table.path}: column 'fov' or 'path' is missing; it has {', '.join(table.columns)}"
-        )
-    if "fov" not in table.columns:
+    return _anyones(tables.read(path))
+
+
+# --- the ways a table can be read ---------------------------------------------------------------
+
+
+def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:
+    annotations.require("target_name", *(f"annotations_grade_{grade}" for grade in (3, 2, 1)))
+    cell_lines = tables.read(cell_lines_csv)
+    cell_lines.require("cell_line_id", "target_name")
+    target_of: dict[str, tuple[int, str]] = {}
+    for row in cell_lines.rows:
+        name, target = _named(cell_lines, row, "cell_line_id"), row.cells["target_name"]
+        line, before = target_of.setdefault(_cell_line(name), (row.line, target))
+        if before != target:
+            raise _contradiction(cell_lines, (line, row.line), "cell_line_id", name)
+    lines_of: dict[str, list[str]] = {}
+    for cell_line, (_, target) in target_of.items():
+        lines_of.setdefault(target, []).append(cell_line)
+    return _made(
+        annotations,
+        {"target_name", "ensg_id"},
+        "target_name",
+        lambda cells: lines_of.get(cells["target_name"], []),
+        lambda source: (_cell_line(source.coords.get("cell_line", "")),),
+    )
+
+
+def _anyones(table: Table) -> LabelTable:
+    column, keys_of, keys = _join(table)
+    # A table by field may set its wells; a table by well may not spell them in another way.
+    named_by = {"plate", "well", "site"} if column == "well" else {column}
+    return _made(table, {"fov", "path", "channel", *named_by}, column, keys_of, keys)
+
+
+Keys = Callable[[dict[str, str]], Iterable[str]]
+
+
+def _join(table: Table) -> tuple[str, Keys, Callable[[FovSource], Iterable[str]]]:
+    """What a table's rows are named by: the column, a row's keys and a field's."""
+    if "fov" in table.columns:
+        return "fov", lambda cells: (cells["fov"],), lambda source: (source.fov,)
+    if "path" in table.columns:
         folder = os.path.abspath(table.path.parent)
+        return "path", lambda cells: _row_paths(cells["path"], folder), _path_keys
+    if "well" in table.columns:
+        beside = [name for name in ("plate", "site") if name in table.columns]
+        key = lambda cells: _well_key(cells, beside)  # noqa: E731  the same of a row and of a field
+        return "well", key, lambda source: key(source.coords)
+    if named := [name for name in IDENTITIES if name in table.columns]:
+        return (
+            named[0],
+            lambda cells: (cells[named[0]],),
+            lambda source: filter(None, (source.coords.get(named[0], ""),)),
+        )
+    raise SourceError(
+        f"{table.path}: column 'fov' or 'path' is missing; it has {', '.join(table.columns)}; rows "
+        "can be named by well (with plate), protein, ensg or cell_line, too"
+    )
 
-        def keys_of(path: str) -> tuple[str, ...]:
-            if files.is_remote(path):
-                return (path,)
-            return os.path.normpath(path), os.path.normpath(os.path.join(folder, path))
 
-        return dataclasses.replace(_graded(table, known, "path", keys_of), keys=_path_keys)
-    return _graded(table, known, "fov", lambda fov: [fov])
-
-
-def _graded(
-    table: csv_table.Table, known: set[str], column: str, keys_of: Callable[[str], Iterable[str]]
+def _made(
+    table: Table,
+    known: set[str],
+    column: str,
+    keys_of: Keys,
+    keys: Callable[[FovSource], Iterable[str]],
 ) -> LabelTable:
-    given = [name for name in table.columns if name in csv_table.LABEL_COLUMNS]
+    given = [name for name in table.columns if name in tables.LABEL_COLUMNS]
     if not given:
         table.require("label")
     if "label" in given and len(given) > 1:
         raise SourceError(f"{table.path}: has {' and '.join(given)}; give labels one way")
-    coords = table.coords(known.union(csv_table.LABEL_COLUMNS))
-
-    def said(cells: dict[str, str]) -> tuple[dict[str, int], dict[str, str]]:
-        grades: dict[str, int] = {}
-        for name in given:
-            for label in filter(None, map(str.strip, cells[name].split(";"))):
-                grades[label] = max(csv_table.LABEL_COLUMNS[name], grades.get(label, 0))
-        return grades, {name: cells[name] for name in coords}
-
-    found = _by_key(table, column, keys_of, said)
-    labels = tuple(sorted({label for grades, _ in found.values() for label in grades}))
+    # One row a label, as databases write it: rows of one field are taken together.
+    tidy = given == ["label"] and column != "target_name"
+    graded = tidy and "grade" in table.columns
+    coords = table.coords({*known, *tables.LABEL_COLUMNS, *["grade"] * graded})
+    found, varying = _by_key(
+        table, column, keys_of, lambda row: _grades(table, row, given, graded), coords, tidy
+    )
+    coords = tuple(name for name in coords if name not in varying)
+    labels = tuple(sorted({label for one in found.values() for label in one.grades}))
     rows = {
-        key: Row(np.array([grades.get(label, 0) for label in labels], np.uint8), values)
-        for key, (grades, values) in found.items()
+        key: Row(
+            np.array([one.grades.get(label, 0) for label in labels], np.uint8),
+            {name: one.values[name] for name in coords},
+            frozenset(one.lines),
+        )
+        for key, one in found.items()
     }
-    return LabelTable(labels, coords, rows, _fov_keys)
+    names = {row.line: row.cells[column] for row in table.rows}
+    notes = [*table.notes, *_doubts(table, labels)]
+    merged = len({id(one) for one in found.values() if one.merged})
+    if merged:
+        notes.append(
+            f"{table.path.name}: {merged} fields have several rows; their labels are taken together"
+        )
+    notes += [
+        f"{table.path.name}: column {name!r} differs between rows of one field ({example}) and so "
+        "becomes no coordinate"
+        for name, example in varying.items()
+    ]
+    return LabelTable(table.path, labels, coords, rows, keys, column, names, tuple(notes))
+
+
+def _grades(table: Table, row: tables.Row, given: Sequence[str], graded: bool) -> dict[str, int]:
+    """The labels of one row, and how prominent each is."""
+    grade: dict[str, int] = {}
+    for name in given:
+        height = tables.LABEL_COLUMNS[name]
+        if graded and (text := row.cells["grade"]):
+            if text not in ("0", "1", "2", "3"):
+                raise SourceError(
+                    f"{table.path}: line {row.line} has grade {text!r}; expected 1, 2 or 3, or 0 "
+                    "for a label that is not there"
+                )
+            height = int(text)
+        for label in filter(None, map(str.strip, row.cells[name].split(";"))):
+            grade[label] = max(height, grade.get(label, 0))
+    return {label: height for label, height in grade.items() if height}
+
+
+@dataclass
+class _Said:
+    """What the rows under one key say, and in which lines."""
+
+    grades: dict[str, int]
+    values: dict[str, str]
+    lines: list[int]
+    merged: bool = False
 
 
 def _by_key(
-    table: csv_table.Table,
+    table: Table,
     column: str,
-    keys_of: Callable[[str], Iterable[str]],
-    said: Callable[[dict[str, str]], T],
-) -> dict[str, T]:
-    """What each row says, by the keys of its cell in `column`; no two may contradict."""
-    found: dict[str, tuple[int, T]] = {}
+    keys_of: Keys,
+    graded: Callable[[tables.Row], dict[str, int]],
+    coords: Sequence[str],
+    tidy: bool,
+) -> tuple[dict[str, _Said], dict[str, str]]:
+    """What is said under each key, and columns that are no facts of a field, with an example.
+
+    No two rows may contradict one another.
+    """
+    found: dict[str, _Said] = {}
+    varying: dict[str, str] = {}
     for row in table.rows:
-        cell = row.cells[column]
-        if not cell:
-            raise SourceError(f"{table.path}: line {row.line} has no {column}")
-        saying = said(row.cells)
-        for key in keys_of(cell):
-            line, before = found.setdefault(key, (row.line, saying))
-            if before != saying:
-                raise SourceError(
-                    f"{table.path}: lines {line} and {row.line} contradict one another on "
-                    f"{column} {cell!r}; keep one"
-                )
-    return {key: saying for key, (_, saying) in found.items()}
+        cell = _named(table, row, column)
+        grades, values = graded(row), {name: row.cells[name] for name in coords}
+        said = _Said(grades, values, [row.line])
+        for key in keys_of(row.cells):
+            before = found.setdefault(key, said)
+            if before is said:
+                continue
+            differ = any(
+                before.grades[label] != grades[label] for label in before.grades.keys() & grades
+            )
+            others = [name for name in coords if before.values[name] != values[name]]
+            further = tidy and before.grades != grades and not tables.KNOWN.intersection(others)
+            if differ or not (further or (before.grades == grades and not others)):
+                raise _contradiction(table, (before.lines[0], row.line), column, cell)
+            for name in others:
+                pair = f"{cell!r} has {before.values[name]!r} and {values[name]!r}"
+                varying.setdefault(name, pair)
+            before.merged |= before.grades != grades
+            before.grades |= grades
+            before.lines.append(row.line)
+    return found, varying
 
 
-def _fov_keys(source: FovSource) -> Iterable[str]:
-    return (source.fov,)
+def _named(table: Table, row: tables.Row, column: str) -> str:
+    if not row.cells[column]:
+        raise SourceError(f"{table.path}: line {row.line} has no {column}")
+    return row.cells[column]
 
 
-def _cell_line_keys(source: FovSource) -> Iterable[str]:
-    return (_cell_line(source.coords.get("cell_line", "")),)
+def _contradiction(table: Table, lines: tuple[int, int], column: str, cell: str) -> SourceError:
+    return SourceError(
+        f"{table.path}: lines {lines[0]} and {lines[1]} contradict one another on "
+        f"{column} {cell!r}; keep one"
+    )
+
+
+def _doubts(table: Table, labels: Sequence[str]) -> list[str]:
+    """Labels that may not be meant."""
+    spelled: dict[str, list[str]] = {}
+    for label in labels:
+        spelled.setdefault(" ".join(label.casefold().split()), []).append(label)
+    alike = [group for group in spelled.values() if len(group) > 1]
+    return [
+        f"{table.path.name}: labels that differ only in case or spaces count as different: "
+        f"{', '.join(map(repr, group))}"
+        for group in alike
+    ] + [
+        f"{table.path.name}: {label!r} counts as a label; where it stands for none, leave the cell "
+        "empty"
+        for label in labels
+        if label.casefold() in EMPTY_WORDS
+    ]
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def _row_paths(path: str, folder: str) -> tuple[str, ...]:
+    if files.is_remote(path):
+        return (path,)
+    path = path.replace("\\", "/")
+    return tuple(dict.fromkeys(map(os.path.normpath, (path, os.path.join(folder, path)))))
 
 
 def _path_keys(source: FovSource) -> Iterator[str]:
@@ -173,6 +357,64 @@ def _path_keys(source: FovSource) -> Iterator[str]:
         yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
 
 
+def _well_key(cells: dict[str, str], beside: Sequence[str]) -> tuple[str, ...]:
+    well = cells.get("well", "")
+    if not well:
+        return ()
+    rest = [cells.get(name, "") for name in beside]
+    numbers = [part.lstrip("0") or "0" if part.isdecimal() else part for part in rest]
+    return (" ".join([wells.name_of(well) or well, *numbers]),)
+
+
 def _cell_line(name: str) -> str:
     # `CID001050` in a file name is 1050 in the table.
     return name.removeprefix("CID").lstrip("0")
+
+
+# --- words --------------------------------------------------------------------------------------
+
+
+def _some(names: Sequence[str], most: int) -> str:
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _quoted(name: str) -> str:
+    return repr(name).replace("\\\\", "\\")
+
+
+def _as_number(name: str) -> str:
+    try:
+        return repr(float(re.split(r"[/\\]", name)[-1]))
+    except ValueError:
+        return ""
+
+
+def _as_base(name: str) -> str:
+    return re.split(r"[/\\]", name)[-1].casefold()
+
+
+def _as_stem(name: str) -> str:
+    return re.sub(r"(\.ome)?\.[a-z0-9]{1,5}$", "", _as_base(name))
+
+
+_SPREADSHEET = (
+    "they are equal as numbers: a spreadsheet changed the names; format that column as text"
+)
+_LIKENESS: tuple[tuple[Callable[[str], str], str], ...] = (
+    (str.casefold, "they differ in upper and lower case"),
+    (_as_base, "they agree in the file's name but not in its folders: give the file's name alone, "
+     "or as much of the path as both have"),
+    (_as_number, _SPREADSHEET),
+    (_as_stem, "they differ in the file's extension"),
+    (lambda name: _as_number(_as_stem(name)), _SPREADSHEET),
+)  # fmt: skip
+
+
+def _nearest(mine: Sequence[str], theirs: Sequence[str]) -> tuple[str, str, str]:
+    """A name of each side, alike if any are, and in what they differ."""
+    for form, difference in _LIKENESS:
+        there = {key: name for name in theirs if (key := form(name))}
+        for name in mine:
+            if form(name) in there:
+                return name, there[form(name)], f" ({difference})"
+    return mine[0] if mine else "", theirs[0], ""

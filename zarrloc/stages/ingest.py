@@ -72,6 +72,8 @@ def ingest(
         unsigned=unsigned,
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
+    if table is not None:
+        table.need_match(found)
     notes: list[str] = []
     # What makes a new store impossible is refused before anything is written.
     first = None if document.is_store(location) else shape_of(found, config, unsigned, reader)
@@ -86,8 +88,8 @@ def ingest(
             shape, old = _shape_in(before, settings), _catalog_in(before)
         rows = catalog.merge(old, found)
         if table is not None:
-            rows, unmatched = catalog.label(rows, table)
-            notes.append(_label_note(len(found), unmatched))
+            rows, matched = catalog.label(rows, table)
+            notes.extend(matched)
         work = ReadImages(
             location, shape.roles, shape.named_by != "given", shape.dtype, shape.height,
             shape.width, settings.axes, settings.project, unsigned, reader,
@@ -280,13 +282,6 @@ def _catalog_in(before: Before) -> Catalog:
         labels=() if grades is None else text("label"),
         grades=np.zeros((rows, 0), np.uint8) if grades is None else grades,
     )
-
-
-def _label_note(found: int, unmatched: Sequence[str]) -> str:
-    if not unmatched:
-        return f"labels: all {found} FOVs matched"
-    named = ", ".join(unmatched[:10]) + (", ..." if len(unmatched) > 10 else "")
-    return f"labels: {found - len(unmatched)} of {found} FOVs matched; without: {named}"
 
 
 def failures(store: str | Path) -> str:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from zarrloc.errors import SourceError
 from zarrloc.groups.judgements import COLUMNS, Cells, Verdict, columns, held, read_cells
-from zarrloc.images.csv_table import Row, Table, read_csv
+from zarrloc.images.tables import Row, Table, read
 from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
@@ -42,7 +42,7 @@ def label(store: str | Path | Location, cells: str, csv: str | Path) -> Summary:
     """
     location = Location.of(store)
     path = f"cells/{cells}"
-    table = read_csv(csv)
+    table = read(csv)
     need(location, path, f"segment --name {cells}")  # or a lock would lie beside a mistyped store
     with hold(location, path, uuid.uuid4().hex):
         known = read_cells(location, cells)
