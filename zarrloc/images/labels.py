@@ -185,8 +185,11 @@ def _join(table: Table) -> tuple[str, Keys, Callable[[FovSource], Iterable[str]]
         return "path", lambda cells: _row_paths(cells["path"], folder), _path_keys
     if "well" in table.columns:
         beside = [name for name in ("plate", "site") if name in table.columns]
-        key = lambda cells: _well_key(cells, beside)  # noqa: E731  the same of a row and of a field
-        return "well", key, lambda source: key(source.coords)
+        return (
+            "well",
+            lambda cells: _well_key(cells, beside),
+            lambda source: _well_key(source.coords, beside),
+        )
     if named := [name for name in IDENTITIES if name in table.columns]:
         return (
             named[0],

@@ -126,8 +126,9 @@ def read_lines(path: str | Path) -> Lines:
         content = path.read_bytes()
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
+    notes: tuple[str, ...] = ()
     if content.startswith(_ZIP):
-        lines, notes = _sheet(path, content), ()
+        lines = _sheet(path, content)
     else:
         text, notes = _decoded(path, content)
         lines = _parsed(path, text)
@@ -162,8 +163,9 @@ def _decoded(path: Path, content: bytes) -> tuple[str, tuple[str, ...]]:
             return content.decode("utf-16"), ()
         except UnicodeDecodeError as error:
             raise SourceError(f"{path}: is damaged UTF-16 text (byte {error.start})") from error
+    notes: tuple[str, ...] = ()
     try:
-        text, notes = content.decode("utf-8-sig"), ()
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         try:
             text = content.decode("cp1252")
