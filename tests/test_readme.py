@@ -11,6 +11,7 @@ from zarrloc_cli.main import zarrloc
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.images import find
+from zarrloc.images.fields import FovSource
 from zarrloc.simulate import simulate
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +42,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     listing = find.find
 
-    def local(source: object, **options: object) -> list[find.FovSource]:
+    def local(source: object, **options: object) -> list[FovSource]:
         return listing(tmp_path / "images" if "://" in str(source) else str(source), **options)  # type: ignore[arg-type]
 
     monkeypatch.chdir(tmp_path)

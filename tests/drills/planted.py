@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tests.stages.conftest import bright_spots
 from zarrloc.groups.segmentations import FieldRun
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource
 from zarrloc.tasks.embed_cells import EmbedCells
 from zarrloc.tasks.embed_fovs import EmbedFovs
 from zarrloc.tasks.measure_cells import MeasureCells

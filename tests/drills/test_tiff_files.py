@@ -14,6 +14,7 @@ import pytest
 import tifffile
 
 from zarrloc.errors import SourceError
+from zarrloc.images.roles import Channels
 from zarrloc.tasks.read_images import ReadImages
 
 MEMORY = 2 << 30  # bytes of address space: numpy and tifffile take under one of them
@@ -25,7 +26,8 @@ import json, resource, sys, time
 from pathlib import Path
 import numpy as np
 from zarrloc.errors import SourceError
-from zarrloc.images.find import FovSource
+from zarrloc.images.roles import Channels
+from zarrloc.images.fields import FovSource
 from tests.drills.test_tiff_files import stage
 resource.setrlimit(resource.RLIMIT_AS, ({memory}, {memory}))
 reader = stage(Path("."))
@@ -48,7 +50,9 @@ def stage(store: Path) -> ReadImages:
     from zarrloc.store.location import Location
 
     place = Location.of(store / "x.zarr")
-    return ReadImages(place, ("nucleus", "protein"), False, "uint16", 40, 50, None, None)
+    return ReadImages(
+        place, Channels(("nucleus", "protein"), by_order=True), "uint16", 40, 50, None, None
+    )
 
 
 def _good(pixels: Any, kind: int) -> bytes:
@@ -175,7 +179,7 @@ def test_malformed_tiffs(tmp_path: Path) -> None:
 def test_what_is_declared_is_compared_before_it_is_decoded(
     shape: tuple[int, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zarrloc.images.find import FovSource
+    from zarrloc.images.fields import FovSource
 
     path = tmp_path / "bomb.tif"
     metadata = {"axes": "CYX"}

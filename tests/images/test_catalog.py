@@ -6,7 +6,7 @@ import pytest
 
 from zarrloc.images import catalog
 from zarrloc.images.catalog import EMPTY, Catalog, commonest, merge
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource, told_apart
 from zarrloc.images.labels import LabelTable, Row
 
 
@@ -54,6 +54,23 @@ def test_files_may_move_but_not_change_their_names() -> None:
     renamed = merge(_stored(first), [_source("a", "/old/a2.tif")])
     assert renamed.fov == ("a", "a")
     assert renamed.sources[0] is None
+
+
+def test_a_file_of_the_same_name_elsewhere_is_another_field_if_it_is_another_file() -> None:
+    first = merge(EMPTY, [_source("A01", "/p1/A01.tif")])
+    grown = merge(_stored(first), [_source("A01", "/p2/A01.tif")], lambda row, one: False)
+    assert grown.fov == ("A01", "p2/A01")
+    assert grown.source == ("/p1/A01.tif", "/p2/A01.tif")
+    again = merge(_stored(grown), [_source("A01", "/p2/A01.tif")], lambda row, one: False)
+    assert again.fov == ("A01", "p2/A01")
+
+
+def test_a_row_keeps_its_name_when_its_file_must_be_told_apart_later() -> None:
+    first = merge(EMPTY, [_source("A01", "/p1/A01.tif")])
+    both = told_apart([_source("A01", "/p1/A01.tif"), _source("A01", "/p2/A01.tif")])
+    grown = merge(_stored(first), both)
+    assert grown.fov == ("A01", "p2/A01")
+    assert merge(_stored(grown), both).fov == ("A01", "p2/A01")
 
 
 def test_twins_keep_apart_in_their_order() -> None:

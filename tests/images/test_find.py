@@ -6,6 +6,7 @@ import pytest
 
 from zarrloc.errors import SourceError
 from zarrloc.images import find
+from zarrloc.images.fields import FovSource
 
 ABR = "OC-FOV_ABR_ENSG00000278741_CID000605_FID00024574_{}.tif"
 ACTB = "OC-FOV_ACTB_ENSG00000075624_CID000002_FID00006033_{}.tif"
@@ -24,7 +25,7 @@ def _manifest(folder: Path, text: str) -> Path:
     return path
 
 
-def _fovs(found: list[find.FovSource]) -> list[str]:
+def _fovs(found: list[FovSource]) -> list[str]:
     return [source.fov for source in found]
 
 
@@ -104,6 +105,41 @@ def test_the_second_file_of_a_field_is_kept_and_flagged(tmp_path: Path) -> None:
     assert [source.problem for source in rest] == ["", ""]
 
 
+def test_files_of_equal_names_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    _touch(tmp_path, "p1/A01.tif", "p2/A01.tif", "p2/B01.tif", "x.tif", "x.TIFF")
+    _touch(tmp_path, "run1/deep/c.tif", "run2/deep/c.tif")
+    found = {source.fov: source for source in find.find(tmp_path)}
+    names = ["B01", "p1/A01", "p2/A01", "run1/deep/c", "run2/deep/c", "x.TIFF", "x.tif"]
+    assert sorted(found) == names
+    assert found["p2/A01"].paths == (f"{tmp_path}/p2/A01.tif",)
+    assert not any(source.problem for source in found.values())
+
+
+def test_addresses_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _touch(tmp_path, "raw/a.tif", "raw/b_DAPI.tif", "manifest.csv")
+    (tmp_path / "manifest.csv").write_text("path\nraw/a.tif\n")
+    monkeypatch.chdir(tmp_path)
+    for source in ("raw", "raw/*.tif", "raw/a.tif", "manifest.csv", "raw/*_{channel}.tif"):
+        for one in find.find(source):
+            assert all(os.path.isabs(path) for path in one.paths), source
+
+
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    _touch(tmp_path, "project/a.tif", "plate2/b.tif", "plate2/more/c.tif")
+    (tmp_path / "project/plate2").symlink_to(tmp_path / "plate2")
+    (tmp_path / "project/again").symlink_to(tmp_path / "plate2")
+    (tmp_path / "plate2/loop").symlink_to(tmp_path / "project")
+    (tmp_path / "plate2/up").symlink_to(tmp_path)
+    assert _fovs(find.find(tmp_path / "project")) == ["a", "b", "c"]
+
+
+def test_brackets_in_the_name_of_a_folder_are_no_glob(tmp_path: Path) -> None:
+    _touch(tmp_path, "run [1]/p1/a1.tif", "run [1]/p2/b1.tif")
+    assert _fovs(find.find(f"{tmp_path}/run [1]/p*/a*.tif")) == ["a1"]
+    _touch(tmp_path, "run [1]/p1/c_DAPI.tif")
+    assert _fovs(find.find(f"{tmp_path}/run [1]/p1/*_{{channel}}.tif")) == ["c"]
+
+
 def test_identity_is_name_size_and_time_and_the_hash_is_the_bytes(tmp_path: Path) -> None:
     _touch(tmp_path, "one/a.tif")
     path = tmp_path / "one" / "a.tif"
@@ -169,7 +205,22 @@ def test_a_manifest_that_cannot_be_grouped_asks_for_the_field(tmp_path: Path) ->
         find.find(None, manifest=_manifest(tmp_path, "path,channel\n1.tif,GFP\n2.tif,DAPI\n"))
     text = "path,channel,fov\n1.tif,GFP,A\n2.tif,DAPI,A\n"
     (source,) = find.find(None, manifest=_manifest(tmp_path, text))
-    assert (source.fov, source.channels, source.problem) == ("A", ("GFP", "DAPI"), "")
+    assert (source.fov, source.channels, source.problem) == ("A", ("DAPI", "GFP"), "")
+
+
+def test_a_manifest_joins_z_planes(tmp_path: Path) -> None:
+    _touch(tmp_path, "1.tif", "2.tif", "3.tif", "4.tif")
+    text = "path,channel,z,fov\n1.tif,DAPI,10,A\n2.tif,DAPI,9,A\n3.tif,GFP,9,A\n4.tif,GFP,10,A\n"
+    (source,) = find.find(None, manifest=_manifest(tmp_path, text))
+    assert source.planes == ("9", "10", "9", "10")
+    assert [Path(path).name for path in source.paths] == ["2.tif", "1.tif", "3.tif", "4.tif"]
+    (source,) = find.find(None, manifest=_manifest(tmp_path, text.rsplit("\n", 2)[0]))
+    assert source.problem == "has no file for plane 10 of channel GFP"
+    text = "path,z,fov\n1.tif,1,A\n2.tif,2,A\n"
+    (source,) = find.find(None, manifest=_manifest(tmp_path, text))
+    assert (source.kind, source.channels, source.planes) == ("image", (), ("1", "2"))
+    with pytest.raises(SourceError, match="has a z and no fov"):
+        find.find(None, manifest=_manifest(tmp_path, "path,z\n1.tif,1\n"))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +243,7 @@ def test_a_pattern_joins_the_channels_of_a_field(tmp_path: Path) -> None:
     assert _fovs(found) == ["A01_s1", "A01_s2"]
     assert found[1].problem == "has no file for channel protein"
     assert found[0].channels == ("GFP", "DAPI")
-    with pytest.raises(SourceError, match="must stand once"):
+    with pytest.raises(SourceError, match=r"\{channel\} must stand once"):
         find.find(f"{tmp_path}/{{channel}}_{{channel}}.tif")
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import labels
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource
 
 OPENCELL = (
     "target_name,ensg_id,annotations_grade_3,annotations_grade_2,annotations_grade_1\n"

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from zarrloc.images import find, labels, opencell
+from zarrloc.images.fields import FovSource
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_every_published_protein_is_joined_and_the_trap_is_not_sprung(
     truth = pd.read_csv(cell_lines).merge(pd.read_csv(annotations), on="target_name")
     for row in truth.itertuples():
         coords = {"cell_line": f"CID{row.cell_line_id:06d}"}
-        found = table.match(find.FovSource("F", ("f.tif",), 1, "opencell-proj", coords))
+        found = table.match(FovSource("F", ("f.tif",), 1, "opencell-proj", coords))
         assert found is not None
         for grade in (3, 2, 1):
             said = getattr(row, f"annotations_grade_{grade}")

@@ -26,7 +26,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError
-from zarrloc.images import tiff
+from zarrloc.images import shape, tiff
 from zarrloc.pixels.background import measure
 from zarrloc.stages.ingest import failures, ingest
 
@@ -98,22 +98,36 @@ def test_the_default_shard_is_128_mib_and_at_most_64_fields(tmp_path: Path) -> N
     assert opened(tmp_path / "t", "fovs").attrs["shard_fovs"] == 8
 
 
-def test_smaller_fields_are_padded_and_larger_ones_named(tmp_path: Path) -> None:
+def test_fields_of_several_sizes_are_padded_to_the_largest(tmp_path: Path) -> None:
     sizes = {"a": (24, 32), "b": (24, 32), "c": (20, 30), "d": (24, 40)}
     for seed, (name, size) in enumerate(sizes.items()):
         write(tmp_path / f"raw/{name}.tif", pixels(seed, (2, *size)))
     summary = _ingest(tmp_path / "raw", tmp_path / "s", channels=CHANNELS)
-    assert summary.exit_code == 3
+    assert summary.exit_code == 0
+    assert any("field size 24x40 px: fields have 3 sizes" in note for note in summary.notes)
     data = opened(tmp_path / "s", "fovs").load()
+    assert data["image"].shape[2:] == (24, 40)
     assert (int(data["height"][2]), int(data["width"][2])) == (20, 30)
     np.testing.assert_array_equal(data["image"][2, :, :20, :30], pixels(2, (2, 20, 30)))
     assert not data["image"][2, :, 20:].any()
     assert not data["image"][2, :, :, 30:].any()
-    assert "--field-size 24x40" in _errors(tmp_path / "s")["d.tif"]
-    assert (
-        _ingest(tmp_path / "raw", tmp_path / "t", channels=CHANNELS, field_size="24x40").exit_code
-        == 0
-    )
+
+
+def test_a_few_large_fields_do_not_double_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shape, "FEW_BYTES", 0)
+    sizes = {"a": (24, 32), "b": (24, 32), "c": (24, 30), "d": (99, 99), "e": (24, 90)}
+    for seed, (name, size) in enumerate(sizes.items()):
+        write(tmp_path / f"raw/{name}.tif", pixels(seed, (2, *size)))
+    summary = _ingest(tmp_path / "raw", tmp_path / "s", channels=CHANNELS)
+    assert summary.exit_code == 3
+    (said,) = [note for note in summary.notes if "field size" in note]
+    assert "field size 24x90 px; 1 of 5 fields are larger" in said
+    assert "--field-size 99x99" in said
+    assert "--field-size 99x99" in _errors(tmp_path / "s")["d.tif"]
+    all_in = {"channels": CHANNELS, "field_size": "99x99"}
+    assert _ingest(tmp_path / "raw", tmp_path / "t", **all_in).exit_code == 0
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -256,7 +270,6 @@ BAD = {
     "shape.tif": "3",
     "type.tif": "dtype uint16, the store holds float32",
     "nan.tif": "NaN|not finite",
-    "good1.tif": "second good1",
 }
 
 
@@ -272,13 +285,15 @@ def test_bad_files_cost_themselves_alone(
     said = capsys.readouterr()
     errors = _errors(tmp_path / "s")
     assert errors.keys() == BAD.keys()
+    names = set(opened(tmp_path / "s", "fovs")["fov"].values)
+    assert {"raw/good1", "deeper/good1", "good2"} <= names
     for name, words in BAD.items():
         assert re.search(words, errors[name], re.IGNORECASE), errors[name]
         assert any(line.startswith(name) and errors[name] in line for line in said.out.splitlines())
-    assert "7 of 10 rows have an error" in said.out
+    assert "6 of 10 rows have an error" in said.out
     assert "Traceback" not in said.out + said.err
     data = opened(tmp_path / "s", "fovs").load()
-    assert int((data["error"] == "").sum()) == 3
+    assert int((data["error"] == "").sum()) == 4
     assert not data["image"][data["error"] != ""].any()
     good = data["image"][data["error"] == ""]
     np.testing.assert_array_equal(good[0], pixels(5, dtype="float32"))
@@ -463,7 +478,7 @@ KILLED = """
 import sys, time
 from functools import partial
 from pathlib import Path
-from zarrloc.images import tiff
+from zarrloc.images import shape, tiff
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import ledger

@@ -13,22 +13,32 @@ class IngestConfig(Config):
 
     channels: tuple[str, ...] = Field(
         default=(),
-        description="Channel roles in file order, such as nucleus,protein. Known for OpenCell; "
-        "taken from the files' metadata where it names them.",
+        description="Channel roles in file order, such as nucleus,protein, or by name, such as "
+        "w1=nucleus,w2=protein. Known for OpenCell; taken from the files' names or metadata where "
+        "these name them, which then win over any order.",
+    )
+    pattern: str | None = Field(
+        default=None,
+        description="What file names mean, such as '{plate}_{well}_s{site}_w{channel}{*}.tif': "
+        "{channel} and {z} join the files of a field, other fields become coordinates, {*} does "
+        "not count.",
     )
     axes: str | None = Field(
         default=None, description="Axes of plain TIFFs, such as CYX, YXC or ZCYX."
     )
-    project: Literal["max"] | None = Field(
-        default=None, description="How a z-stack becomes one plane."
+    project: Literal["max", "mean", "focus"] | None = Field(
+        default=None,
+        description="How a z stack becomes one plane; focus is the sharpest, the same for all "
+        "channels.",
     )
     pixel_size_um: float | None = Field(
         default=None, gt=0, description="Pixel size in micrometres, over what the files say."
     )
     field_size: str | None = Field(
         default=None,
-        description="Common size of the fields, HEIGHTxWIDTH in pixels; default: the commonest. "
-        "Smaller fields are padded, larger ones get an error.",
+        description="Common size of the fields, HEIGHTxWIDTH in pixels; default: the largest "
+        "found, unless a few would double the store. Smaller fields are padded, larger ones get an "
+        "error.",
     )
     shard_fovs: int | None = Field(
         default=None,

@@ -5,13 +5,13 @@ orders them by file name, later ones append in the same way.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource, further
 from zarrloc.images.labels import LabelTable, Row
 
 IDENTITY_COORDS = ("protein", "ensg", "cell_line")
@@ -38,23 +38,40 @@ class Catalog:
 EMPTY = Catalog((), (), {})
 
 
-def merge(old: Catalog, found: Sequence[FovSource]) -> Catalog:
+def merge(
+    old: Catalog,
+    found: Sequence[FovSource],
+    same_file: Callable[[int, FovSource], bool] = lambda row, one: True,
+) -> Catalog:
     """The rows of `old`, with their present sources, and new ones appended in name order.
 
-    A row is the same as long as its FOV name and its files' base names are; files may move.
+    A row is the same while its FOV name and its files' base names are; files may move. Where they
+    lie elsewhere than they did, `same_file(row, source)` says whether they are the same ones.
     """
     place = {key: row for row, key in enumerate(_keys(old.fov, old.source))}
+    counts = Counter(old.source)
+    at = {path: row for row, path in enumerate(old.source) if counts[path] == 1}
     sources: list[FovSource | None] = [None] * len(old)
-    new = []
-    joined = ["|".join(one.paths) for one in found]
-    for key, one in zip(_keys([one.fov for one in found], joined), found, strict=True):
-        if key in place:
-            sources[place[key]] = one
+    rest: list[tuple[tuple[str, str, int], FovSource]] = []
+    keys = _keys([one.fov for one in found], [one.source for one in found])
+    for key, one in zip(keys, found, strict=True):
+        row = at.get(one.source)
+        if row is not None and sources[row] is None and _same_name(old.fov[row], one):
+            sources[row] = one
         else:
-            new.append(one)
+            rest.append((key, one))
+    new = []
+    taken = set(old.fov)
+    for key, one in rest:
+        row = place.get(key)
+        if row is not None and sources[row] is None and same_file(row, one):
+            sources[row] = one
+        else:
+            clash = one.fov in taken and not one.problem and not one.given and row is not None
+            new.append(further(one, taken) if clash else one)
+            taken.add(new[-1].fov)
     where = [
-        old_path if one is None else "|".join(one.paths)
-        for old_path, one in zip(old.source, sources, strict=True)
+        path if one is None else one.source for path, one in zip(old.source, sources, strict=True)
     ]
     every = [*sources, *new]
     names = list(
@@ -62,7 +79,7 @@ def merge(old: Catalog, found: Sequence[FovSource]) -> Catalog:
     )
     return Catalog(
         fov=(*old.fov, *(one.fov for one in new)),
-        source=(*where, *("|".join(one.paths) for one in new)),
+        source=(*where, *(one.source for one in new)),
         coords={
             name: tuple(
                 one.coords[name]
@@ -76,6 +93,11 @@ def merge(old: Catalog, found: Sequence[FovSource]) -> Catalog:
         labels=old.labels,
         grades=_grown(old.grades, len(every)),
     )
+
+
+def _same_name(fov: str, one: FovSource) -> bool:
+    """Whether a field has this name, but for as much of its path as told it apart then or now."""
+    return fov == one.fov or fov == one.short or fov.endswith(f"/{one.short or one.fov}")
 
 
 def _keys(fovs: Sequence[str], sources: Sequence[str]) -> list[tuple[str, str, int]]:

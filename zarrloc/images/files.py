@@ -3,8 +3,9 @@
 Region, endpoint and credentials of an object store come from the environment, as `AWS_REGION`.
 """
 
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +31,21 @@ class File:
     @property
     def name(self) -> str:
         """The base name."""
-        return self.uri.rsplit("/", 1)[-1]
+        return base_name(self.uri)
+
+
+def base_name(uri: str) -> str:
+    """What stands behind the last slash of an address."""
+    return uri.rstrip("/").rsplit("/", 1)[-1]
+
+
+def without_folder(sources: Sequence[str], rows: Iterable[int]) -> list[str]:
+    """The files of some rows, without the folder in which the files of all rows lie."""
+    paths = [source.split("|")[0] for source in sources]
+    folders = [path.rpartition("/")[0].split("/") for path in paths]
+    same = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+    shared = len(list(same))
+    return ["/".join(paths[row].split("/")[shared:]) for row in rows]
 
 
 def is_remote(uri: str) -> bool:
@@ -38,8 +53,14 @@ def is_remote(uri: str) -> bool:
     return "://" in uri
 
 
+def absolute(uri: str) -> str:
+    """The address as a reader in any other folder can use it."""
+    return uri if is_remote(uri) or not uri else os.path.abspath(uri)
+
+
 def stat(uri: str, *, unsigned: bool = False) -> File:
-    """Look at one file; what stands in the way becomes its `problem`."""
+    """Look at one file; what stands in the way becomes its `problem`. Its `uri` is absolute."""
+    uri = absolute(uri)
     try:
         if is_remote(uri):
             store, key = _located(uri, unsigned)
@@ -55,7 +76,10 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
 
 
 def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
-    """Every file below a folder or prefix, but nothing hidden. SourceError where it can't look."""
+    """Every file below a folder or prefix, but nothing hidden. SourceError where it can't look.
+
+    Links to folders are followed, each folder once: a loop of links ends.
+    """
     try:
         if is_remote(folder):
             store, prefix = _located(folder, unsigned)
@@ -66,8 +90,13 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
                     if not any(part.startswith(".") for part in below.split("/")):
                         yield _remote_file(f"{root}/{meta['path']}", meta)
             return
-        for parent, folders, names in os.walk(folder, onerror=_raise):
-            folders[:] = [name for name in folders if not name.startswith(".")]
+        seen = set(map(_place, [Path(folder).resolve(), *Path(folder).resolve().parents]))
+        for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+            folders[:] = [
+                name
+                for name in sorted(folders)
+                if not name.startswith(".") and _is_new(os.path.join(parent, name), seen)
+            ]
             for name in names:
                 if not name.startswith("."):
                     yield stat(os.path.join(parent, name))
@@ -115,6 +144,19 @@ def _remote_file(uri: str, meta: Any) -> File:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+
+
+def _place(folder: str | Path) -> tuple[int, int]:
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
+
+
+def _is_new(folder: str, seen: set[tuple[int, int]]) -> bool:
+    place = _place(folder)
+    if place in seen:
+        return False
+    seen.add(place)
+    return True
 
 
 def _raise(error: OSError) -> None:

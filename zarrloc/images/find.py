@@ -5,41 +5,18 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
 from zarrloc.images import files, opencell, tables
+from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
-from zarrloc.images.roles import role_of
-from zarrloc.store.digest import combine
-
-Kind = Literal["opencell-proj", "opencell-stack", "image", "per-channel"]
+from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
 
 # Masks that tools (our simulator among them) lay beside OpenCell's images.
 _DERIVED = re.compile(r"OC-FOV_.+_(cells|nuclei|masks?|seg)\.tiff?", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class FovSource:
-    """Where one field of view comes from.
-
-    `paths` holds one file, or one a channel with their names in `channels`. `identity` (uint64,
-    never 0) changes when a base name, a size or an mtime (ETag) does. `problem` is not empty
-    where the field cannot be read at all; `duplicate_of` is then the file that came first.
-    """
-
-    fov: str
-    paths: tuple[str, ...]
-    identity: int
-    kind: Kind
-    coords: dict[str, str] = field(default_factory=dict)
-    channels: tuple[str, ...] = ()
-    problem: str = ""
-    duplicate_of: str | None = None
 
 
 def find(
@@ -47,6 +24,7 @@ def find(
     *,
     manifest: str | Path | None = None,
     channels: Sequence[str] = (),
+    pattern: str | None = None,
     project: str | None = None,
     unsigned: bool = False,
 ) -> list[FovSource]:
@@ -54,8 +32,8 @@ def find(
 
     `source` is a TIFF, a folder (searched recursively), a glob, a glob with `{channel}` in the
     base name (one file a channel), an object-store prefix (`unsigned` for a public one), or a
-    manifest CSV. A manifest has `path`, maybe `channel` and `fov`; other columns become coords;
-    its paths are relative to it, or to `source` where that is given too. Where OpenCell's
+    manifest CSV. A manifest has `path`, maybe `channel`, `z` and `fov`; other columns become
+    coords; its paths are relative to it, or to `source` where that is given too. Where OpenCell's
     projection and stack of one field are both there, the projection counts, with `project` the
     stack. Raises SourceError where nothing is found.
     """
@@ -65,13 +43,16 @@ def find(
     if manifest is not None:
         found = _from_manifest(Path(manifest), text, channels, unsigned)
         text = os.fspath(manifest)
-    elif "{channel}" in text:
-        found = _from_pattern(text, channels)
+    elif pattern is not None:
+        found = _from_pattern(pattern, _images(text, unsigned), channels)
+    elif is_pattern(text):
+        where, named = split_pattern(text)
+        found = _from_pattern(named, _images(where, unsigned), channels)
     else:
         found = list(map(_whole, _one_kind(_images(text, unsigned), project)))
     if not found:
         raise SourceError(f"{text}: holds no .tif or .tiff file")
-    return _flag_duplicates(sorted(found, key=lambda one: (_name(one.paths[0]), one.paths)))
+    return told_apart(sorted(found, key=lambda one: (_name(one.paths[0]), one.paths)))
 
 
 def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
@@ -90,7 +71,7 @@ def _images(source: str, unsigned: bool) -> Iterator[File]:
     if os.path.isdir(source) or (remote and not _is_tiff(source)):
         listed = files.walk(source, unsigned=unsigned)
     elif glob.has_magic(source) and not remote and not os.path.exists(source):
-        listed = map(files.stat, glob.iglob(source, recursive=True))
+        listed = map(files.stat, sorted(glob.iglob(_glob(source), recursive=True)))
     else:
         single = files.stat(source, unsigned=unsigned)
         if single.problem:
@@ -123,11 +104,11 @@ def _whole(file: File) -> FovSource:
     name = opencell.parse_name(file.name)
     if name is None:
         return FovSource(
-            _stem(file.name), (file.uri,), _identity([file]), "image", problem=file.problem
+            stem(file.name), (file.uri,), identity([file]), "image", problem=file.problem
         )
     coords = {"protein": name.gene, "ensg": name.ensg, "cell_line": name.cell_line}
     kind: Kind = "opencell-proj" if name.kind == "proj" else "opencell-stack"
-    return FovSource(name.fov, (file.uri,), _identity([file]), kind, coords, problem=file.problem)
+    return FovSource(name.fov, (file.uri,), identity([file]), kind, coords, problem=file.problem)
 
 
 def _from_manifest(
@@ -135,22 +116,38 @@ def _from_manifest(
 ) -> list[FovSource]:
     table = tables.read(manifest)
     table.require("path")
-    coords = table.coords({"path", "channel", "fov", *tables.LABEL_COLUMNS})
+    coords = table.coords({"path", "channel", "fov", "z", *tables.LABEL_COLUMNS})
     whole, parts = [], []
     for row in table.rows:
         if not row.cells["path"]:
             raise SourceError(f"{manifest}: line {row.line} has no path")
         file = files.stat(_resolved(row.cells["path"], manifest.parent, base), unsigned=unsigned)
         values = {name: row.cells[name] for name in coords}
-        fov, channel = row.cells.get("fov", ""), row.cells.get("channel", "")
+        fov, channel, plane = (row.cells.get(name, "") for name in ("fov", "channel", "z"))
         if channel:
-            parts.append(_Part(fov or _without(file.name, channel), channel, file, values))
+            name = fov or _without(file.name, channel)
+            folder = "" if fov else os.path.dirname(file.uri)
+            parts.append(Part(file, name, folder, channel, plane, values, given=bool(fov)))
+        elif plane:
+            if not fov:
+                raise SourceError(
+                    f"{manifest}: line {row.line} has a z and no fov; give the manifest a column "
+                    "fov, which says what planes belong together"
+                )
+            parts.append(Part(file, fov, "", "", plane, values, given=True))
         else:
             one = _whole(file)
-            whole.append(dataclasses.replace(one, fov=fov or one.fov, coords=one.coords | values))
+            coords_of = one.coords | values
+            named = bool(fov)
+            whole.append(
+                dataclasses.replace(one, fov=fov or one.fov, coords=coords_of, given=named)
+            )
     if not table.rows:
         raise SourceError(f"{manifest}: lists no file")
-    return whole + _joined(parts, channels)
+    clash = len({(one.fov, one.channel, one.plane) for one in parts}) < len(parts)
+    if not clash:  # channels may lie in folders of their own
+        parts = [dataclasses.replace(one, folder="") for one in parts]
+    return whole + joined(parts, channels)
 
 
 def _resolved(path: str, folder: Path, base: str) -> str:
@@ -162,99 +159,36 @@ def _resolved(path: str, folder: Path, base: str) -> str:
     return os.fspath(beside if beside.exists() or not base else Path(base) / path)
 
 
-def _from_pattern(pattern: str, channels: Sequence[str]) -> list[FovSource]:
-    base = os.path.basename(pattern)
-    if base.count("{channel}") != 1 or "{channel}" in os.path.dirname(pattern):
-        raise SourceError(f"{pattern}: {{channel}} must stand once, in the base name")
-    regex = re.escape(base).replace(r"\*", ".*").replace(r"\?", ".")
-    name_of = re.compile(regex.replace(r"\{channel\}", "(?P<channel>.+?)"))
-    parts = []
-    for path in sorted(glob.iglob(pattern.replace("{channel}", "*"), recursive=True)):
-        file = files.stat(path)
-        match = name_of.fullmatch(file.name)
-        if match:
-            channel = match["channel"]
-            parts.append(_Part(_without(file.name, channel), channel, file, {}))
-    return _joined(parts, channels)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One channel's file of a field."""
-
-    fov: str
-    channel: str
-    file: File
-    coords: dict[str, str]
+def _from_pattern(pattern: str, found: Iterable[File], channels: Sequence[str]) -> list[FovSource]:
+    parts = Pattern(pattern).parts(found)
+    return joined(parts, channels)
 
 
 def _without(name: str, channel: str) -> str:
     """What is left of a base name when its channel is taken out: the name of the field."""
-    stem = _stem(name)
-    before, found, after = stem.lower().rpartition(channel.lower())
+    bare = stem(name)
+    before, found, after = bare.lower().rpartition(channel.lower())
     if not found:
         raise SourceError(
             f"{name}: its name does not hold its channel {channel!r}, so the field it belongs to "
             "is unknown; give the manifest a column fov"
         )
-    return stem[: len(before)].rstrip("_-. ") + stem[len(stem) - len(after) :]
+    return bare[: len(before)].rstrip("_-. ") + bare[len(bare) - len(after) :]
 
 
-def _joined(parts: Sequence[_Part], channels: Sequence[str]) -> list[FovSource]:
-    """Fields of one file a channel; `channels`, where given, says which count."""
-    wanted = tuple(dict.fromkeys(map(role_of, channels or [part.channel for part in parts])))
-    by_fov: dict[str, list[_Part]] = {}
-    for part in parts:
-        if role_of(part.channel) in wanted:
-            by_fov.setdefault(part.fov, []).append(part)
-    return [_per_channel(fov, group, wanted) for fov, group in by_fov.items()]
-
-
-def _per_channel(fov: str, parts: Sequence[_Part], wanted: Sequence[str]) -> FovSource:
-    parts = sorted(parts, key=lambda part: wanted.index(role_of(part.channel)))
-    roles = [role_of(part.channel) for part in parts]
-    missing = [role for role in wanted if role not in roles]
-    problems = [f"{part.file.name}: {part.file.problem}" for part in parts if part.file.problem]
-    if missing:
-        problems.append(f"has no file for channel {', '.join(missing)}")
-    if len(roles) > len(set(roles)):
-        names = ", ".join(part.file.name for part in parts)
-        problems.append(f"has two files for one channel ({names})")
-    if any(part.coords != parts[0].coords for part in parts):
-        problems.append("has rows in the manifest that differ in more than path and channel")
-    return FovSource(
-        fov,
-        tuple(part.file.uri for part in parts),
-        _identity([part.file for part in parts]),
-        "per-channel",
-        parts[0].coords,
-        tuple(part.channel for part in parts),
-        problem="; ".join(problems),
-    )
-
-
-def _flag_duplicates(found: Iterable[FovSource]) -> list[FovSource]:
-    first: dict[str, FovSource] = {}
-    flagged = []
-    for one in found:
-        original = first.setdefault(one.fov, one)
-        if original is not one:
-            problem = (
-                f"is a second {one.fov}: {original.paths[0]} came first; remove one, or tell them "
-                "apart in the column fov of a --manifest"
-            )
-            one = dataclasses.replace(one, problem=problem, duplicate_of=original.paths[0])
-        flagged.append(one)
-    return flagged
-
-
-def _identity(parts: Iterable[File]) -> int:
-    return combine(text for part in parts for text in (part.name, part.size, part.stamp))
+def _glob(pattern: str) -> str:
+    """The pattern with brackets that stand in the name of a folder taken literally."""
+    folder, rest = "", pattern
+    while "/" in rest:
+        first, _, tail = rest.partition("/")
+        if not glob.has_magic(first) or not os.path.isdir(folder + first):
+            if glob.has_magic(first):
+                break
+            folder, rest = f"{folder}{first}/", tail
+            continue
+        folder, rest = f"{folder}{first}/", tail
+    return glob.escape(folder) + rest
 
 
 def _name(uri: str) -> str:
     return uri.rsplit("/", 1)[-1]
-
-
-def _stem(name: str) -> str:
-    return re.sub(r"(\.ome)?\.tiff?$", "", name, flags=re.IGNORECASE)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import files, tables, wells
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource
 from zarrloc.images.tables import Table
 
 EMPTY_WORDS = {"nan", "na", "n/a", "#n/a", "none", "null", "-"}

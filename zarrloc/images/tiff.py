@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,9 +21,12 @@ import tifffile
 
 from zarrloc.errors import SourceError
 from zarrloc.images.tiff_metadata import channels_and_pixel_size
+from zarrloc.pixels import project as projection
 
 DTYPES = ("uint8", "uint16", "float32")
 AXES = "TZCYX"
+
+_BINARY_ONLY = re.compile(r"<BinaryOnly\b[^>]*\bMetadataFile=\"([^\"]*)\"")
 
 # Deflate reaches 1032:1. A blank field packs tighter with other codecs, but is small.
 MOST_COMPRESSED = 1100
@@ -40,6 +43,8 @@ class Header:
     dtype: str
     channel_names: tuple[str, ...] | None
     pixel_size_um: float | None
+    """Width of a pixel."""
+    pixel_height_um: float | None = None
 
     def size(self, axis: str) -> int:
         """Length along one of `TZCYX`; 1 where the file has no such axis."""
@@ -102,14 +107,10 @@ def read(
     return Image(native, about.axes, about.channel_names, about.pixel_size_um)
 
 
-def to_field(
-    image: Image, channels_expected: Sequence[str], project: str | None = None
-) -> npt.NDArray[Any]:
-    """Bring an image to `(channel, y, x)`, C-contiguous, dtype unchanged.
+def to_stack(image: Image) -> npt.NDArray[Any]:
+    """Bring an image to `(z, channel, y, x)`, a view where possible, dtype unchanged.
 
-    `project="max"` takes the maximum over z; without it a z stack is refused. Raises SourceError
-    on a time axis, another channel count than `channels_expected`, a dtype outside `DTYPES`,
-    NaN or infinity.
+    Raises SourceError on a time axis, a dtype outside `DTYPES`, NaN or infinity.
     """
     pixels, axes = image.pixels, image.axes
     _check_axes(axes, pixels.shape)
@@ -118,18 +119,23 @@ def to_field(
         if axis not in axes:
             pixels, axes = pixels[np.newaxis], axis + axes
     full = pixels.transpose([axes.index(axis) for axis in AXES])
-    times, planes, channels = full.shape[:3]
-    check_stack(times, planes, project)
-    if channels != len(channels_expected):
-        raise SourceError(
-            f"has {channels} channel{'s' * (channels > 1)}, expected {len(channels_expected)} "
-            f"({', '.join(channels_expected)})"
-        )
+    check_stack(full.shape[0], 1, None)
     if full.dtype.kind == "f":
         wrong = full.size - np.count_nonzero(np.isfinite(full))
         if wrong:
             raise SourceError(f"holds {wrong} pixels that are NaN or infinite")
-    return np.ascontiguousarray(full[0].max(axis=0) if planes > 1 else full[0, 0])
+    stack: npt.NDArray[Any] = full[0]
+    return stack
+
+
+def project(stack: npt.NDArray[Any], how: str | None) -> npt.NDArray[Any]:
+    """One plane `(channel, y, x)` of `(z, channel, y, x)`, C-contiguous.
+
+    Raises SourceError where there are several planes, and not `how` they become one.
+    """
+    check_stack(1, len(stack), how)
+    plane = projection.project(stack, how) if how and len(stack) > 1 else stack[0]
+    return np.ascontiguousarray(plane)
 
 
 def check_stack(times: int, planes: int, project: str | None) -> None:
@@ -137,7 +143,9 @@ def check_stack(times: int, planes: int, project: str | None) -> None:
     if times > 1:
         raise SourceError(f"has {times} time points, expected one; split the file")
     if planes > 1 and project is None:
-        raise SourceError(f"is a stack of {planes} z planes; pass --project max")
+        raise SourceError(
+            f"is a stack of {planes} z planes; pass --project max (or mean, or focus)"
+        )
 
 
 @contextmanager
@@ -186,6 +194,12 @@ def _checked_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
             f"holds {len(found)} images of shapes {shapes}; write one field of view a file"
         )
     series = found[0].levels[0]
+    companion = tif.is_ome and _BINARY_ONLY.search(tif.ome_metadata)
+    if companion:
+        raise SourceError(
+            f"is one of several files of an OME-TIFF that {companion[1]!r} describes; ingest the "
+            "folder that holds this file too"
+        )
     if series.is_multifile:
         raise SourceError("is one of several files of an OME-TIFF; write one field of view a file")
     _check_dtype(series.dtype)
@@ -245,10 +259,10 @@ def _header(
         axes = axes.upper()
         shape = _folded(shape, axes, channels)
     _check_axes(axes, shape)
-    names, pixel_size_um = channels_and_pixel_size(tif)
+    names, pixel_size_um, pixel_height_um = channels_and_pixel_size(tif)
     if names is not None and len(names) != (shape[axes.index("C")] if "C" in axes else 1):
         names = None
-    return Header(shape, axes, np.dtype(series.dtype).name, names, pixel_size_um)
+    return Header(shape, axes, np.dtype(series.dtype).name, names, pixel_size_um, pixel_height_um)
 
 
 def _folded(shape: tuple[int, ...], axes: str, channels: int | None) -> tuple[int, ...]:

@@ -1,6 +1,7 @@
 """Ingest: image files become one sharded array of fields of view, with what is known of each."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from zarrloc.groups.fovs import DIGESTED, GROUP
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.images import catalog, files, find, labels, opencell, tiff
 from zarrloc.images.catalog import Catalog
-from zarrloc.images.find import FovSource
-from zarrloc.images.roles import role_of
+from zarrloc.images.fields import FovSource
+from zarrloc.images.roles import Channels, role_of
 from zarrloc.images.shape import Shape, shape_of
 from zarrloc.pixels import background
 from zarrloc.store import document
@@ -27,7 +28,7 @@ from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
-from zarrloc.store.read import need
+from zarrloc.store.read import committed, need, stage_attrs
 from zarrloc.store.template import PENDING, Variable
 from zarrloc.tasks.read_images import COLUMNS, Job, ReadImages
 
@@ -67,7 +68,8 @@ def ingest(
     found = find.find(
         source,
         manifest=manifest,
-        channels=config.channels,
+        channels=config.channels or _channels_before(location),
+        pattern=config.pattern,
         project=config.project,
         unsigned=unsigned,
     )
@@ -86,13 +88,13 @@ def ingest(
             old = catalog.EMPTY
         else:
             shape, old = _shape_in(before, settings), _catalog_in(before)
-        rows = catalog.merge(old, found)
+        rows = catalog.merge(old, found, _same_file(before, old))
         if table is not None:
             rows, matched = catalog.label(rows, table)
             notes.extend(matched)
         work = ReadImages(
-            location, shape.roles, shape.named_by != "given", shape.dtype, shape.height,
-            shape.width, settings.axes, settings.project, unsigned, reader,
+            location, shape.channels, shape.dtype, shape.height, shape.width, settings.axes,
+            settings.project, shape.file_pixel_um, unsigned, reader,
         )  # fmt: skip
         return _plan(before, shape, settings, rows, work, rehash)
 
@@ -130,7 +132,7 @@ def _plan(
     coords = _texts(rows) | _labels(rows)
     channels = _channels(shape) if before.group is None else {}
     template = fovs.template(
-        len(rows), len(shape.roles), shape.height, shape.width, shape.dtype, shard
+        len(rows), len(shape.channels.roles), shape.height, shape.width, shape.dtype, shard
     )
     template |= {name: Variable.like(dims, values) for name, (dims, values) in coords.items()}
     template |= {name: Variable.like(dims, values) for name, (dims, values) in channels.items()}
@@ -173,6 +175,28 @@ def _identity(source: FovSource | None, stored: int, content: int, rehash: bool)
     return stored if found == content else combine([source.identity, found])
 
 
+def _same_file(before: Before, old: Catalog) -> Callable[[int, FovSource], bool]:
+    """Whether the source of a row, which lies elsewhere than it did, is the file it was made of.
+
+    It is where name, size and time are the same, where the old file is gone, or where the bytes
+    are the same: otherwise two plates whose files bear equal names would replace one another.
+    """
+
+    def same(row: int, one: FovSource) -> bool:
+        path = old.source[row].split("|")[0]
+        if one.source == old.source[row] or files.is_remote(path) or not os.path.exists(path):
+            return True
+        if int(digests["source_digest"][row]) == one.identity or one.problem:
+            return True
+        try:
+            return find.content_hash(one) == int(digests["source_hash"][row])
+        except SourceError:
+            return True
+
+    digests = {name: _held(before, name, len(old)) for name in ("source_digest", "source_hash")}
+    return same
+
+
 def _over(config: IngestConfig, before: Before) -> IngestConfig:
     """The settings that ask for something, over those the store was made with."""
     if before.attrs is None:
@@ -190,22 +214,48 @@ def _shape_in(before: Before, config: IngestConfig) -> Shape:
     height, width = had["height"], had["width"]
     if config.field_size:
         height, width = map(int, config.field_size.split("x"))
-    roles = tuple(map(role_of, config.channels)) or tuple(had["channels"])
-    named_by = "given" if config.channels else had["named_by"]
+    channels = _stored_channels(had)
+    if config.channels:
+        asked = tuple(dict.fromkeys(role_of(name.rpartition("=")[2]) for name in config.channels))
+        channels = replace(channels, roles=asked)
     pixel: Any = before.group.attrs["pixel_size_um"]
     if config.pixel_size_um and config.pixel_size_um != pixel:
         raise ConfigError(
             f"the store's pixels are {pixel} um, got --pixel-size-um {config.pixel_size_um}: "
             f"`zarrloc annotate STORE --pixel-size-um {config.pixel_size_um}` changes that alone"
         )
-    return Shape(roles, named_by, had["dtype"], height, width, pixel)
+    return Shape(channels, had["dtype"], height, width, pixel, had["file_pixel_um"])
+
+
+def _stored_channels(config: Mapping[str, Any]) -> Channels:
+    """Which channel of a file is which role, as the store was made with."""
+    by_order = config["named_by"] != "files"
+    return Channels(
+        tuple(config["channels"]),
+        config["channel_names"],
+        by_order,
+        config["some_channels"],
+        config["named_by"],
+    )
+
+
+def _channels_before(location: Location) -> tuple[str, ...]:
+    """What to ask of `find`, so that a field's files are those the store was made of."""
+    there = committed(location, GROUP) if document.is_store(location) else None
+    config = {} if there is None else stage_attrs(there).config
+    if not config.get("some_channels"):
+        return ()
+    return tuple(f"{name}={role}" for name, role in config["channel_names"].items())
 
 
 def _attrs(shape: Shape, config: IngestConfig, shard: int, before: Before) -> StageAttrs:
     had = {} if before.attrs is None else before.attrs.config
     settings = {
-        "channels": list(shape.roles),
-        "named_by": had.get("named_by", shape.named_by),
+        "channels": list(shape.channels.roles),
+        "named_by": had.get("named_by", shape.channels.origin),
+        "channel_names": dict(shape.channels.names),
+        "some_channels": shape.channels.some,
+        "file_pixel_um": shape.file_pixel_um,
         "dtype": shape.dtype,
         "height": shape.height,
         "width": shape.width,
@@ -220,7 +270,7 @@ def _attrs(shape: Shape, config: IngestConfig, shard: int, before: Before) -> St
 
 
 def _shard_fovs(shape: Shape) -> int:
-    raw = len(shape.roles) * shape.height * shape.width * np.dtype(shape.dtype).itemsize
+    raw = len(shape.channels.roles) * shape.height * shape.width * np.dtype(shape.dtype).itemsize
     return max(1, min(MOST_SHARD_FOVS, SHARD_BYTES // raw))
 
 
@@ -231,11 +281,12 @@ Arrays = dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
 def _channels(shape: Shape) -> Arrays:
     """What is known of each channel."""
     unknown = opencell.Stain("", 0, "#ffffff")
-    stains = [opencell.STAINS.get(role, unknown) for role in shape.roles]
-    if shape.named_by != "opencell":
+    roles = shape.channels.roles
+    stains = [opencell.STAINS.get(role, unknown) for role in roles]
+    if shape.channels.origin != "opencell":
         stains = [opencell.Stain("", 0, stain.color) for stain in stains]
     return {
-        "channel": (("channel",), _text(shape.roles)),
+        "channel": (("channel",), _text(roles)),
         "stain": (("channel",), _text([stain.stain for stain in stains])),
         "color": (("channel",), _text([stain.color for stain in stains])),
         "excitation_nm": (("channel",), np.array([s.excitation_nm for s in stains], np.int32)),
@@ -290,6 +341,6 @@ def failures(store: str | Path) -> str:
     error = read_column(group, "error")
     bad = np.flatnonzero((error != "") & (error != PENDING))
     source = read_column(group, "source")
-    names = [str(source[row]).rsplit("/", 1)[-1] for row in bad]
+    names = files.without_folder([str(path) for path in source], bad)
     width = max(map(len, names), default=0)
     return "\n".join(f"{name:{width}}  {error[row]}" for name, row in zip(names, bad, strict=True))

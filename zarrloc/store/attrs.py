@@ -52,8 +52,9 @@ class StageAttrs(BaseModel):
         ]
 
 
-NOT_HASHED = frozenset({"weights"})
-"""Settings that are recorded but make no other values: a weights file's name (its hash counts)."""
+NOT_HASHED = frozenset({"weights", "channel_names", "some_channels", "file_pixel_um"})
+"""Settings that are recorded but make no other values: a weights file's name (its hash counts),
+and what further image files must say of their channels and pixels."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -19,7 +19,9 @@ from zarrloc.errors import DamageError, SourceError
 from zarrloc.groups.fovs import DIGESTED, GROUP
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, read_row
 from zarrloc.images import files, find, read, tiff
-from zarrloc.images.find import FovSource
+from zarrloc.images.fields import FovSource
+from zarrloc.images.roles import Channels
+from zarrloc.images.shape import same_pixel
 from zarrloc.pixels import background
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location, StoreClock
@@ -46,14 +48,14 @@ class ReadImages:
     """Reads a block's files into `(fov, channel, y, x)`."""
 
     location: Location
-    roles: tuple[str, ...]
-    by_name: bool
-    """Channels are put in order by their names in the file, not by place."""
+    channels: Channels
     dtype: str
     height: int
     width: int
     axes: str | None
     project: str | None
+    pixel_size_um: float | None = None
+    """A file that says another size of a pixel is refused."""
     unsigned: bool = False
     reader: tiff.Reader | None = None
     group: str = GROUP
@@ -65,7 +67,7 @@ class ReadImages:
 
     def read(self, block: Block, clock: StoreClock) -> Any:
         """Fields and columns of the block, read from files or kept from the store."""
-        rows = _Rows.of(len(block), len(self.roles), self.height, self.width, self.dtype)
+        rows = _Rows.of(len(block), len(self.channels.roles), self.height, self.width, self.dtype)
         jobs: Sequence[Job] = block.payload
         kept = self._stored(block, clock) if any(job.keep for job in jobs) else {}
         for at, (row, job) in enumerate(zip(block.rows, jobs, strict=True)):
@@ -105,30 +107,35 @@ class ReadImages:
         """One field `(channel, y, x)` in the store's dtype and channel order. SourceError."""
         pixels = read.read_field(
             source,
-            self.roles,
-            channels_given=not self.by_name,
+            self.channels,
             project=self.project,
             reader=self.reader
             or partial(
                 read.read_uri,
                 axes=self.axes,
-                channels=len(self.roles),
+                channels=len(self.channels.roles),
                 unsigned=self.unsigned,
-                check=self._check_header,
+                check=partial(self._check_header, source),
             ),
         )
         self._check(pixels.dtype.name, *pixels.shape[1:])
         return pixels
 
-    def _check_header(self, about: tiff.Header) -> None:
+    def _check_header(self, source: FovSource, about: tiff.Header) -> None:
         # A small file may declare gigabytes: what can't be a field here is never decoded.
         tiff.check_stack(about.size("T"), about.size("Z"), self.project)
-        if about.size("C") > len(self.roles):
+        if about.size("C") > len(self.channels.roles) and not self.channels.some:
             raise SourceError(
-                f"has {about.size('C')} channels, expected {len(self.roles)} "
-                f"({', '.join(self.roles)})"
+                f"has {about.size('C')} channels, expected {len(self.channels.roles)} "
+                f"({', '.join(self.channels.roles)})"
             )
         self._check(about.dtype, about.size("Y"), about.size("X"))
+        pixel = source.pixel_size_um or about.pixel_size_um
+        if pixel and self.pixel_size_um and not same_pixel(pixel, self.pixel_size_um):
+            raise SourceError(
+                f"has pixels of {pixel:g} um, those of the store are {self.pixel_size_um:g} um; "
+                "ingest it into a store of its own, or pass --pixel-size-um to take all as one size"
+            )
 
     def _check(self, dtype: str, height: int, width: int) -> None:
         if dtype != self.dtype:
