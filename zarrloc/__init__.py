@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from zarrloc.config.embed import EmbedConfig
     from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
+    from zarrloc.config.export import ExportConfig
     from zarrloc.config.ingest import IngestConfig
     from zarrloc.config.pretrain import PretrainConfig
     from zarrloc.config.report import ReportConfig
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from zarrloc.config.split import SplitConfig
     from zarrloc.config.train import TrainConfig
     from zarrloc.engine.verify import verify
+    from zarrloc.exports.export import export
     from zarrloc.report.write import write_report
     from zarrloc.stages.annotate import annotate
     from zarrloc.stages.embed import embed
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "EmbedConfig": "config.embed",
     "EvaluateConfig": "config.evaluate",
+    "ExportConfig": "config.export",
     "IngestConfig": "config.ingest",
     "PredictConfig": "config.evaluate",
     "PretrainConfig": "config.pretrain",
@@ -46,6 +49,7 @@ _HOMES = {
     "annotate": "stages.annotate",
     "embed": "stages.embed",
     "evaluate": "stages.evaluate",
+    "export": "exports.export",
     "info": "store.info",
     "ingest": "stages.ingest",
     "open_store": "store.read",
@@ -61,6 +65,7 @@ _HOMES = {
 __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "IngestConfig",
     "PredictConfig",
     "PretrainConfig",
@@ -72,6 +77,7 @@ __all__ = [
     "annotate",
     "embed",
     "evaluate",
+    "export",
     "info",
     "ingest",
     "open_store",

@@ -25,6 +25,7 @@ COMMANDS = (
     "pretrain",
     "preview",
     "report",
+    "export",
     "info",
     "verify",
     "backbones",

@@ -1,0 +1,31 @@
+"""`zarrloc export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from zarrloc.config.export import ExportConfig
+from zarrloc_cli.options import config_options, report
+
+
+@click.command(short_help="Write a group of STORE for another tool.")
+@click.argument("store")
+@click.argument("what")
+@click.argument("out", type=click.Path(path_type=Path))
+@config_options(ExportConfig)
+@click.option("--overwrite", is_flag=True, help="Replace what is at OUT.")
+def command(store: str, what: str, out: Path, overwrite: bool, **options: Any) -> int:
+    """Write WHAT of STORE to OUT: a table or AnnData.
+
+    WHAT is a group: fovs, embeddings/NAME, cells/NAME, heads/NAME or splits/NAME.
+    The store is only read.
+
+    \b
+    zarrloc export oc.zarr heads/head calls.xlsx --to xlsx
+    zarrloc export oc.zarr embeddings/dino dino.h5ad --to anndata
+    """
+    config = ExportConfig.of(options)
+    from zarrloc.exports.export import export
+
+    return report(export(store, what, out, config=config, overwrite=overwrite))

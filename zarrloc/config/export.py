@@ -1,0 +1,23 @@
+"""Settings of `zarrloc export`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from zarrloc.config.base import Config
+
+Format = Literal["csv", "parquet", "xlsx", "anndata"]
+
+
+class ExportConfig(Config):
+    """What is written, and in which format."""
+
+    to: Format = Field(
+        description="Format of OUT: csv, parquet, xlsx (one row a field or cell), or anndata "
+        "(.h5ad or .zarr).",
+    )
+    umap: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="Write a UMAP of an embedding to AnnData; auto: up to 50,000 rows.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the UMAP.")
