@@ -27,7 +27,7 @@ from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.engine import plan
+from zarrloc.engine import cluster
 from zarrloc.engine.cluster import executor
 from zarrloc.groups.fovs import Fovs
 from zarrloc.models import preprocess
@@ -110,7 +110,7 @@ def main() -> None:
             seconds: dict[str, list[float]] = {"embed": [], "network": [], "device": []}
             cpu: dict[str, list[float]] = {"embed": [], "network": [], "device": []}
             share = rows // 8 // 16 * 16
-            with mock.patch.object(plan, "executor", return_value=nullcontext(pool)):
+            with mock.patch.object(cluster, "executor", return_value=nullcontext(pool)):
                 for turn in range(options.rounds):
                     for kind in ("network", "device", "embed", "network", "device"):
                         spent = cpu_seconds()

@@ -24,7 +24,7 @@ from numcodecs import Blosc, blosc
 
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.engine import plan
+from zarrloc.engine import cluster
 from zarrloc.engine.cluster import executor
 from zarrloc.stages.ingest import ingest
 
@@ -55,7 +55,7 @@ def main() -> None:
     with (
         executor("local", run, workers=options.workers, threads=1, prefetch=2) as pool,
         ProcessPoolExecutor(options.workers, get_context("spawn")) as processes,
-        mock.patch.object(plan, "executor", return_value=nullcontext(pool)),
+        mock.patch.object(cluster, "executor", return_value=nullcontext(pool)),
         tempfile.TemporaryDirectory() as folder,
     ):
         starting = timed(began)

@@ -23,7 +23,7 @@ from machine import about, report, sampled_memory
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.engine import plan
+from zarrloc.engine import cluster
 from zarrloc.engine.cluster import executor
 from zarrloc.models import backbones
 from zarrloc.stages.embed import embed
@@ -62,7 +62,7 @@ def measure(source: Path, backbone: str, size: str, most: int, **config: Any) ->
         for name in ("ingest", "embed"):
             with (
                 executor("local", LOCAL, workers=1, threads=1, prefetch=2) as pool,
-                mock.patch.object(plan, "executor", return_value=nullcontext(pool)),
+                mock.patch.object(cluster, "executor", return_value=nullcontext(pool)),
             ):
                 (worker,) = pool.client.run(os.getpid).values()
                 base = psutil.Process(worker).memory_info().rss

@@ -1,6 +1,6 @@
 """Every error zarrloc raises on purpose: what was got, what was expected, what to do.
 
-The CLI prints these as one line and exits 2; anything else is a bug and keeps its traceback.
+The CLI prints these as one line; anything else is a bug and keeps its traceback.
 Each class is also the builtin it refines, so callers may catch either.
 """
 
@@ -51,3 +51,7 @@ class LockedError(ZarrlocError, RuntimeError):
 
 class ClusterError(ZarrlocError, RuntimeError):
     """Workers could not be started, reached or kept alive."""
+
+
+class WorkerError(ClusterError):
+    """Workers died, or were not there, for a reason that may be gone the next time."""

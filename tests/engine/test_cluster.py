@@ -3,7 +3,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,8 @@ import zarr
 from tests.engine.toys import SERIAL
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import cluster
-from zarrloc.engine.cluster import THREAD_VARIABLES, ZARR_THREADS, Dask, Done, executor
+from zarrloc.engine.cluster import THREAD_VARIABLES, ZARR_THREADS, Cluster, Load, executor
+from zarrloc.engine.executors import Dask, Done, Serial
 from zarrloc.errors import ClusterError, ConfigError
 from zarrloc.models.forward import inference
 
@@ -107,16 +110,70 @@ def test_what_cannot_start_says_why(
             pass
 
 
+MANY = Load(blocks=99)
+
+
 def test_auto_takes_the_gpu_only_for_a_stage_that_uses_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "has_cuda", lambda: True)
-    assert cluster.choose(RunConfig(), on_device=True) == "cuda"
-    assert cluster.choose(RunConfig(), on_device=False) == "local"
-    assert cluster.choose(RunConfig(cluster="serial"), on_device=True) == "serial"
+    on_device = Load(blocks=99, on_device=True)
+    assert cluster.choose(RunConfig(), on_device) == "cuda"
+    assert cluster.choose(RunConfig(), MANY) == "local"
+    assert cluster.choose(RunConfig(cluster="serial"), on_device) == "serial"
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert cluster.places("cuda") == 3  # so that each has a third of the cores
     assert cluster.places("local") == cluster.cores()
     monkeypatch.setattr(cluster, "has_cuda", lambda: False)
-    assert cluster.choose(RunConfig(), on_device=True) == "local"
+    assert cluster.choose(RunConfig(), on_device) == "local"
+
+
+@pytest.mark.parametrize(
+    ("load", "options", "kind"),
+    [
+        (Load(blocks=1), {}, "serial"),
+        (Load(blocks=1, on_device=True), {}, "serial"),
+        (Load(blocks=2), {}, "local"),
+        (Load(blocks=8, block_s=0.1), {}, "serial"),
+        (Load(blocks=8, block_s=1.0), {}, "local"),
+        (Load(blocks=1, crashed=True), {}, "local"),  # maybe it killed this process
+        (Load(blocks=1), {"workers": 1}, "local"),
+        (Load(blocks=1), {"memory_limit": "2GB"}, "local"),
+        (Load(blocks=1), {"profile": "p.html"}, "local"),
+        (Load(blocks=1), {"cluster": "local"}, "local"),
+    ],
+)
+def test_auto_starts_no_workers_for_what_is_done_sooner_without(
+    load: Load, options: dict[str, Any], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "has_cuda", lambda: False)
+    assert cluster.choose(RunConfig(**options), load) == kind
+
+
+def test_a_command_has_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, int]] = []
+
+    @contextmanager
+    def noted(kind: str, _: RunConfig, *, workers: int, **__: int) -> Iterator[Serial]:
+        started.append((kind, workers))
+        pool = Serial()
+        pool.kind = kind
+        yield pool
+        started.append((f"end of {kind}", workers))
+
+    monkeypatch.setattr(cluster, "executor", noted)
+    monkeypatch.setattr(cluster, "cores", lambda: 4)
+    monkeypatch.setattr(cluster, "has_cuda", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    small = Load(blocks=1)
+    with Cluster(RunConfig()) as one:
+        assert one.executor(small)[1] == 4
+        assert one.executor(MANY)[1] == 1
+        pool, _ = one.executor(MANY)
+        assert one.executor(small)[0] is pool  # its workers run already
+        one.executor(Load(blocks=9, on_device=True))
+    assert started == [
+        ("serial", 1), ("end of serial", 1), ("local", 4), ("end of local", 4), ("cuda", 1),
+        ("end of cuda", 1),
+    ]  # fmt: skip
 
 
 def test_a_worker_that_does_not_end_is_killed() -> None:

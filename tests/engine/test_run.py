@@ -11,9 +11,11 @@ import zarr
 
 from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
 from tests.objects import assert_same, opened
-from zarrloc.engine import plan, run
-from zarrloc.engine.cluster import Dask, Executor, executor
-from zarrloc.engine.ledger import Ledger
+from zarrloc.engine import cluster, plan, run
+from zarrloc.engine.block import Block
+from zarrloc.engine.cluster import executor
+from zarrloc.engine.executors import Dask, Done, Executor, Serial
+from zarrloc.engine.ledger import KILLED, Ledger
 from zarrloc.errors import ConfigError, LockedError
 from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
@@ -30,7 +32,7 @@ def workers() -> Iterator[Executor]:
 
 @pytest.fixture
 def pool(workers: Executor, monkeypatch: pytest.MonkeyPatch) -> Executor:
-    monkeypatch.setattr(plan, "executor", lambda *_, **__: nullcontext(workers))
+    monkeypatch.setattr(cluster, "executor", lambda *_, **__: nullcontext(workers))
     return workers
 
 
@@ -85,7 +87,7 @@ def test_other_settings_are_refused_with_the_difference_unless_overwritten(tmp_p
 def test_processes_give_the_bytes_of_one_process(tmp_path: Path, pool: Executor) -> None:
     run_toy(tmp_path / "local", rows=50)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "executor", executor)
+        patch.setattr(cluster, "executor", executor)
         run_toy(tmp_path / "serial", rows=50, config=SERIAL)
     assert_same(tmp_path / "local", tmp_path / "serial", GROUP)
     np.testing.assert_array_equal(_receipts(tmp_path / "local"), _receipts(tmp_path / "serial"))
@@ -187,3 +189,54 @@ def test_a_new_run_waits_for_tasks_of_an_older_one(pool: Executor, tmp_path: Pat
         time.sleep(0.01)
     run.wait_out(pool.client, run.key_prefix(toy), "newer")
     assert done.wait(1)
+
+
+def _outcome(*ends: Done) -> tuple[list[tuple[list[int], bool]], Block, Done]:
+    """Run a trial of a block of three rows whose calls end so: what it tried, and its verdict."""
+    trial, tried = run._trial(Block(0, 0, 3)), []
+    told: Done | None = None
+    for end in (*ends, None):
+        try:
+            block, write = trial.send(told)
+        except StopIteration as verdict:
+            return tried, *verdict.value
+        tried.append(([row for row in block.rows if row not in block.skip], write))
+        told = end
+    raise AssertionError("the trial has not ended")
+
+
+KILLED_ALONE = Done("k", killed=True, begun=True)
+KILLED_IN_COMPANY = Done("k", killed=True)
+FINE = Done("k", 1)
+ALL = [0, 1, 2]
+
+
+def test_a_suspect_that_dies_alone_is_searched_for_the_guilty_row() -> None:
+    tried, block, end = _outcome(KILLED_ALONE, FINE, KILLED_ALONE, FINE, FINE)
+    assert tried == [(ALL, True), ([0], False), ([1], False), ([2], False), ([0, 2], True)]
+    assert block.skip == {1: KILLED}
+    assert end == FINE
+
+
+def test_a_suspect_that_was_killed_before_it_began_is_tried_again() -> None:
+    tried, block, end = _outcome(KILLED_IN_COMPANY, KILLED_IN_COMPANY, FINE)
+    assert tried == [(ALL, True)] * 3
+    assert (block.skip, end) == ({}, FINE)
+    tried, _, _ = _outcome(KILLED_ALONE, KILLED_IN_COMPANY, FINE, FINE, FINE)
+    assert tried == [(ALL, True), ([0], False), ([0], False), ([1], False), ([2], False)]
+
+
+def test_the_window_grows_with_the_workers(tmp_path: Path) -> None:
+    class Wide(Serial):
+        slots = 80
+        most = 0
+
+        def submit(self, calls: Any, function: Any, *, urgent: bool = False) -> None:
+            super().submit(calls, function, urgent=urgent)
+            self.most = max(self.most, len(self._queue))
+
+    pool = Wide()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "executor", lambda *_, **__: nullcontext(pool))
+        run_toy(tmp_path / "s", rows=300, block_rows=1)
+    assert pool.most == 240

@@ -10,6 +10,7 @@ import numpy as np
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output
+from zarrloc.engine.cluster import Cluster
 from zarrloc.engine.plan import Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store.attrs import StageAttrs
@@ -72,7 +73,7 @@ def run_toy(
     rows: int = 20,
     block_rows: int = 4,
     *,
-    config: RunConfig = SERIAL,
+    config: RunConfig | Cluster = SERIAL,
     settings: Mapping[str, Any] | None = None,
     inputs: Mapping[int, Any] | None = None,
     overwrite: bool = False,

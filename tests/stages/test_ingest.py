@@ -27,7 +27,9 @@ from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError
 from zarrloc.images import shape, tiff
+from zarrloc.images.roles import Channels
 from zarrloc.pixels.background import measure
+from zarrloc.stages import ingest as ingest_stage
 from zarrloc.stages.ingest import failures, ingest
 
 SERIAL = RunConfig(cluster="serial")
@@ -89,13 +91,29 @@ def test_opencell_files_become_a_store(tmp_path: Path) -> None:
     assert_nothing_but_zarr(tmp_path / "s")
 
 
-def test_the_default_shard_is_128_mib_and_at_most_64_fields(tmp_path: Path) -> None:
-    write_opencell(tmp_path / "small", 1)
-    _ingest(tmp_path / "small", tmp_path / "s")
-    assert opened(tmp_path / "s", "fovs").attrs["shard_fovs"] == 64
-    write_opencell(tmp_path / "large", 1, shape=(2, 2048, 2048))
-    _ingest(tmp_path / "large", tmp_path / "t")
-    assert opened(tmp_path / "t", "fovs").attrs["shard_fovs"] == 8
+@pytest.mark.parametrize(
+    ("side", "fields", "cores", "shard"),
+    [(600, 6301, 2, 64), (2048, 6301, 2, 8), (600, 64, 2, 16), (600, 64, 16, 8), (600, 3, 2, 8),
+     (600, 6301, 128, 25), (9000, 3, 2, 1)],
+)  # fmt: skip
+def test_the_default_shard_is_128_mib_at_most_and_leaves_work_for_every_core(
+    side: int, fields: int, cores: int, shard: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = shape.Shape(Channels(("nucleus", "protein")), "uint16", side, side, None, None)
+    monkeypatch.setattr(ingest_stage, "cores", lambda: cores)
+    assert ingest_stage._shard_fovs(two, fields) == shard
+
+
+def test_a_small_store_keeps_its_shard_when_it_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_opencell(tmp_path / "raw", 1)
+    _ingest(tmp_path / "raw", tmp_path / "s")
+    assert opened(tmp_path / "s", "fovs").attrs["shard_fovs"] == 8
+    monkeypatch.setattr(ingest_stage, "LEAST_SHARD_FOVS", 16)
+    write_opencell(tmp_path / "raw", 3)
+    _ingest(tmp_path / "raw", tmp_path / "s")
+    assert opened(tmp_path / "s", "fovs").attrs["shard_fovs"] == 8
 
 
 def test_fields_of_several_sizes_are_padded_to_the_largest(tmp_path: Path) -> None:
@@ -479,6 +497,7 @@ import sys, time
 from functools import partial
 from pathlib import Path
 from zarrloc.images import shape, tiff
+from zarrloc.images.roles import Channels
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import ledger

@@ -14,6 +14,7 @@ from tests.stages.conftest import FOVS, SERIAL, bright_spots
 from tests.written import revise
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine import cluster
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.segmentations import read_fields
@@ -34,6 +35,21 @@ def run(store: Path, function: Any = bright_spots, **options: Any) -> Summary:
 
 def opened(store: Path) -> xr.Dataset:
     return xr.open_zarr(store, group="cells/spots").load()
+
+
+def test_masks_and_table_are_made_by_one_cluster(
+    fresh: Fresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    executor = cluster.executor
+
+    def noted(kind: str, *arguments: Any, **options: Any) -> Any:
+        started.append(kind)
+        return executor(kind, *arguments, **options)
+
+    monkeypatch.setattr(cluster, "executor", noted)
+    run(fresh("a.zarr"), block_cells=3)
+    assert started == ["serial"]
 
 
 def test_rows_are_what_each_field_measures(fresh: Fresh) -> None:

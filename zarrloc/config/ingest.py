@@ -43,7 +43,8 @@ class IngestConfig(Config):
     shard_fovs: int | None = Field(
         default=None,
         ge=1,
-        description="FOVs in one shard; default: as many as fit 128 MiB, at most 64.",
+        description="FOVs in one shard; default: as many as fit 128 MiB, at most 64, and few "
+        "enough that every core has some (give it where a small start will grow).",
     )
 
     @field_validator("axes")

@@ -7,7 +7,8 @@ import itertools
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from zarrloc.engine.executors import say_begun
 from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.store.columns import array_of, fill_array
@@ -131,13 +133,51 @@ NOT_A_ROWS_FAULT = (BlockFailure, StoreError)
 _DEVICE = threading.Lock()
 
 
-def run_block(
-    stage: Stage, block: Block, token: RunToken | None = None, write: bool = True
-) -> Receipt:
-    """Do one block. With `write=False` nothing is stored: a probe for what kills a worker.
+class _Company:
+    """Lets the blocks of a process run beside each other, or one of them alone."""
 
-    Raises `BlockFailure` naming the block and its rows, with the cause chained.
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = self._wanting_alone = 0
+
+    @contextmanager
+    def joined(self, alone: bool) -> Iterator[None]:
+        """While this block runs: beside others, or `alone`, for which the others wait."""
+        with self._changed:
+            self._wanting_alone += alone
+            self._changed.wait_for(lambda: not self._running if alone else not self._wanting_alone)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._wanting_alone -= alone
+                self._running -= 1
+                self._changed.notify_all()
+
+
+_COMPANY = _Company()
+
+
+def run_block(
+    stage: Stage,
+    block: Block,
+    token: RunToken | None = None,
+    write: bool = True,
+    alone: bool = False,
+) -> Receipt:
+    """Do one block; `alone` in its process, so that if the worker dies it was this block.
+
+    With `write=False` nothing is stored: a probe for what kills a worker. Raises `BlockFailure`
+    naming the block and its rows, with the cause chained.
     """
+    with _COMPANY.joined(alone):
+        if alone:
+            say_begun()
+        return _run_block(stage, block, token, write)
+
+
+def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) -> Receipt:
     begin = time.perf_counter()
     try:
         stage.open()

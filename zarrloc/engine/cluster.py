@@ -1,23 +1,26 @@
 """Where blocks run: this process, local processes, one process a GPU, or a running scheduler."""
 
-import asyncio
 import logging
+import math
 import multiprocessing
 import os
 import signal
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Self
 
 from zarrloc.config.run import RunConfig
-from zarrloc.errors import ClusterError, ConfigError
+from zarrloc.engine.executors import Dask, Executor, Serial
+from zarrloc.errors import ClusterError, ConfigError, WorkerError
 
-GATHER_S = 30.0
-"""Receipts are small: one that takes longer than this to come has lost its worker."""
+PREFETCH = 2
+"""Blocks in flight a worker: one reads and decodes while the other computes."""
+
+START_S = 2.0
+"""What starting workers costs at least; with torch it is three times that."""
 
 CONNECT_S = 10.0
 """How long a running scheduler may take to answer."""
@@ -30,123 +33,6 @@ ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
 MOST_ZARR_THREADS = 4
 """zarr's own default, four more than there are cores, made a worker's reads and writes cost three
 to six times the CPU time of one thread, most of it in the kernel."""
-
-
-@dataclass(frozen=True)
-class Done:
-    """One call's end: its key, and its value or what it raised."""
-
-    key: str
-    value: Any = None
-    error: BaseException | None = None
-    killed: bool = False
-    """The worker died under it; the call is a suspect, not guilty."""
-
-
-class Executor(Protocol):
-    """Runs calls somewhere and hands back their ends as they come."""
-
-    kind: str
-    workers: int
-    dashboard: str
-
-    def submit(
-        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
-    ) -> None:
-        """Queue `function(*arguments)` for each `(key, arguments)`."""
-
-    def completed(self) -> list[Done]:
-        """Wait for at least one end; return all there are."""
-
-    def cancel(self) -> None:
-        """Drop what is queued."""
-
-
-class Serial:
-    """Runs each call in this process when its end is asked for: for debugging and tests."""
-
-    kind, workers, dashboard = "serial", 1, ""
-
-    def __init__(self) -> None:
-        self._queue: deque[tuple[str, tuple[Any, ...], Callable[..., Any]]] = deque()
-
-    def submit(
-        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
-    ) -> None:
-        """Queue the calls."""
-        self._queue.extend((key, arguments, function) for key, arguments in calls)
-
-    def completed(self) -> list[Done]:
-        """Run the next call."""
-        key, arguments, function = self._queue.popleft()
-        try:
-            return [Done(key, function(*arguments))]
-        except Exception as error:
-            return [Done(key, error=error)]
-
-    def cancel(self) -> None:
-        """Drop the queue."""
-        self._queue.clear()
-
-
-class Dask:
-    """Runs calls on a Dask cluster through futures."""
-
-    def __init__(self, client: Any, kind: str) -> None:
-        from distributed import as_completed
-
-        self.client, self.kind = client, kind
-        self.workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        self.dashboard = client.dashboard_link or ""
-        self._running = as_completed()
-
-    def submit(
-        self, calls: Sequence[tuple[str, tuple[Any, ...]]], function: Callable[..., Any]
-    ) -> None:
-        """Send the calls as one batch."""
-        futures = self.client.map(
-            function,
-            *zip(*(arguments for _, arguments in calls), strict=True),
-            key=[key for key, _ in calls],
-            pure=False,
-            retries=0,
-        )
-        self._running.update(futures)
-
-    def completed(self) -> list[Done]:
-        """All ends that have come, waiting for the first."""
-        ready = {future.key: future for future in self._running.next_batch(block=True)}
-        finished = {key: future for key, future in ready.items() if future.status == "finished"}
-        values = self._gathered(finished)
-        return [
-            self._without_value(future) if values.get(key) is None else Done(key, values[key])
-            for key, future in ready.items()
-        ]
-
-    def _gathered(self, futures: dict[str, Any]) -> dict[str, Any]:
-        # A worker can die between finishing and handing over. Dask then computes the task again,
-        # or gives None, or waits: whatever is not here soon is a suspect, which is run alone.
-        async def gather() -> dict[str, Any]:
-            values = self.client.gather(futures, errors="skip", asynchronous=True)
-            return dict(await asyncio.wait_for(values, GATHER_S))
-
-        try:
-            return dict(self.client.sync(gather)) if futures else {}
-        except TimeoutError:
-            return {}
-
-    def _without_value(self, future: Any) -> Done:
-        from distributed import KilledWorker
-
-        if future.status != "error":
-            return Done(future.key, killed=True)
-        error = future.exception()
-        return Done(future.key, error=error, killed=isinstance(error, KilledWorker))
-
-    def cancel(self) -> None:
-        """Cancel what is queued or running and wait until the workers let go of it."""
-        self.client.cancel(list(self._running.futures), force=True)
-        self._running.clear()
 
 
 def refuse_inside_import() -> None:
@@ -181,11 +67,97 @@ def places(kind: str) -> int:
     return max(1, torch.cuda.device_count())
 
 
-def choose(run: RunConfig, on_device: bool) -> str:
-    """`run.cluster` with `auto` settled: cuda where the stage uses a GPU and there is one."""
+@dataclass(frozen=True)
+class Load:
+    """What a plan has to do, as far as it decides on what the plan runs."""
+
+    blocks: int
+    on_device: bool = False
+    block_s: float | None = None
+    """About how long a core takes for a block; None where that is not known."""
+    threads: int | None = None
+    """Compute threads that are settled already."""
+    crashed: bool = False
+    """The last run of it was cut off, maybe by a block that kills its process."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is done here before workers would have started, or would keep only one."""
+        rest = (self.blocks - 1) * (math.inf if self.block_s is None else self.block_s)
+        return not self.crashed and (self.blocks == 1 or rest <= START_S)
+
+
+def choose(run: RunConfig, load: Load) -> str:
+    """`run.cluster` with `auto` settled.
+
+    This process for what is small, unless something was asked for that only workers have; else
+    cuda where the stage uses a GPU and there is one, else local.
+    """
     if run.cluster != "auto":
         return run.cluster
-    return "cuda" if on_device and has_cuda() else "local"
+    asked = run.workers is not None or run.profile is not None or run.memory_limit != "auto"
+    if load.is_small and not asked:
+        return "serial"
+    return "cuda" if load.on_device and has_cuda() else "local"
+
+
+class Cluster:
+    """What the plans of one command run on: workers start when a plan first needs some, and stay.
+
+    Parameters
+    ----------
+    run
+        Where and how blocks are computed.
+
+    Examples
+    --------
+    >>> with Cluster(RunConfig(cluster="serial")) as cluster:
+    ...     pool, threads = cluster.executor(Load(blocks=3))
+    ...     pool.kind
+    'serial'
+    """
+
+    def __init__(self, run: RunConfig | None = None) -> None:
+        self.run = run or RunConfig()
+        self._stack = ExitStack()
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers."""
+        self._pool = None
+        self._stack.close()
+
+    def executor(self, load: Load) -> tuple[Executor, int]:
+        """What runs `load`, and compute threads of a block.
+
+        Raises
+        ------
+        ClusterError
+            Where workers do not start.
+        ConfigError
+            Where the settings do not fit each other.
+        """
+        run, there = self.run, self._pool
+        kind = choose(run, load)
+        if kind == "serial" and run.cluster == "auto" and there is not None:
+            kind = there.kind  # workers that run already cost nothing
+        most = min(run.workers or places(kind), load.blocks)
+        threads = load.threads or max(1, cores() // most)
+        workers = most if run.workers else min(most, max(1, cores() // threads))
+        if there is None or there.kind != kind:
+            self.close()
+            self._pool = there = self._stack.enter_context(
+                executor(kind, run, workers=workers, threads=threads, prefetch=PREFETCH)
+            )
+        elif isinstance(there, Dask):
+            there.grow(workers)
+        return there, threads
 
 
 @contextmanager
@@ -205,23 +177,27 @@ def executor(
     with ExitStack() as stack:
         stack.enter_context(_environment(threads))
         if "://" in kind:
-            client = _connect(stack, kind)
+            client, cluster = _connect(stack, kind), None
         else:
-            client = _start(stack, kind, run, workers, prefetch)
+            client, cluster = _start(stack, kind, run, workers, prefetch)
         if run.profile:
             from distributed import performance_report
 
             stack.enter_context(performance_report(filename=str(run.profile)))
-        yield Dask(client, kind)
+        yield Dask(client, kind, cluster)
 
 
-def _start(stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: int) -> Any:
+def _start(
+    stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: int
+) -> tuple[Any, Any]:
     import dask
     from distributed import Client, LocalCluster
 
     # One death makes its blocks suspects at once; they are then run alone (run.py).
     settings = {
         "distributed.scheduler.allowed-failures": 0,
+        # A worker that died twice within 15 s would be given up, in silence (see Dask._revive).
+        "distributed.deploy.lost-worker-timeout": "1 day",
         "distributed.admin.tick.limit": "30s",
         # It stops every thread of a worker a hundred times a second.
         "distributed.worker.profile.enabled": run.profile is not None,
@@ -246,9 +222,9 @@ def _start(stack: ExitStack, kind: str, run: RunConfig, workers: int, prefetch: 
                     silence_logs=logging.CRITICAL,  # deaths are told in our own words
                 )
             stack.callback(_close, cluster)
-            return stack.enter_context(Client(cluster))
+            return stack.enter_context(Client(cluster)), cluster
         except (RuntimeError, OSError, TimeoutError) as error:
-            raise ClusterError(
+            raise WorkerError(
                 f"workers did not start: {error}; in a script, the work must stand under "
                 "`if __name__ == '__main__':`; `--cluster serial` runs without workers"
             ) from error
@@ -292,7 +268,7 @@ def _connect(stack: ExitStack, address: str) -> Any:
         client = stack.enter_context(Client(address, timeout=CONNECT_S))
         client.wait_for_workers(1, timeout=60)
     except (OSError, TimeoutError) as error:
-        raise ClusterError(
+        raise WorkerError(
             f"no Dask scheduler with workers answers at {address}: {error}"
         ) from error
     return client
@@ -311,7 +287,7 @@ def wait_out(client: Any, prefix: str, run: str, timeout: float = 3600.0) -> Non
         if not busy:
             return
         if time.monotonic() > end:
-            raise ClusterError(f"{len(busy)} tasks of an older run still hold workers: {busy[:3]}")
+            raise WorkerError(f"{len(busy)} tasks of an older run still hold workers: {busy[:3]}")
         time.sleep(0.5)
 
 

@@ -8,6 +8,7 @@ whose input changed, commits, and releases.
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -17,12 +18,13 @@ import zarr
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Stage
-from zarrloc.engine.cluster import Executor, choose, cores, executor, places
+from zarrloc.engine.cluster import Cluster, Load
+from zarrloc.engine.executors import Executor
 from zarrloc.engine.ledger import Ledger, receipt_variables, row_digest_variable
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.run import run as run_blocks
 from zarrloc.engine.telemetry import Summary
-from zarrloc.errors import ClusterError, ConfigError, StoreError
+from zarrloc.errors import ConfigError, StoreError, WorkerError
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.store import document, objects
 from zarrloc.store.attrs import StageAttrs
@@ -31,9 +33,6 @@ from zarrloc.store.document import NEXT, Document, State
 from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, hold
 from zarrloc.store.template import Variable
-
-PREFETCH = 2
-"""Blocks in flight a worker: one reads and decodes while the other computes."""
 
 Array = tuple[tuple[str, ...], npt.NDArray[Any]]
 """Names of an array's axes, and its values."""
@@ -68,6 +67,8 @@ class Plan:
     settle: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]] | None = None
     """Columns that can be worked out only when all rows are there, from the columns."""
     unit: str = "FOV"
+    block_s: float | None = None
+    """About how long a core takes for a block; None where that is not known."""
 
     @classmethod
     def whole(
@@ -149,7 +150,7 @@ def carry_out(
     location: Location,
     path: str,
     make: Callable[[Before], Plan],
-    run: RunConfig | None = None,
+    run: RunConfig | Cluster | None = None,
     *,
     overwrite: bool = False,
     creates: bool = False,
@@ -158,7 +159,8 @@ def carry_out(
     """Make group `path` what the plan says, and commit it.
 
     `make` is called under the lock with what stands there. With `overwrite` a committed group
-    stays until its successor, made beside it, is complete. `creates` makes the store, too.
+    stays until its successor, made beside it, is complete. `creates` makes the store, too. A
+    `Cluster` in the place of `run` is left running, for the next plan.
 
     Raises
     ------
@@ -197,9 +199,10 @@ def carry_out(
         if plan.work is None:
             summary, columns = Summary(path, 0, 0), dict(plan.coords)
         else:
-            summary, ledger = _drive(
-                location, target, found, plan, run or RunConfig(), token, quiet
-            )
+            with ExitStack() as stack:
+                if not isinstance(run, Cluster):
+                    run = stack.enter_context(Cluster(run))
+                summary, ledger = _drive(location, target, found, plan, run, token, quiet)
             summary.group, columns = path, ledger.columns
         if target != path and not summary.failures:
             document.switch(location, path)
@@ -299,7 +302,7 @@ def _drive(
     path: str,
     found: Document,
     plan: Plan,
-    run: RunConfig,
+    cluster: Cluster,
     token: RunToken,
     quiet: bool,
 ) -> tuple[Summary, Ledger]:
@@ -312,35 +315,33 @@ def _drive(
     died = not held <= digests.keys()
     if died:
         ledger.doubt(_digested(plan))
-    blocks = todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed)
+    blocks = todo(ledger, plan.inputs, plan.blocks, retry_failed=cluster.run.retry_failed)
     if not blocks:
         if died:
             _close(location, path, found, plan, ledger)
         summary = Summary(path, ledger.rows, ledger.blocks)
         summary.rows_failed = int(ledger.errors().sum())
         return summary, ledger
-    kind = choose(run, work.on_device)
-    most = min(run.workers or places(kind), len(blocks))
     execution = found.stage.execution
-    threads = int(execution.get("threads") or max(1, cores() // most))
-    workers = min(most, max(1, cores() // threads)) if run.workers is None else most
     began = time.perf_counter()
-    with executor(kind, run, workers=workers, threads=threads, prefetch=PREFETCH) as pool:
-        if pool.dashboard and not quiet:
-            print(f"Dask dashboard: {pool.dashboard}", flush=True)
-        if isinstance(work, Settling):
-            execution = execution or {**_call(pool, work), "threads": threads}
-            work = work.settled(execution)
-        # From here until the commit at the end, the store says that these columns are in motion.
-        found.attributes["column_digests"] = {n: d for n, d in digests.items() if n not in held}
-        attrs = found.stage.model_copy(update={"execution": execution})
-        found.attributes["zarrloc"] = attrs.model_dump()
-        document.commit(location, path, found)
-        started = time.perf_counter() - began
-        try:
-            summary = run_blocks(work, ledger, blocks, pool, token, unit=plan.unit, quiet=quiet)
-        finally:
-            _close(location, path, found, plan, ledger)
+    threads = int(execution["threads"]) if "threads" in execution else None
+    load = Load(len(blocks), work.on_device, plan.block_s, threads, crashed=died)
+    pool, threads = cluster.executor(load)
+    if pool.dashboard and not quiet:
+        print(f"Dask dashboard: {pool.dashboard}", flush=True)
+    if isinstance(work, Settling):
+        execution = execution or {**_call(pool, work), "threads": threads}
+        work = work.settled(execution)
+    # From here until the commit at the end, the store says that these columns are in motion.
+    found.attributes["column_digests"] = {n: d for n, d in digests.items() if n not in held}
+    attrs = found.stage.model_copy(update={"execution": execution})
+    found.attributes["zarrloc"] = attrs.model_dump()
+    document.commit(location, path, found)
+    started = time.perf_counter() - began
+    try:
+        summary = run_blocks(work, ledger, blocks, pool, token, unit=plan.unit, quiet=quiet)
+    finally:
+        _close(location, path, found, plan, ledger)
     summary.start_s = started
     return summary, ledger
 
@@ -389,7 +390,7 @@ def _call(pool: Executor, work: Any) -> dict[str, Any]:
     pool.submit([(key, (work,))], _settle)
     (end,) = pool.completed()
     if end.killed:
-        raise ClusterError(
+        raise WorkerError(
             f"a worker of '{work.group}' died while it started (out of memory, or a crash): give "
             "it more (--memory-limit, fewer --workers), or see why with --cluster serial"
         ) from end.error

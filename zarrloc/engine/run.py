@@ -6,20 +6,25 @@ import time
 import traceback
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from zarrloc.engine.block import Block, Receipt, Stage, run_block
-from zarrloc.engine.cluster import Dask, Done, Executor, wait_out
+from zarrloc.engine.cluster import wait_out
+from zarrloc.engine.executors import Dask, Done, Executor
 from zarrloc.engine.ledger import KILLED, Ledger
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
 from zarrloc.errors import LockedError
 from zarrloc.store.digest import combine
 from zarrloc.store.lock import RunToken, StaleRun
 
-WINDOW = 64
+LEAST_WINDOW = 64
+A_SLOT = 3
 """Blocks in flight: enough to keep any worker busy, few enough to stop soon."""
+
+TRIES = 5
+"""How often a suspect is tried whose worker dies before it has begun."""
 
 GIVE_UP = 8
 """A run whose first blocks all fail, this many, has a fault of its own and stops."""
@@ -58,9 +63,7 @@ def run(
         start = time.perf_counter()
         runner = _Runner(stage, ledger, executor, token, summary, log, progress)
         try:
-            suspects = runner.window(blocks)
-            for block in suspects:
-                runner.suspect(block)
+            runner.run(blocks)
         finally:
             executor.cancel()
             ledger.flush()
@@ -91,58 +94,63 @@ class _Runner:
         self.stage, self.ledger, self.executor, self.token = stage, ledger, executor, token
         self.summary, self.log, self.progress = summary, log, progress
         self.attempt = 0
+        self.window = max(LEAST_WINDOW, A_SLOT * executor.slots)
+        self.waiting: deque[Block] = deque()
+        self.suspects: deque[Block] = deque()
+        self.flying: dict[str, Block] = {}
+        self.trial: Trial | None = None
+        self.tried = ""
+        """Key of the call that the trial waits for."""
 
-    def window(self, blocks: Sequence[Block]) -> list[Block]:
-        """Run blocks through the window; returns those whose worker died under them."""
-        waiting, suspects = deque(blocks), []
-        flying: dict[str, Block] = {}
-        while waiting or flying:
-            if waiting and len(flying) <= WINDOW // 2:
-                batch = [waiting.popleft() for _ in range(min(len(waiting), WINDOW - len(flying)))]
-                flying.update(self._submit(batch))
+    def run(self, blocks: Sequence[Block]) -> None:
+        """Run blocks through the window, and those whose worker died under them alone."""
+        self.waiting.extend(blocks)
+        while self.waiting or self.flying or self.suspects:
+            if self.waiting and len(self.flying) <= self.window // 2:
+                some = min(len(self.waiting), self.window - len(self.flying))
+                self._submit([self.waiting.popleft() for _ in range(some)])
+            if self.suspects and self.trial is None:
+                self.trial = _trial(self.suspects.popleft())
+                self._try(None)
             for end in self.executor.completed():
-                block = flying.pop(end.key)
-                if end.killed:
-                    suspects.append(block)
+                block = self.flying.pop(end.key)
+                if end.key == self.tried:
+                    self._try(end)
+                elif end.killed:
+                    self.suspects.append(block)
                     self.log.write("suspect", block=block.index)
                 else:
                     self._take(block, end)
             self.ledger.flush_when_due()
             self._still_ours()
-        return suspects
 
-    def suspect(self, block: Block) -> None:
-        """Run a suspect alone; if it kills again, find the FOV that does and leave it out."""
-        end = self._alone(block)
-        if end.killed:
-            guilty = {
-                row: KILLED
-                for unit in block.units
-                if any(row not in block.skip for row in unit)
-                and self._alone(block.only(unit), write=False).killed
-                for row in unit
-            }
-            if guilty:
+    def _try(self, end: Done | None) -> None:
+        """Go on with the trial, which is told how its last call ended."""
+        assert self.trial is not None, "only a trial that has begun goes on"
+        try:
+            block, write = self.trial.send(end)
+        except StopIteration as verdict:
+            self.trial, self.tried = None, ""
+            block, last = verdict.value
+            if guilty := [row for row, why in block.skip.items() if why == KILLED]:
                 self.log.write("guilty", rows=sorted(guilty))
-                block = replace(block, skip={**block.skip, **guilty})
-                end = self._alone(block)
-        self._take(block, end)
-        self.ledger.flush_when_due()
+            self._take(block, last)
+        else:
+            (self.tried,) = self._submit([block], write, alone=True)
 
-    def _submit(self, blocks: Sequence[Block], write: bool = True) -> dict[str, Block]:
+    def _submit(
+        self, blocks: Sequence[Block], write: bool = True, alone: bool = False
+    ) -> list[str]:
         self.attempt += 1
         prefix = f"{key_prefix(self.stage)}-{self.token.run}-{self.attempt}"
         calls = {f"{prefix}-{block.index}": block for block in blocks}
         self.executor.submit(
-            [(key, (self.stage, block, self.token, write)) for key, block in calls.items()],
+            [(key, (self.stage, block, self.token, write, alone)) for key, block in calls.items()],
             run_block,
+            urgent=alone,
         )
-        return calls
-
-    def _alone(self, block: Block, write: bool = True) -> Done:
-        self._submit([block], write)
-        (end,) = self.executor.completed()
-        return end
+        self.flying.update(calls)
+        return list(calls)
 
     def _take(self, block: Block, end: Done) -> None:
         if isinstance(end.error, StaleRun):
@@ -182,6 +190,37 @@ class _Runner:
                 self.token.check()
             except StaleRun as error:
                 raise LockedError(f"{error}; this run stops") from error
+
+
+Trial = Generator[tuple[Block, bool], Done | None, tuple[Block, Done]]
+"""Yields a block to be run alone, and whether to store it; is sent how that ended."""
+
+
+def _trial(block: Block) -> Trial:
+    """Try a suspect alone; if it kills again, find the FOV that does and leave it out."""
+    end = yield from _alone(block, True)
+    if end.killed:
+        guilty: dict[int, str] = {}
+        for unit in block.units:
+            if any(row not in block.skip for row in unit):
+                probe = yield from _alone(block.only(unit), False)
+                if probe.killed:
+                    guilty.update(dict.fromkeys(unit, KILLED))
+        if guilty:
+            block = replace(block, skip={**block.skip, **guilty})
+            end = yield from _alone(block, True)
+    return block, end
+
+
+def _alone(block: Block, write: bool) -> Generator[tuple[Block, bool], Done | None, Done]:
+    """The block's end, tried again where a neighbour killed the worker before it had begun."""
+    tries = 0
+    while True:
+        end = yield block, write
+        assert end is not None, "a call that was made has ended"
+        tries += 1
+        if end.begun or not end.killed or tries == TRIES:
+            return end
 
 
 @contextmanager

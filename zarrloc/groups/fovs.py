@@ -73,6 +73,11 @@ class Fovs:
     coords: dict[str, npt.NDArray[Any]]
     """`fov`, `protein`, `ensg`, `cell_line`, for groups that stand on these rows."""
 
+    @property
+    def megapixels(self) -> float:
+        """Pixels of a field in one channel, in millions."""
+        return self.height * self.width / 1e6
+
     @classmethod
     def of(cls, location: Location) -> "Fovs":
         """Read the description. `StoreError` where fields are absent or not all ingested."""

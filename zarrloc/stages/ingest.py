@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.engine.cluster import cores
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, SourceError
@@ -36,7 +37,11 @@ HELD = ("source_digest", "source_hash", ROW_DIGEST)
 FIXED = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
 
 SHARD_BYTES = 128 << 20
-MOST_SHARD_FOVS = 64
+LEAST_SHARD_FOVS, MOST_SHARD_FOVS = 8, 64
+SHARDS_A_CORE = 2
+
+BYTES_A_SECOND = 100e6
+"""What a core reads, measures and writes, roughly, of uncompressed fields."""
 
 
 def ingest(
@@ -111,7 +116,7 @@ def _plan(
     work: ReadImages,
     rehash: bool,
 ) -> Plan:
-    shard = config.shard_fovs or _shard_fovs(shape)
+    shard = config.shard_fovs or _shard_fovs(shape, len(rows))
     attrs = _attrs(shape, config, shard, before)
     held = {name: _held(before, name, len(rows)) for name in HELD}
     error = before.column("error")
@@ -151,7 +156,16 @@ def _plan(
             {"payload": tuple(Job(rows.sources[r], identities[r], kept(r)) for r in span)}
             for span in spans
         ],
+        block_s=_block_s(rows, shard * _field_bytes(shape)),
     )
+
+
+def _block_s(rows: Catalog, nbytes: int) -> float | None:
+    """Seconds of a block of so many bytes; not known where its files come over a network."""
+    there = next((one for one in rows.sources if one is not None), None)
+    if there is not None and files.is_remote(there.paths[0]):
+        return None
+    return nbytes / BYTES_A_SECOND
 
 
 def _held(before: Before, name: str, rows: int) -> npt.NDArray[np.uint64]:
@@ -269,9 +283,14 @@ def _attrs(shape: Shape, config: IngestConfig, shard: int, before: Before) -> St
     )
 
 
-def _shard_fovs(shape: Shape) -> int:
-    raw = len(shape.channels.roles) * shape.height * shape.width * np.dtype(shape.dtype).itemsize
-    return max(1, min(MOST_SHARD_FOVS, SHARD_BYTES // raw))
+def _shard_fovs(shape: Shape, rows: int) -> int:
+    """Fields in a shard: as many as it holds well, but so few that every core has some to do."""
+    most = min(MOST_SHARD_FOVS, SHARD_BYTES // _field_bytes(shape))
+    return max(1, min(most, max(LEAST_SHARD_FOVS, -(-rows // (SHARDS_A_CORE * cores())))))
+
+
+def _field_bytes(shape: Shape) -> int:
+    return len(shape.channels.roles) * shape.height * shape.width * np.dtype(shape.dtype).itemsize
 
 
 Arrays = dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from zarrloc import segmenters
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine.cluster import Cluster
 from zarrloc.engine.plan import Before, Plan, carry_out, refuse_other_settings
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
@@ -34,6 +35,10 @@ from zarrloc.tasks.segment_fovs import SegmentFovs
 
 LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS = 64, 2048
 DIGESTED = tuple(name for name in measure.COLUMNS if name != "keep")
+
+WATERSHED_S = 1.0
+MEASURE_S = 0.2
+"""Seconds a core needs, roughly, for a million pixels of a field."""
 
 SHOWN = 5
 """Fields that a note names."""
@@ -60,9 +65,10 @@ def segment(
     are the settings of `tabulate`: `crop_um`, `keep_percentile`, `block_cells`. Errors as
     `segment_fovs` and `tabulate` raise them.
     """
-    common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
-    masks = _segment(store, config, name, function, Table(**table), **common)
-    return masks, tabulate(store, name, **table, **common)
+    with Cluster(run) as cluster:
+        common: dict[str, Any] = {"run": cluster, "overwrite": overwrite, "quiet": quiet}
+        masks = _segment(store, config, name, function, Table(**table), **common)
+        return masks, tabulate(store, name, **table, **common)
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,7 @@ def _segment(
             columns=COLUMNS,
             inputs=[combine([attrs.fingerprint, int(output)]) for output in fovs.block_output],
             blocks=[{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
+            block_s=None if work.on_device else WATERSHED_S * fovs.shard * fovs.megapixels,
         )
 
     outcome = carry_out(location, group, make, overwrite=overwrite, **common)
@@ -171,7 +178,7 @@ def tabulate(
     crop_um: float | None = None,
     keep_percentile: float | None = None,
     block_cells: int | None = None,
-    run: RunConfig | None = None,
+    run: RunConfig | Cluster | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Summary:
@@ -238,6 +245,7 @@ def tabulate(
             anew=changed,
             settle=settle,
             unit="cell",
+            block_s=MEASURE_S * fovs.rows * fovs.megapixels / max(1, len(blocks)),
         )
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
