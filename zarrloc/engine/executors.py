@@ -190,7 +190,7 @@ class Dask:
         wait = True
         while True:
             try:
-                future = self._ended.get(timeout=LOOK_S if wait else 0)
+                future: Any = self._ended.get(timeout=LOOK_S if wait else 0)
             except queue.Empty:
                 return ready
             key = str(future.key)
