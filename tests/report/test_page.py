@@ -52,7 +52,7 @@ def test_names_from_the_store_are_text_everywhere(page: str) -> None:
     tags = Tags(page).tags
     assert not [attrs for tag, attrs in tags if "onerror" in attrs or attrs.get("src") == "x"]
     _, _, scripts = page.partition("<footer>")
-    drawn = re.sub(r'(?s)<script type="application/json" id="tables">.*?</script>', "", scripts)
+    drawn = re.sub(r'(?s)<script type="application/json" id="map-data">.*?</script>', "", scripts)
     assert "$$x$$" not in drawn  # bokeh would fetch MathJax for it
 
 

@@ -38,6 +38,6 @@ class ReportConfig(DeviceConfig):
         default=0.1, ge=0, le=1, description="UMAP: how tightly points may lie."
     )
     pictures_mb: float = Field(
-        default=25, ge=0, description="Megabytes of hover pictures; points beyond it have none."
+        default=8, ge=0, description="Megabytes of hover pictures; points beyond it have none."
     )
     seed: int = Field(default=0, ge=0, description="Seed of the projection and the bootstrap.")

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from zarrloc.report.embedding_map import joined
 from zarrloc.report.gather import Contents
 from zarrloc.report.pictures import jpeg_url, pictures
-from zarrloc.report.plots import joined
 from zarrloc.report.tallies import examples
 from zarrloc.store.location import Location
 

@@ -1,67 +1,15 @@
-"""The page's interactive figures: map, scores, neighbours, curves."""
+"""The page's interactive figures: scores, neighbours, curves."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from bokeh.models import ColumnDataSource, CustomJS, HoverTool, WheelZoomTool
+from bokeh.models import ColumnDataSource, HoverTool
 
 from zarrloc.report.canvas import add_legend, canvas, plain
 from zarrloc.report.gather import FoldScores
-from zarrloc.report.palette import ACCENT, FAINT, INK, NEIGHBOURS, SECOND, SEVERAL, Group
+from zarrloc.report.palette import ACCENT, DASHES, FAINT, INK, NEIGHBOURS, SECOND, SEVERAL, Mark
 from zarrloc.report.tallies import Curve
-
-WEBGL_FROM = 5000
-"""From so many points on the GPU draws them; below, canvas draws them more finely."""
-
-
-def map_figure(points: npt.NDArray[np.float32], groups: Sequence[Group],
-               columns: Mapping[str, npt.NDArray[np.integer[Any]]]) -> Any:  # fmt: skip
-    """The projection `(n, 2)`, coloured by group (paper, Figure 5).
-
-    `groups` are (name, colour, rows of `points`), drawn in this order and listed in the legend in
-    reverse; a click on a name hides it. `columns` `(n,)` are what the hover script looks up.
-    """
-    count = len(points)
-    wheel = WheelZoomTool(modifiers={"ctrl": True})
-    made = canvas(
-        height=620,
-        tools=["pan", "box_zoom", wheel, "reset", "save"],
-        toolbar_location="above",
-        match_aspect=True,
-        output_backend="webgl" if count >= WEBGL_FROM else "canvas",
-        name="map",
-    )
-    made.toolbar.logo = None
-    made.toolbar.active_scroll = wheel
-    made.axis.visible = False
-    made.grid.visible = False
-    size = 9 if count < 1000 else 6 if count < 10_000 else 3
-    items, renderers = [], []
-    for name, colour, rows in groups:
-        source = ColumnDataSource(
-            {"x": points[rows, 0], "y": points[rows, 1]}
-            | {key: column[rows] for key, column in columns.items()}
-        )
-        drawn = made.scatter(
-            "x",
-            "y",
-            source=source,
-            size=size,
-            color=colour,
-            line_color="white" if count < WEBGL_FROM else None,
-            line_width=0.5,
-            fill_alpha=0.85 if count < WEBGL_FROM else 0.6,
-            hover_fill_color=INK,
-            nonselection_fill_alpha=0.85,
-        )
-        renderers.append(drawn)
-        items.append((f"{name}  {len(rows):,}", [drawn]))
-    add_legend(made, items[::-1])
-    look_up = CustomJS(code="zarrlocHover(cb_data)")
-    made.add_tools(HoverTool(renderers=renderers, tooltips=None, callback=look_up))
-    return made
 
 
 def bars_figure(per_label: Mapping[str, Mapping[str, Any]]) -> Any:
@@ -154,8 +102,8 @@ def _number(value: float | None) -> float:
     return np.nan if value is None else float(value)
 
 
-def roc_figure(curves: Sequence[Curve], palette: Mapping[str, str]) -> Any:
-    """One curve a label, in the map's colours; the area stands in the legend."""
+def roc_figure(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Any:
+    """One curve a label, in the map's colours, dashed from the seventh on; areas in the legend."""
     made = canvas(
         height=460,
         x_range=(0, 1),
@@ -173,9 +121,10 @@ def roc_figure(curves: Sequence[Curve], palette: Mapping[str, str]) -> Any:
                 "y": curve.true_positive_rate.astype(np.float32),
             }
         )
+        colour, shape = marks[curve.label]
         drawn = made.line(
-            "x", "y", source=source, color=palette[curve.label], line_width=1.8, alpha=0.9,
-            hover_line_width=4, hover_line_color=palette[curve.label], hover_line_alpha=1,
+            "x", "y", source=source, color=colour, line_dash=DASHES[shape], line_width=1.8,
+            alpha=0.9, hover_line_width=4, hover_line_color=colour, hover_line_alpha=1,
             name=plain(curve.label),
         )  # fmt: skip
         items.append((f"{curve.label}  {curve.area:.3f}", [drawn]))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.report import ReportConfig
@@ -63,6 +64,10 @@ class Calls:
         return np.asarray(self.probability >= self.threshold)
 
 
+NOT_COLOURS = frozenset({"fov", "protein", "source", "error"})
+"""Texts of a field that the page tells elsewhere."""
+
+
 class FoldScores(NamedTuple):
     """Macro-F1 of one head, fold by fold."""
 
@@ -104,6 +109,8 @@ class Contents:
     truth: Truth | None = None
     points: Array32 | None = None
     """The projection of the rows that have an embedding, `(n, 2)`."""
+    coords: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
+    """What else a row's field is: plate, well, condition and the like, a text a row."""
     calls: Calls | None = None
     scores: Mapping[str, Any] | None = None
     knn: Mapping[str, Any] | None = None
@@ -133,6 +140,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
     absent: dict[str, str] = {}
     embedding, head = chosen(stages, config)
     samples = points = truth = calls = scores = knn = None
+    coords: dict[str, npt.NDArray[np.str_]] = {}
     if embedding is None:
         absent["map"] = "There is no embedding yet; make one with `zarrloc embed`."
     else:
@@ -140,6 +148,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
         calls = _calls(location, head, stages, config) if head else None
         weak: Any = calls.weak if calls else "ignore"
         truth = truth_of(samples.grade, weak)
+        coords = _coords(fovs, samples)
         if samples.finite.any():
             points = project(samples.features[samples.finite], config)
         else:
@@ -175,6 +184,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
         samples=samples,
         truth=truth,
         points=points,
+        coords=coords,
         calls=calls,
         scores=scores,
         knn=knn,
@@ -226,6 +236,20 @@ def _facts(location: Location, fovs: Any, described: Mapping[str, Any]) -> Facts
         size=f"{settings['width']} × {settings['height']} px",
         pixel_size_um=described["fovs"].get("pixel_size_um"),
     )
+
+
+def _coords(fovs: zarr.Group, samples: Samples) -> dict[str, npt.NDArray[np.str_]]:
+    """The texts that stand beside the fields, for every row; those that say nothing left out."""
+    found = {
+        name: read_text(fovs, name)
+        for name, array in sorted(fovs.arrays())
+        if array.metadata.dimension_names == ("fov",)  # type: ignore[union-attr]
+        and array.dtype.kind in "TUO"
+        and name not in NOT_COLOURS
+    }
+    return {
+        name: values[samples.fov_index] for name, values in found.items() if (values != "").any()
+    }
 
 
 def _calls(

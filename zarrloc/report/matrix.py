@@ -1,78 +1,61 @@
-"""Square tables of labels: confusion and co-occurrence."""
+"""Square tables of labels, as rows of cells for the page: confusion and co-occurrence."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from bokeh.models import ColumnDataSource, HoverTool, LinearColorMapper
 
-from zarrloc.report.canvas import FONT, canvas, plain
-from zarrloc.report.palette import ACCENT, INK
+from zarrloc.report.tallies import Confusion
 
 
-def matrix_figure(
-    values: npt.NDArray[Any],
-    shade: npt.NDArray[np.float64],
-    labels: Sequence[str],
-    *,
-    name: str,
-    rows_are: str,
-    columns_are: str,
-) -> Any:
-    """A square table of labels: `values` written in cells, `shade` 0 to 1 behind them."""
-    names = [plain(label) for label in labels]
-    row, column = (index.ravel() for index in np.indices(values.shape))
-    dark = np.nan_to_num(shade).ravel()
-    text = [f"{value:.0f}" if value >= 0.5 else "" for value in values.ravel()]
-    source = ColumnDataSource(
-        {
-            "row": [names[i] for i in row],
-            "column": [names[i] for i in column],
-            "shade": dark,
-            "text": text,
-            "ink": np.where(dark > 0.55, "white", INK).tolist(),
-            "value": values.ravel(),
-        }
-    )
-    made = canvas(
-        height=470,
-        x_range=names,
-        y_range=names[::-1],
-        x_axis_label=columns_are,
-        y_axis_label=rows_are,
-        name=name,
-    )
-    made.grid.visible = False
-    made.xaxis.major_label_orientation = 0.9
-    for axis in made.axis:
-        axis.major_label_text_font_size = "11px"
-        axis.major_tick_line_color = None
-    mapper = LinearColorMapper(palette=_shades(), low=0, high=1)
-    cells = made.rect(
-        "column", "row", 0.96, 0.96, source=source, line_color=None,
-        fill_color={"field": "shade", "transform": mapper},
-    )  # fmt: skip
-    made.text(
-        "column", "row", "text", source=source, text_align="center", text_baseline="middle",
-        text_font={"value": FONT}, text_font_size="10px", text_color="ink",
-    )  # fmt: skip
-    made.add_tools(
-        HoverTool(
-            renderers=[cells],
-            tooltips=[(rows_are, "@row"), (columns_are, "@column"), ("", "@value{0.[0]}")],
-        )
-    )
-    return made
+class Cell(NamedTuple):
+    """One cell: what it says, what it says in full, and its shade from 0 to 1."""
+
+    text: str
+    title: str
+    shade: float
+    note: str = ""
 
 
-def _shades() -> list[str]:
-    """White to the accent, in 64 steps."""
-    white, deep = (
-        np.array([247, 249, 250]),
-        np.array([int(ACCENT[i : i + 2], 16) for i in (1, 3, 5)]),
-    )
-    steps = np.linspace(0, 1, 64)[:, None] ** 0.8
-    return [
-        "#{:02x}{:02x}{:02x}".format(*rgb) for rgb in (white + steps * (deep - white)).astype(int)
-    ]
+class Matrix(NamedTuple):
+    """A square table: `rows` holds each label, how many rows it has, and its cells."""
+
+    labels: tuple[str, ...]
+    rows: list[tuple[str, str, list[Cell]]]
+
+
+def share_matrix(found: Confusion, labels: Sequence[str]) -> Matrix:
+    """Shares in per cent with their counts; empty where there is nothing."""
+    rows = []
+    for label, total, counts in zip(labels, found.rows, found.counts, strict=True):
+        cells = []
+        for called, count in zip(labels, counts, strict=True):
+            share = count / total if total else 0.0
+            title = f"{label}, called {called}: {count:,} of {total:,} ({100 * share:.1f} %)"
+            cells.append(Cell(_percent(share), title, share, f"{count:,}" if count else ""))
+        rows.append((label, f"{total:,}", cells))
+    return Matrix(tuple(labels), rows)
+
+
+def count_matrix(counts: npt.NDArray[np.int64], labels: Sequence[str], unit: str) -> Matrix:
+    """Counts, shaded by their share of the row's diagonal."""
+    rows = []
+    for index, label in enumerate(labels):
+        own = int(counts[index, index])
+        cells = []
+        for other, count in zip(labels, counts[index].tolist(), strict=True):
+            both = label if other == label else f"{label} and {other}"
+            cells.append(
+                Cell(
+                    f"{count:,}" if count else "", f"{both}: {count:,} {unit}", count / max(own, 1)
+                )
+            )
+        rows.append((label, f"{own:,}", cells))
+    return Matrix(tuple(labels), rows)
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return ""
+    return "<1" if share < 0.005 else f"{100 * share:.0f}"

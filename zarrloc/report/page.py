@@ -11,11 +11,13 @@ from markupsafe import Markup
 from zarrloc.config.report import ReportConfig
 from zarrloc.report import words
 from zarrloc.report.cards import make_cards
+from zarrloc.report.embedding_map import embedding_map
 from zarrloc.report.gather import Contents
-from zarrloc.report.plots import make_plots
+from zarrloc.report.plots import draw
 from zarrloc.store.location import Location
 
-PLOTS = ("map", "bars", "folds", "roc", "confusion", "cooccurrence", "knn")
+PLOTS = ("bars", "folds", "roc", "knn")
+MATRICES = ("confusion", "cooccurrence")
 
 
 def render(location: Location, contents: Contents, config: ReportConfig) -> str:
@@ -27,23 +29,22 @@ def render(location: Location, contents: Contents, config: ReportConfig) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    models, tables, sheets = make_plots(location, contents, config)
+    drawn = draw(contents)
     scripts, divs = "", {}
-    if models:
-        script, divs = components(models)
-        webgl = any(model.output_backend == "webgl" for model in models.values())
-        parts = ["bokeh", "bokeh-gl"] if webgl else ["bokeh"]
-        scripts = Resources(mode="inline", components=parts).render_js() + script
+    if drawn.figures:
+        script, divs = components(drawn.figures)
+        scripts = Resources(mode="inline", components=["bokeh"]).render_js() + script
+    shown = None if contents.points is None else embedding_map(location, contents, config)
     return environment.get_template("page.html").render(
         c=contents,
         config=config,
         words=words,
         css=_own(environment, "page.css"),
-        hover_js=_own(environment, "hover.js"),
+        map=shown,
+        map_js=_own(environment, "map.js"),
+        matrices={name: drawn.matrices.get(name) for name in MATRICES},
         scripts=Markup(scripts),
         plots={name: Markup(divs.get(name, "")) for name in PLOTS},
-        tables=tables,
-        sheets=sheets,
         cards=make_cards(location, contents),
         version=version("zarrloc"),
         made=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),

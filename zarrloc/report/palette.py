@@ -1,4 +1,9 @@
-"""Which colour says what, on the page and in papers' figures."""
+"""Which colour and shape says what, on the page and in papers' figures.
+
+Six colours of Okabe and Ito (2008, "Color Universal Design"), which people with any colour vision
+tell apart on white; black is text, and their yellow is too faint here. From the seventh label on
+the shape differs instead.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,19 +11,18 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# Eighteen colours that stay apart on white, in the order of the labels.
-PALETTE = (
-    "#1f77b4", "#e6550d", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf",
-    "#bcbd22", "#393b79", "#fdae4b", "#74c476", "#ff6f91", "#6b4ea0", "#006d5b", "#b5651d",
-    "#4ba3c7", "#7f0000",
-)  # fmt: skip
-SEVERAL = "#b4bac1"
-NONE = "#dfe3e7"
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9")
+SHAPES = ("circle", "square", "triangle", "diamond")
+MOST_MARKS = len(COLOURS) * len(SHAPES)
+DASHES = {"circle": "solid", "square": "dashed", "triangle": "dotted", "diamond": "dotdash"}
+"""What a line has instead of a shape."""
+SEVERAL = "#a4abb3"
+NONE = "#d3d8dd"
 ACCENT = "#0b6e6e"
 SECOND = "#d98c1f"
 THIRD = "#7a6fb0"
 INK = "#1d2733"
-FAINT = "#6b7683"
+FAINT = "#5c6773"
 RULE = "#e3e7eb"
 
 # Only the first way is free of siblings that share the answer.
@@ -29,31 +33,51 @@ NEIGHBOURS = {
 }
 
 
+class Mark(NamedTuple):
+    """How a group is drawn."""
+
+    colour: str
+    shape: str = "circle"
+
+
 class Group(NamedTuple):
-    """Rows that share a colour."""
+    """Rows that share a mark."""
 
     name: str
-    colour: str
+    mark: Mark
     rows: npt.NDArray[np.int64]
 
 
-def colours(count: int) -> list[str]:
-    """One colour a label; after eighteen they come round again."""
-    return [PALETTE[index % len(PALETTE)] for index in range(count)]
+def marks(count: int) -> list[Mark]:
+    """One mark a label; after twenty-four they come round again."""
+    return [
+        Mark(COLOURS[index % len(COLOURS)], SHAPES[index // len(COLOURS) % len(SHAPES)])
+        for index in range(count)
+    ]
 
 
 def by_single_label(positive: npt.NDArray[np.bool_], labels: Sequence[str]) -> list[Group]:
-    """Rows of bool `(n, label)` with one label in its colour, the others grey (paper, Figure 5).
+    """Rows of bool `(n, label)` with one label under its mark, the others grey (paper, Figure 5).
 
     In the order of drawing: grey first, then the labels from the last to the first.
     """
     count = positive.sum(axis=1)
     single = [
-        Group(label, colour, np.flatnonzero((count == 1) & positive[:, index]))
-        for index, (label, colour) in enumerate(zip(labels, colours(len(labels)), strict=True))
+        Group(label, mark, np.flatnonzero((count == 1) & positive[:, index]))
+        for index, (label, mark) in enumerate(zip(labels, marks(len(labels)), strict=True))
     ]
     grey = [
-        Group("no label", NONE, np.flatnonzero(count == 0)),
-        Group("several labels", SEVERAL, np.flatnonzero(count > 1)),
+        Group("no label", Mark(NONE), np.flatnonzero(count == 0)),
+        Group("several labels", Mark(SEVERAL), np.flatnonzero(count > 1)),
     ]
     return [group for group in [*grey, *single[::-1]] if len(group.rows)]
+
+
+def by_value(values: npt.NDArray[np.str_]) -> list[Group]:
+    """Rows of one text each, such as their plate, in the order of drawing; nothing is grey."""
+    names, code = np.unique(values, return_inverse=True)
+    found = [
+        Group(str(name) or "not named", mark, np.flatnonzero(code == index))
+        for index, (name, mark) in enumerate(zip(names, marks(len(names)), strict=True))
+    ]
+    return found[::-1]

@@ -34,6 +34,8 @@ STYLE = {
     "svg.hashsalt": "zarrloc",  # equal figures are equal files
 }
 
+MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+
 
 def embedding_figures(
     store: str | Path | Location, name: str, directory: str | Path, config: ReportConfig
@@ -80,14 +82,15 @@ def _undated(path: Path) -> dict[str, None]:
 
 
 def draw_map(points: npt.NDArray[np.float32], groups: Sequence[Group]) -> Figure:
-    """Points `(n, 2)` in their groups' colours, many points as pixels also in the SVG."""
+    """Points `(n, 2)` under their groups' marks, many points as pixels also in the SVG."""
     figure, axes = _axes(2 * COLUMN_IN, 1.5 * COLUMN_IN)
     for group in groups:
         axes.scatter(
             points[group.rows, 0],
             points[group.rows, 1],
             s=float(np.clip(2e4 / len(points), 0.5, 12)),
-            c=group.colour,
+            c=group.mark.colour,
+            marker=MARKERS[group.mark.shape],
             linewidths=0,
             label=f"{group.name} ({len(group.rows):,})",
             rasterized=len(points) > 5000,

@@ -13,19 +13,24 @@ Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
-def confusion(truth: Truth, called: Bools) -> Floats:
-    """Share of the rows with label i that were called j: `(label, label)`, NaN without such rows.
+class Confusion(NamedTuple):
+    """Which labels are called for which: `counts` int `(label, label)` of `rows` int `(label,)`."""
+
+    counts: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+
+
+def confusion(truth: Truth, called: Bools) -> Confusion:
+    """How many of the rows with label i were called j.
 
     A row has several labels, so only wrong calls count off the diagonal: a right second call is
-    no confusion. The diagonal is the recall.
+    no confusion. The diagonal over `rows` is the recall.
     """
     positive = truth.positive & truth.known
     wrong = called & truth.known & ~truth.positive
-    rows = positive.sum(axis=0)
-    found = positive.T.astype(np.float64) @ wrong
-    np.fill_diagonal(found, (positive & called).sum(axis=0))
-    with np.errstate(invalid="ignore"):
-        return np.where(rows[:, None] > 0, found / rows[:, None], np.nan)
+    counts = positive.T.astype(np.int64) @ wrong
+    np.fill_diagonal(counts, (positive & called).sum(axis=0))
+    return Confusion(counts, positive.sum(axis=0))
 
 
 def cooccurrence(positive: Bools, protein: npt.NDArray[Any]) -> npt.NDArray[np.int64]:

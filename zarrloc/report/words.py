@@ -115,7 +115,17 @@ def map_note(c: Contents) -> str:
     return (
         f"UMAP of {len(c.points):,} {rows_word(c)}, cosine distances. Proteins with a single "
         f"reference label are coloured by it, the others grey.{missing} Point at one to see it; "
-        "click a name to hide its points; zoom with Ctrl and the wheel."
+        "click a name to hide its points; drag to move; zoom with the buttons, or Ctrl and the "
+        "wheel. With the keyboard: Tab to the map, then arrows, +, - and 0."
+    )
+
+
+def map_alt(c: Contents) -> str:
+    """The map for who can't see it."""
+    assert c.points is not None
+    return (
+        f"Map of {len(c.points):,} {rows_word(c)}, coloured as the legend beside it says. "
+        "Find names what is where."
     )
 
 
