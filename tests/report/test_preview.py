@@ -1,6 +1,7 @@
 """Pictures checked pixel by pixel where their content is known."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -124,3 +125,22 @@ def test_the_command_is_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(command, line.split(), catch_exceptions=False)
     assert result.output == "2 fields -> x.png\n"
     assert calls == [(("oc.zarr", Path("x.png")), {"segmentation": "cp", "fovs": ("a", "b")})]
+
+
+def test_the_picture_is_small_and_looks_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Image.Image] = []
+
+    def kept(*given: Any) -> Image.Image:
+        drawn.append(contact_sheet(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr("zarrloc.report.preview.contact_sheet", kept)
+    preview(make_store(tmp_path / "s.zarr", cells=(4,) * 6), tmp_path / "p.png")
+    drawn[0].save(tmp_path / "full.png")
+    assert (tmp_path / "p.png").stat().st_size < 0.5 * (tmp_path / "full.png").stat().st_size
+    with Image.open(tmp_path / "p.png") as found:
+        assert found.size == drawn[0].size
+        apart = np.abs(np.asarray(found.convert("RGB"), float) - np.asarray(drawn[0], float))
+    assert apart.mean() < 4

@@ -20,7 +20,7 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import need
 
 MOST_FOVS = 24
-PANEL_PX = 480
+PANEL_PX = 400
 MARGIN_PX = 16
 TITLE_PX = 30
 
@@ -153,8 +153,11 @@ def preview(
     if segmentation is not None:
         caption = f"outlines: {segmentation}; {caption}"
     page = contact_sheet([read_picture(group, masks, row) for row in rows], caption, panel_px)
+    if Path(out).suffix.lower() == ".png":
+        # 256 colours show the same to the eye and make a quarter of the file: noise packs badly.
+        page = page.quantize(256, Image.Quantize.FASTOCTREE)
     try:
-        page.save(out, dpi=(300, 300))
+        page.save(out, dpi=(300, 300), optimize=True)
     except (ValueError, OSError) as error:
         raise ConfigError(
             f"cannot write {out} ({error}); name a .png file in a folder that exists"
