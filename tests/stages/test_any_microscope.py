@@ -11,6 +11,7 @@ import pytest
 
 from tests.image_files import pixels, write, write_ome
 from tests.objects import opened
+from tests.plate_files import SITES, VENDORS, WELLS, pixels_of
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
@@ -77,6 +78,73 @@ def test_two_plates_of_equal_names(made: Callable[[str], Path], tmp_path: Path) 
 def test_three_sizes(made: Callable[[str], Path], tmp_path: Path) -> None:
     assert _ingest(made("11_three_sizes.py"), tmp_path / "s").exit_code == 0
     assert opened(tmp_path / "s", "fovs")["image"].shape == (4, 2, 96, 128)
+
+
+def test_z_planes_in_files(made: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = made("08_z_planes_in_files.py")
+    pattern = f"{folder}/*-{{channel}}sk1fk1fl1.tiff"
+    for source in (folder, pattern):
+        store = tmp_path / f"s{len(str(source))}"
+        with pytest.raises(SourceError, match="is a stack of 3 z planes; pass --project max"):
+            _ingest(source, store)
+        assert _ingest(source, store, project="max").exit_code == 0
+        data = opened(store, "fovs").load()
+        assert data["image"].shape[:2] == (1, 2)
+        assert (data["image"] == 300).all()
+        assert (str(data["well"].values[0]), str(data["site"].values[0])) == ("B03", "01")
+
+
+def test_metaxpress_with_guids_and_thumbnails(made: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = made("09_metaxpress_guid.py")
+    sources = (folder, f"{folder}/exp_*_w{{channel}}*.tif")
+    for source in sources:
+        store = tmp_path / f"s{len(str(source))}"
+        summary = _ingest(source, store, channels=("w1=nucleus", "w2=protein"))
+        assert summary.exit_code == 0
+        data = opened(store, "fovs")
+        assert list(data["fov"].values) == ["exp_B02_s1", "exp_B02_s2"]
+        assert list(data["channel"].values) == list(CHANNELS)
+        assert data["image"].shape[2:] == (64, 64)
+    pattern = "{plate}_{well}_s{site}_w{channel}{*}.tif"
+    _ingest(folder, tmp_path / "p", pattern=pattern, channels=CHANNELS)
+    assert list(opened(tmp_path / "p", "fovs")["well"].values) == ["B02", "B02"]
+
+
+@pytest.mark.parametrize("vendor", list(VENDORS))
+def test_a_plate_of_each_vendor(vendor: str, tmp_path: Path) -> None:
+    VENDORS[vendor](tmp_path / "plate", 1)
+    store = tmp_path / "s"
+    summary = _ingest(tmp_path / "plate", store, channels=CHANNELS)
+    assert summary.exit_code == 0
+    data = opened(store, "fovs").load()
+    assert list(data["channel"].values) == list(CHANNELS)
+    assert data.sizes["fov"] == len(WELLS) * SITES
+    for row in range(data.sizes["fov"]):
+        well, site = str(data["well"].values[row]), int(data["site"].values[row])
+        np.testing.assert_array_equal(data["image"][row], pixels_of(well, site)[0])
+    assert any("nucleus" in note for note in summary.notes)
+    assert _ingest(tmp_path / "plate", store).blocks_run == 0
+
+
+def test_a_second_plate_needs_no_channels_again(tmp_path: Path) -> None:
+    for seed, plate in enumerate(("a", "b")):
+        VENDORS["CellVoyager"](tmp_path / plate, 1, seed)
+        for path in (tmp_path / plate).glob("*C01.tif"):  # a third channel, which nobody wants
+            path.with_name(path.name.replace("C01.tif", "C03.tif")).write_bytes(path.read_bytes())
+    given = ("C01=nucleus", "C02=protein")
+    assert _ingest(tmp_path / "a", tmp_path / "s", channels=given).exit_code == 0
+    (tmp_path / "b").rename(tmp_path / "c")
+    assert _ingest(tmp_path / "c", tmp_path / "s").exit_code == 0
+    data = opened(tmp_path / "s", "fovs").load()
+    assert data["image"].shape[:2] == (8, 2)
+    np.testing.assert_array_equal(data["image"][4], pixels_of("B02", 1, seed=1)[0])
+    assert set(data["plate"].values) == {"P1"}
+
+
+def test_numbered_channels_are_said_to_say_nothing(tmp_path: Path) -> None:
+    VENDORS["CellVoyager"](tmp_path / "plate", 1)
+    notes = _ingest(tmp_path / "plate", tmp_path / "s").notes
+    assert any("C01, C02 do not say what they show; --channels C01=ROLE" in n for n in notes)
 
 
 def test_the_store_says_where_files_lie_for_any_reader(

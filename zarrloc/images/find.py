@@ -10,13 +10,21 @@ from pathlib import Path
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
-from zarrloc.images import files, opencell, tables
+from zarrloc.images import files, opencell, plates, tables, tiff, tokens
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
 
 # Masks that tools (our simulator among them) lay beside OpenCell's images.
 _DERIVED = re.compile(r"OC-FOV_.+_(cells|nuclei|masks?|seg)\.tiff?", re.IGNORECASE)
+
+
+class Fields(list[FovSource]):
+    """Fields of view, and what was understood of their names."""
+
+    def __init__(self, fields: Iterable[FovSource], notes: Iterable[str] = ()) -> None:
+        super().__init__(fields)
+        self.notes = tuple(notes)
 
 
 def find(
@@ -27,12 +35,14 @@ def find(
     pattern: str | None = None,
     project: str | None = None,
     unsigned: bool = False,
-) -> list[FovSource]:
+) -> Fields:
     """List the fields of view of SOURCE, in the order of their file names.
 
-    `source` is a TIFF, a folder (searched recursively), a glob, a glob with `{channel}` in the
-    base name (one file a channel), an object-store prefix (`unsigned` for a public one), or a
-    manifest CSV. A manifest has `path`, maybe `channel`, `z` and `fov`; other columns become
+    `source` is a TIFF, a folder (searched recursively), a glob, a glob with fields such as
+    `{channel}` and `{z}` (see `patterns.Pattern`), an object-store prefix (`unsigned` for a public
+    one), or a manifest CSV; `pattern` says what the names below `source` mean. Names that
+    microscopes give, and names that differ only in a word for the channel or the plane, are
+    understood without. A manifest has `path`, maybe `channel`, `z` and `fov`; other columns become
     coords; its paths are relative to it, or to `source` where that is given too. Where OpenCell's
     projection and stack of one field are both there, the projection counts, with `project` the
     stack. Raises SourceError where nothing is found.
@@ -40,19 +50,65 @@ def find(
     text = "" if source is None else os.fspath(source)
     if manifest is None and text.lower().endswith(".csv"):
         manifest, text = text, ""
+    notes: list[str] = []
     if manifest is not None:
         found = _from_manifest(Path(manifest), text, channels, unsigned)
         text = os.fspath(manifest)
     elif pattern is not None:
-        found = _from_pattern(pattern, _images(text, unsigned), channels)
+        found = _from_pattern(pattern, _images(text, unsigned), channels, notes)
     elif is_pattern(text):
         where, named = split_pattern(text)
-        found = _from_pattern(named, _images(where, unsigned), channels)
+        listed = list(_images(where, unsigned))
+        fields = Pattern(named).fields
+        by_vendor = plates.recognise(listed, unsigned=unsigned)
+        if fields == ("channel",) and by_vendor.parts and not by_vendor.rest:
+            found, notes = joined(by_vendor.parts, channels), list(by_vendor.notes)
+        else:
+            found = _from_pattern(named, listed, channels, notes)
     else:
-        found = list(map(_whole, _one_kind(_images(text, unsigned), project)))
+        found = _understood(list(_images(text, unsigned)), channels, project, unsigned, notes)
     if not found:
-        raise SourceError(f"{text}: holds no .tif or .tiff file")
-    return told_apart(sorted(found, key=lambda one: (_name(one.paths[0]), one.paths)))
+        raise SourceError(f"{text}: {notes[0] if notes else 'holds no .tif or .tiff file'}")
+    by_name = sorted(found, key=lambda one: (_name(one.paths[0]), one.paths))
+    return Fields(told_apart(by_name), notes)
+
+
+def _understood(
+    listed: Sequence[File],
+    channels: Sequence[str],
+    project: str | None,
+    unsigned: bool,
+    notes: list[str],
+) -> list[FovSource]:
+    """Fields of files whose names nobody explained: by vendor, by a word, else one a file."""
+    known = [file for file in listed if opencell.parse_name(file.name)]
+    others = [file for file in listed if not opencell.parse_name(file.name)]
+    by_vendor = plates.recognise(others, unsigned=unsigned)
+    notes += by_vendor.notes
+    parts, rest = tokens.by_channel(by_vendor.rest, lambda file: _holds_one(file, unsigned))
+    if parts:
+        words = ", ".join(sorted({part.channel for part in parts}))
+        notes.append(f"{len(parts)} files differ in a word for their channel: {words}")
+    alone = [Part(file, stem(file.name), file.uri.rpartition("/")[0]) for file in rest]
+    parts, alone = tokens.by_plane(parts), tokens.by_plane(alone)
+    planes = [part for part in alone if part.plane]
+    if planes or any(part.plane for part in parts):
+        notes.append("files differ in a number for their z plane: they are planes of one field")
+    whole = [_whole(part.file) for part in alone if not part.plane]
+    anyones = [*joined(parts, channels), *joined(planes), *whole]
+    return [
+        *map(_whole, _one_kind(known, project)),
+        *joined(by_vendor.parts, channels),
+        *tokens.with_wells(anyones),
+    ]
+
+
+def _holds_one(file: File, unsigned: bool) -> bool:
+    """Whether a file holds one channel, as far as its header can be read."""
+    try:
+        return tiff.header(files.content(file.uri, unsigned=unsigned)).size("C") == 1
+    except SourceError:
+        return True
 
 
 def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
@@ -79,7 +135,11 @@ def _images(source: str, unsigned: bool) -> Iterator[File]:
         yield single
         return
     yield from (
-        file for file in listed if _is_tiff(file.name) and not _DERIVED.fullmatch(file.name)
+        file
+        for file in listed
+        if _is_tiff(file.name)
+        and not _DERIVED.fullmatch(file.name)
+        and not plates.THUMBNAIL.fullmatch(file.name)
     )
 
 
@@ -159,9 +219,18 @@ def _resolved(path: str, folder: Path, base: str) -> str:
     return os.fspath(beside if beside.exists() or not base else Path(base) / path)
 
 
-def _from_pattern(pattern: str, found: Iterable[File], channels: Sequence[str]) -> list[FovSource]:
-    parts = Pattern(pattern).parts(found)
-    return joined(parts, channels)
+def _from_pattern(
+    pattern: str, found: Iterable[File], channels: Sequence[str], notes: list[str]
+) -> list[FovSource]:
+    listed = list(found)
+    parts = Pattern(pattern).parts(listed)
+    if len(parts) < len(listed):
+        unlike = next(f for f in listed if f.uri not in {part.file.uri for part in parts})
+        notes.append(
+            f"{len(listed) - len(parts)} of {len(listed)} files do not match {pattern!r}, such as "
+            f"{unlike.name}"
+        )
+    return joined(tokens.by_plane(parts), channels)
 
 
 def _without(name: str, channel: str) -> str:

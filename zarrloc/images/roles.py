@@ -164,7 +164,14 @@ def map_channels(
         roles = tuple(map(role_of, names))
         _check_roles(names, roles)
         by_name = dict(zip(names, roles, strict=True))
-        return Channels(roles, by_name, how=_how(names, roles, origin))
+        how = _how(names, roles, origin)
+        if all(map(_NUMBERED.fullmatch, names)):
+            asked = ",".join(f"{name}=ROLE" for name in names)
+            how += (
+                f"the channels {', '.join(names)} do not say what they show; --channels {asked} "
+                "does, or `zarrloc annotate STORE --channels` later",
+            )
+        return Channels(roles, by_name, how=how)
     _check_roles(given, roles)
     if names:
         return _by_names(given, roles, names, in_order=origin != FILE_NAMES)

@@ -89,7 +89,7 @@ def ingest(
         settings = _over(config, before)
         if before.group is None:
             shape = first or shape_of(found, settings, unsigned, reader)
-            notes.extend(shape.notes)
+            notes.extend((*found.notes, *shape.notes))
             old = catalog.EMPTY
         else:
             shape, old = _shape_in(before, settings), _catalog_in(before)
