@@ -60,11 +60,20 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "as the demo": ("learns", {"learning_rate": 1.6e-2, "momentum": 0.96}),
     "the paper's rates": ("learns", {"learning_rate": 5e-4, "momentum": 0.996}),
     "the paper's head, an eighth": ("learns", PAPER_HEAD),
+    "DINOv2": ("learns", {"objective": "dinov2", "koleo_weight": 0.1}),
+    "MAE": ("learns", {"objective": "mae", "decoder_width": 64, "decoder_depth": 1}),
+    "SimCLR": ("learns", {"objective": "simclr", "projection": 64}),
+    "VICReg": ("learns", {"objective": "vicreg", "head_hidden": 256}),
     "no centring": ("stalls", {"center_momentum": 1.0}),
     "no centring, sharper": ("stalls", {"center_momentum": 1.0, "teacher_temperature": 0.01}),
     "soft teacher": ("stalls", {"teacher_temperature": 1.0}),
     "learning rate x 100": ("collapses", {"learning_rate": 0.6}),
     "learning rate x 1000": ("collapses", {"learning_rate": 6.0}),
+    "MAE, learning rate x 1000": (
+        "collapses",
+        {"objective": "mae", "decoder_width": 64, "decoder_depth": 1, "learning_rate": 6.0},
+    ),
+    "SimCLR, learning rate x 1000": ("collapses", {"objective": "simclr", "learning_rate": 6.0}),
     "teacher is the student": ("collapses", {"momentum": 0.0, "learning_rate": 3e-2}),
 }
 
@@ -127,14 +136,14 @@ def follow(changes: dict[str, Any], steps: int, seed: int) -> list[dict[str, Any
     spec = start_spec(config, source.roles)
     channels = start_channels(config, spec, source.roles)
     student, teacher, _ = start_backbones(config, spec)
-    state = State.begin(config, student, teacher, spec.features, torch.device("cpu"))
+    state = State.begin(config, spec, student, teacher, torch.device("cpu"))
     images = whole_images(source, np.arange(len(protein)), config.size)
     inputs = Inputs(channels, *affine_of(channels, images.float()))
-    guard = Guard(images, grade, protein, inputs, config.teacher_temperature)
+    guard = Guard(images, grade, protein, inputs)
     rows: list[dict[str, Any]] = []
 
     def check() -> bool:
-        now = guard.check(state.teacher, state.center, state.step)
+        now = guard.check(state.teacher, state.objective, state.step)
         with torch.no_grad():
             features = state.teacher.backbone(inputs.passes(images.float())[0]).numpy()
         start = Health(**{key: rows[0][key] for key in now.as_dict()}) if rows else now
@@ -179,7 +188,7 @@ def main() -> None:
                 f"| {name} | {expected} | {first['probe']:.2f} -> {last['probe']:.2f} | "
                 f"{first['knn_macro_f1']:.2f} -> {last['knn_macro_f1']:.2f} | "
                 f"{min(spread):.2g}, at the end {spread[-1]:.2g} | "
-                f"{min(row['information'] for row in rows):.4f} | "
+                f"{min((row['information'] or 0.0) for row in rows):.4f} | "
                 f"{f'from step {called[0]}' if called else 'never'} |",
                 flush=True,
             )

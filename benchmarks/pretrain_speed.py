@@ -39,8 +39,12 @@ def speeds(store: str, config: PretrainConfig) -> dict[str, float]:
     inputs = Inputs(channels, (0.1,) * len(spec.roles), (0.1,) * len(spec.roles))
     plan = Plan.of(config, len(data.protein), 1, device.type)
     student, teacher, _ = start_backbones(config, spec)
-    state = State.begin(config, student, teacher, spec.features, device)
-    first = next(batches(config, data.source, None, inputs.replicate, range(1), WORLD, device))
+    state = State.begin(config, spec, student, teacher, device)
+    first = next(
+        batches(
+            config, state.objective, data.source, None, inputs.replicate, range(1), WORLD, device
+        )
+    )
 
     def bare(steps: int) -> float:
         start = time.perf_counter()

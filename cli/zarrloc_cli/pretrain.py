@@ -10,7 +10,7 @@ from zarrloc.config.pretrain import PretrainConfig
 from zarrloc_cli.options import config_options
 
 
-@click.command(short_help="Train a backbone on STORE by self-supervision (DINO).")
+@click.command(short_help="Train a backbone on STORE by self-supervision.")
 @click.argument("store")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option(
@@ -40,7 +40,7 @@ def command(
     overwrite: bool,
     **options: Any,
 ) -> int:
-    """Train a backbone on the fields or cells of STORE by self-supervision (DINO).
+    """Train a backbone on the fields or cells of STORE by self-supervision.
 
     \b
     zarrloc pretrain oc.zarr --from dino-vits8 --channels protein=1,nucleus=2 --split paper --out ft

@@ -7,15 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from zarrloc.pretraining.dino import (
-    Head,
-    Network,
-    Schedule,
-    dino_loss,
-    parameter_groups,
-    teacher_probabilities,
-    update_teacher,
-)
+from zarrloc.pretraining.dino import Head, dino_loss, teacher_probabilities
+from zarrloc.pretraining.objective import Network
+from zarrloc.pretraining.schedule import Schedule, parameter_groups, update_teacher
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.models.channels import resolve
+from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.data import Arrays
-from zarrloc.pretraining.dino import Head, Network
+from zarrloc.pretraining.dino import Dino, Head
 from zarrloc.pretraining.guard import (
     Guard,
     Health,
@@ -22,8 +24,12 @@ from zarrloc.pretraining.guard import (
     worse,
 )
 from zarrloc.pretraining.inputs import Inputs
+from zarrloc.pretraining.objective import Network
 
 ROLES = ("nucleus", "protein")
+OBJECTIVE = Dino(
+    PretrainConfig(arch="none", prototypes=32), BackboneSpec("toy", "none", ROLES, 4, 2, "")
+)
 
 
 def test_effective_rank_counts_directions() -> None:
@@ -88,9 +94,9 @@ def test_collapse_is_seen_and_said(kind: str) -> None:
     for layer in head.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight)
-    guard = Guard(images, grade, np.arange(64), inputs, 0.04)
+    guard = Guard(images, grade, np.arange(64), inputs)
     healthy, collapsed = (
-        guard.check(Network(Mean(c), head).eval(), torch.zeros(32), step)
+        guard.check(Network(Mean(c), head).eval(), OBJECTIVE, step)
         for step, c in enumerate((False, True))
     )
     assert healthy.information > 0.5
@@ -116,10 +122,10 @@ def test_weights_that_are_no_numbers_count_as_a_collapse() -> None:
     inputs = Inputs(resolve("natural", ROLES, ROLES, "natural"), (0.5, 0.5), (0.3, 0.3))
     network = Network(Mean(False), Head(2, 16, 4, 32)).eval()
     images = torch.rand(16, 2, 4, 4).half()
-    guard = Guard(images, np.zeros((16, 0), np.uint8), np.arange(16), inputs, 0.04)
-    start = guard.check(network, torch.zeros(32), 0)
-    broken = Guard(images * torch.nan, guard.grade, guard.protein, inputs, 0.04)
-    assert collapse(start, broken.check(network, torch.zeros(32), 1)) is not None
+    guard = Guard(images, np.zeros((16, 0), np.uint8), np.arange(16), inputs)
+    start = guard.check(network, OBJECTIVE, 0)
+    broken = Guard(images * torch.nan, guard.grade, guard.protein, inputs)
+    assert collapse(start, broken.check(network, OBJECTIVE, 1)) is not None
 
 
 def test_spread_is_the_share_by_which_rows_differ() -> None:

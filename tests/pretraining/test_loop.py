@@ -12,8 +12,10 @@ from torch import nn
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import resolve
+from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.augment import multi_crop
 from zarrloc.pretraining.data import Arrays, decode_all, pixels
+from zarrloc.pretraining.dino import Dino
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.inputs import Inputs
 from zarrloc.pretraining.launch import World, launch
@@ -23,10 +25,11 @@ from zarrloc.pretraining.loop import (
     parts_that_fit,
     train,
     train_step,
-    views_of,
 )
+from zarrloc.pretraining.objective import multi_crop_views
 
 ROLES = ("nucleus", "protein")
+SPEC = BackboneSpec("toy", "none", ROLES, 4, 6, "")
 CPU = torch.device("cpu")
 ALONE = World()
 SMALL = {
@@ -77,7 +80,7 @@ def inputs(kind: str = "natural") -> Inputs:
 def begin(config: PretrainConfig, dropout: float = 0.0) -> State:
     torch.manual_seed(5)
     backbone = Toy(dropout)
-    state = State.begin(config, backbone, copy.deepcopy(backbone), 6, CPU)
+    state = State.begin(config, SPEC, backbone, copy.deepcopy(backbone), CPU)
     # Logits far apart, so that a wrong temperature, centre or sign shows in every number.
     for network in (state.student, state.teacher):
         torch.manual_seed(6)
@@ -127,9 +130,15 @@ def test_a_step_is_what_the_formulas_say() -> None:
     def logits(weights: dict[str, torch.Tensor], view: torch.Tensor) -> torch.Tensor:
         return torch.func.functional_call(model, weights, ([view],))[0]
 
-    for t, batch in enumerate(batches(config, source(), None, False, range(3), ALONE, CPU), 1):
+    for t, batch in enumerate(
+        batches(config, Dino(config, SPEC), source(), None, False, range(3), ALONE, CPU), 1
+    ):
         views = multi_crop(
-            batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), batch.draws
+            batch.pixels.unit(),
+            batch.pixels.extents,
+            batch.protein,
+            multi_crop_views(config),
+            batch.draws,
         )
         views = [inputs()(view).double() for view in views]
         weights = {k: v.clone().requires_grad_() for k, v in student.items()}
@@ -166,7 +175,8 @@ def test_a_step_is_what_the_formulas_say() -> None:
             torch.testing.assert_close(
                 value.detach().double(), truth[name], rtol=1e-3, atol=1e-4, msg=name
             )
-    torch.testing.assert_close(state.center.double(), center, rtol=1e-4, atol=1e-5)
+    found = state.objective.state_dict()["center"]
+    torch.testing.assert_close(found.double(), center, rtol=1e-4, atol=1e-5)
 
 
 def test_the_frozen_last_layer_stays() -> None:
@@ -235,7 +245,7 @@ def test_two_processes_train_as_one(tmp_path) -> None:
 def test_brightness_reaches_the_network() -> None:
     """A brighter draw is a brighter input: the affine is fixed. A z-score would hide it."""
     config = config_of(flip=0, remove_channel=0, rescale_protein=0)
-    (batch, *_) = batches(config, source(), None, False, range(1), ALONE, CPU)
+    (batch, *_) = batches(config, Dino(config, SPEC), source(), None, False, range(1), ALONE, CPU)
     dark = [
         dataclasses.replace(
             d, brightness=torch.full_like(d.brightness, 0.5), contrast=torch.ones_like(d.contrast)
@@ -246,7 +256,11 @@ def test_brightness_reaches_the_network() -> None:
     means = []
     for draws in (dark, bright):
         views = multi_crop(
-            batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), draws
+            batch.pixels.unit(),
+            batch.pixels.extents,
+            batch.protein,
+            multi_crop_views(config),
+            draws,
         )
         seen = torch.cat([inputs()(view).mean((2, 3)) for view in views])
         means.append(seen * torch.tensor([0.2, 0.25]) + torch.tensor([0.3, 0.4]))
@@ -267,10 +281,14 @@ def test_replicate_shows_one_channel_in_all_inputs_of_all_views() -> None:
         jitter=0,
         local_scale=(0.3, 0.4),
     )
-    (batch, *_) = batches(config, marked, None, True, range(1), ALONE, CPU)
+    (batch, *_) = batches(config, Dino(config, SPEC), marked, None, True, range(1), ALONE, CPU)
     kinds = []
     for view in multi_crop(
-        batch.pixels.unit(), batch.pixels.extents, batch.protein, views_of(config), batch.draws
+        batch.pixels.unit(),
+        batch.pixels.extents,
+        batch.protein,
+        multi_crop_views(config),
+        batch.draws,
     ):
         seen = Inputs(inputs("replicate").channels, (0.0, 0.0), (1.0, 1.0))(view)
         assert torch.equal(seen[:, 0], seen[:, 1])
@@ -300,7 +318,7 @@ def test_a_loss_that_is_no_number_stops_the_run() -> None:
     """It names the step and what to change."""
     config = config_of()
     state = begin(config)
-    state.center[0] = torch.nan
+    state.objective.state_dict()["center"][0] = torch.nan
     with pytest.raises(ConfigError, match="the loss became nan near step 2"):
         run(config, state)
 

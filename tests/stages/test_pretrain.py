@@ -112,6 +112,31 @@ def train(store: Path, out: Path, **changes: Any) -> list[str]:
     return said
 
 
+@pytest.mark.parametrize("objective", ["dinov2", "mae", "simclr", "vicreg"])
+def test_every_objective_goes_the_whole_way(store: Path, tmp_path: Path, objective: str) -> None:
+    """Trained on cells, stopped and continued, started from, embedded; the record says by what."""
+    small = {"objective": objective, "level": "cell", "fraction": 0.5, "crop_um": 5.0}
+    small |= {"decoder_width": 32, "decoder_depth": 1, "checkpoint_steps": 2}
+    whole, first, second = (tmp_path / name for name in ("whole", "first", "second"))
+    train(store, whole, **small)
+    train(store, first, **small, split="paper", cache="ram", guard_epochs=1, guard_samples=10)
+    for file in ("backbone.json", "backbone.safetensors", "teacher.pth"):
+        (whole / file).unlink()
+    before = losses(whole)
+    (whole / "checkpoints" / "step-00000008.pt").unlink()
+    assert "continuing from step 6 of 8" in " ".join(train(store, whole, **small))
+    assert losses(whole) == before
+    start = {**small, "arch": None, "arch_options": (), "from": str(first), "steps": 2}
+    train(store, second, **start)
+    embed(store, EmbedConfig(backbone=str(second), size="16"), objective, run=SERIAL, quiet=True)
+    samples = read_samples(Location.of(store), objective)
+    assert samples.features[samples.finite].std(0).max() > 0
+    assert samples.stage.config["pretraining"]["objective"] == objective
+    assert f"objective  {objective}" in plan(store, config_of(**small))
+    with pytest.raises(ConfigError, match=f"objective: {objective} -> dino"):
+        pretrain(store, whole, config_of(**{**small, "objective": "dino"}))
+
+
 def test_a_run_writes_a_backbone_that_loads(store: Path, tmp_path: Path) -> None:
     """Weights, facebook's layout, lineage, log; then there is nothing to do, or a refusal."""
     out = tmp_path / "ft"

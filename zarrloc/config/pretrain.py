@@ -8,7 +8,7 @@ from zarrloc.config.base import Config
 
 
 class PretrainConfig(Config):
-    """DINO on a store's fields or cells (paper 2.3 to 2.5; facts.md section 3)."""
+    """Self-supervision on a store's fields or cells; DINO's as in the paper, 2.3 to 2.5."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
@@ -18,6 +18,9 @@ class PretrainConfig(Config):
     )
     """How a run is carried out: may differ when it is resumed."""
 
+    objective: Literal["dino", "dinov2", "mae", "simclr", "vicreg"] = Field(
+        "dino", description="What is learned."
+    )
     arch: str | None = Field(
         None, description="timm ViT such as vit_small_patch8; the backbone's own when fine-tuning."
     )
@@ -59,12 +62,25 @@ class PretrainConfig(Config):
     )
     drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the student.")
 
-    prototypes: int = Field(65536, ge=2, description="Outputs of the DINO head.")
-    head_hidden: int = Field(2048, ge=1, description="Hidden width of the DINO head.")
+    prototypes: int = Field(65536, ge=2, description="Outputs of DINO's and DINOv2's heads.")
+    head_hidden: int = Field(2048, ge=1, description="Hidden width of the head.")
     bottleneck: int = Field(256, ge=1, description="Width before the prototypes.")
     student_temperature: float = Field(0.1, gt=0, description="Softness of the student's output.")
     teacher_temperature: float = Field(0.04, gt=0, description="Sharpening of the teacher's.")
-    center_momentum: float = Field(0.9, ge=0, le=1, description="Momentum of the centre.")
+    center_momentum: float = Field(0.9, ge=0, le=1, description="Momentum of DINO's centre.")
+    ibot_weight: float = Field(1.0, ge=0, description="DINOv2: weight of hidden patches.")
+    koleo_weight: float = Field(0.1, ge=0, description="DINOv2: weight of KoLeo.")
+    mask_range: tuple[float, float] = Field(
+        (0.1, 0.5), description="DINOv2: share of a view's patches that is hidden."
+    )
+    mask_probability: float = Field(
+        0.5, ge=0, le=1, description="DINOv2: share of the views that hide patches."
+    )
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="MAE: share of hidden patches.")
+    decoder_width: int = Field(512, ge=32, multiple_of=32, description="MAE: decoder's width.")
+    decoder_depth: int = Field(8, ge=1, description="MAE: decoder's blocks.")
+    contrast_temperature: float = Field(0.1, gt=0, description="SimCLR: of the similarities.")
+    projection: int = Field(128, ge=1, description="SimCLR: width that views are compared in.")
 
     size: int = Field(224, ge=1, description="Side of a global view, px; the embedding's size too.")
     local_size: int = Field(96, ge=1, description="Side of a local view, px.")
@@ -107,6 +123,9 @@ class PretrainConfig(Config):
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(f"{name} is {low},{high}; give two shares, 0 < low <= high <= 1")
+        low, high = self.mask_range
+        if not 0 < low <= high < 1:
+            raise ValueError(f"mask_range is {low},{high}; give two shares, 0 < low <= high < 1")
         if self.start == "scratch" and self.arch is None:
             raise ValueError("--from scratch needs --arch, such as vit_small_patch8")
         return self

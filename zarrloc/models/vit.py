@@ -57,31 +57,67 @@ class Backbone(nn.Module):
         if self.spec.position == "timm":
             features: Tensor = self.vit(images)
             return features.float()
-        tokens = self.vit.patch_embed(images)  # (n, rows, columns, width)
-        n, rows, columns, _ = tokens.shape
-        tokens = torch.cat((self.vit.cls_token.expand(n, -1, -1), tokens.flatten(1, 2)), dim=1)
-        # Anew each time: a thousandth of the forward pass, and right while the weights train.
-        tokens = tokens + resample_position(self.vit.pos_embed, rows, columns)
-        tokens = self.vit.blocks(tokens)
-        class_token: Tensor = self.vit.norm(tokens[:, 0])
+        class_token: Tensor = self.vit.norm(self._blocks(images)[:, 0])
         return class_token.float()
 
+    def tokens(
+        self,
+        images: Tensor,
+        *,
+        hidden: Tensor | None = None,
+        token: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        """All tokens of `images` after the final norm: class, registers, patches row by row.
 
-def resample_position(embedding: Tensor, rows: int, columns: int) -> Tensor:
+        Where `hidden` (n, patches) bool says so, `token` (1, 1, features) stands in the place of
+        a patch. `kept` (n, k) int64 names the only patches that go through the network, in their
+        order.
+        """
+        tokens: Tensor = self.vit.norm(self._blocks(images, hidden, token, kept))
+        return tokens
+
+    def _blocks(
+        self,
+        images: Tensor,
+        hidden: Tensor | None = None,
+        token: Tensor | None = None,
+        kept: Tensor | None = None,
+    ) -> Tensor:
+        patches = self.vit.patch_embed(images)  # (n, rows, columns, width)
+        n, rows, columns, width = patches.shape
+        patches = patches.flatten(1, 2)
+        if hidden is not None and token is not None:
+            patches = torch.where(hidden[..., None], token.to(patches.dtype), patches)
+        first = [self.vit.cls_token] + [self.vit.reg_token] * (self.vit.reg_token is not None)
+        prefix = torch.cat(first, 1).expand(n, -1, -1)
+        # Anew each time: a thousandth of the forward pass, and right while the weights train.
+        position = resample_position(self.vit.pos_embed, rows, columns, prefix.shape[1])
+        tokens = torch.cat((prefix, patches), dim=1) + position
+        if kept is not None:
+            where = kept[..., None].expand(-1, -1, width) + prefix.shape[1]
+            tokens = torch.cat((tokens[:, : prefix.shape[1]], tokens.gather(1, where)), dim=1)
+        found: Tensor = self.vit.blocks(tokens)
+        return found
+
+
+def resample_position(embedding: Tensor, rows: int, columns: int, prefix: int = 1) -> Tensor:
     """Bring a position embedding (1, 1 + side**2, width) to (1, 1 + rows * columns, width).
+
+    With registers, `prefix` tokens instead of 1 come before the patches.
 
     As `interpolate_pos_encoding` of facebookresearch's DINO and DINOv2 (and of Dino4Cells):
     bicubic, by the scale factor (rows + 0.1) / side, without antialiasing. The 0.1 shifts the
     sampling points a little, so timm's resampling by size gives other numbers (up to 4e-2 in the
     feature). The trained grid itself is returned as it is.
     """
-    side = math.isqrt(embedding.shape[1] - 1)
+    side = math.isqrt(embedding.shape[1] - prefix)
     if rows == columns == side:
         return embedding
-    grid = embedding[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = embedding[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
     scale = ((rows + 0.1) / side, (columns + 0.1) / side)
     grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
-    return torch.cat((embedding[:, :1], grid.flatten(2).transpose(1, 2)), dim=1)
+    return torch.cat((embedding[:, :prefix], grid.flatten(2).transpose(1, 2)), dim=1)
 
 
 def timm_spec(name: str) -> BackboneSpec:

@@ -1,1 +1,1 @@
-"""Self-supervised training (DINO) of a backbone on the fields or cells of a store."""
+"""Self-supervised training of a backbone on the fields or cells of a store."""

@@ -1,16 +1,20 @@
-"""DINO: projection head, loss, centring, EMA teacher and schedules (paper 2.3; Caron et al. 2021).
+"""DINO: a student learns its own moving average's answers across crops (paper 2.3; Caron et al.
+2021, "Emerging Properties in Self-Supervised Vision Transformers").
 
 lightly was left out: its head and loss are the few lines below, and it brings hydra, omegaconf,
-antlr and pytorch-lightning along.
+antlr and pytorch-lightning along. The tests compare with it.
 """
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.models.specs import BackboneSpec
+from zarrloc.pretraining.augment import View
+from zarrloc.pretraining.objective import Network, Objective, multi_crop_views
 
 
 class Head(nn.Module):
@@ -42,28 +46,6 @@ class Head(nn.Module):
         return F.linear(point, F.normalize(self.prototypes.weight, dim=-1))
 
 
-class Network(nn.Module):
-    """Backbone and head; views of one size go through the backbone together."""
-
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = head
-
-    def forward(self, views: list[Tensor]) -> Tensor:
-        """Views, each `(n, input, y, x)` and equal sizes adjacent -> `(view, n, prototypes)`."""
-        sizes = [view.shape[-1] for view in views]
-        runs = [i for i in range(len(views)) if i == 0 or sizes[i] != sizes[i - 1]]
-        features = torch.cat(
-            [
-                self.backbone(torch.cat(views[start:stop]))
-                for start, stop in zip(runs, [*runs[1:], len(views)], strict=True)
-            ]
-        )
-        logits: Tensor = self.head(features)
-        return logits.view(len(views), -1, logits.shape[1])
-
-
 def teacher_probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:
     """Centred and sharpened teacher output `(view, n, k)`, without gradient."""
     return ((logits.detach() - center) / temperature).softmax(-1)
@@ -82,39 +64,48 @@ def dino_loss(student: Tensor, targets: Tensor, temperature: float) -> Tensor:
     return -(pairs * other).sum() / other.sum()
 
 
-@torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """theta_t <- momentum * theta_t + (1 - momentum) * theta_s (paper, eq. 3)."""
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - momentum)
+class Dino(Objective):
+    """Centring and sharpening keep the teacher from one answer for all."""
 
+    center: Tensor  # (k,) running mean of the teacher's logits
 
-def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
-    """Matrices with weight decay; biases, norms and other vectors without."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "decays": True},
-        {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
-    ]
+    def __init__(self, config: PretrainConfig, spec: BackboneSpec) -> None:
+        super().__init__(config, spec)
+        self.register_buffer("center", torch.zeros(config.prototypes))
 
+    def views(self) -> list[View]:
+        """Multi-crop."""
+        return multi_crop_views(self.config)
 
-def freeze(parameters: Iterable[nn.Parameter]) -> None:
-    """Drop gradients, so that the optimizer leaves these parameters alone this step."""
-    for parameter in parameters:
-        parameter.grad = None
+    def head(self) -> Head:
+        """The projection."""
+        given = self.config
+        return Head(self.spec.features, given.head_hidden, given.bottleneck, given.prototypes)
 
+    def targets(self, teacher: Network, views: list[Tensor], drawn: Tensor) -> Tensor:
+        """The teacher's logits on the global views, `(2, n, k)`."""
+        logits: Tensor = teacher(views[:2]).float()
+        return logits
 
-@dataclass(frozen=True)
-class Schedule:
-    """Linear warm-up from 0 to `start` over `warmup` steps, then a half cosine to `end`."""
+    def loss(self, answer: Tensor, targets: Tensor, drawn: Tensor) -> Tensor:
+        """Cross-entropy with the teacher's answers."""
+        wanted = teacher_probabilities(targets, self.center, self.config.teacher_temperature)
+        return dino_loss(answer.float(), wanted, self.config.student_temperature)
 
-    start: float
-    end: float
-    steps: int
-    warmup: int = 0
+    def tally(self, targets: Tensor) -> Tensor:
+        """The mean logits `(k,)`."""
+        return targets.mean((0, 1))
 
-    def at(self, step: int) -> float:
-        """The value at a step; `end` is reached at the last, `steps - 1`, and stays."""
-        if step < self.warmup:
-            return self.start * step / self.warmup
-        passed = (step - self.warmup) / max(1, self.steps - 1 - self.warmup)
-        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(1, passed))) / 2
+    def remember(self, tally: Tensor) -> None:
+        """Move the centre (eq. 4)."""
+        self.center.lerp_(tally, 1 - self.config.center_momentum)
+
+    def frozen(self, network: Network) -> Iterable[nn.Parameter]:
+        """The prototypes."""
+        found: Iterable[nn.Parameter] = network.head.prototypes.parameters()
+        return found
+
+    def probabilities(self, teacher: Network, features: Tensor) -> Tensor:
+        """As the loss has them, in float64."""
+        logits = teacher.head(features).double()
+        return teacher_probabilities(logits, self.center, self.config.teacher_temperature)

@@ -1,15 +1,18 @@
 """What a run will do, worked out before it does it."""
 
+from collections import Counter
 from dataclasses import dataclass
-from itertools import pairwise
 
+import torch
 from torch import nn
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import ChannelMap
 from zarrloc.models.specs import BackboneSpec
-from zarrloc.pretraining.dino import Schedule
+from zarrloc.pretraining.objective import Objective
+from zarrloc.pretraining.objectives import OBJECTIVES
+from zarrloc.pretraining.schedule import Schedule
 
 SCRATCH_RATE = 5e-4
 """Learning rate for 256 samples a step (Caron et al. 2021); a fine-tune takes a tenth."""
@@ -54,6 +57,13 @@ class Plan:
                 f"--batch {config.batch} does not divide among {processes} processes; use "
                 f"{config.batch // processes * processes or processes}"
             )
+        alone = config.batch // processes // config.accumulate < 2
+        if OBJECTIVES[config.objective].compares and alone:
+            raise ConfigError(
+                f"--objective {config.objective} compares samples that go through the network "
+                f"together: --batch {config.batch} over {processes} processes and --accumulate "
+                f"{config.accumulate} must leave two or more; raise --batch"
+            )
         per_epoch = samples // config.batch
         steps = config.steps or config.epochs * per_epoch
         per_256 = config.learning_rate or SCRATCH_RATE * (1 if config.start == "scratch" else 0.1)
@@ -70,7 +80,9 @@ class Plan:
                 rate, min(rate, config.final_learning_rate), steps, round(config.warmup * steps)
             ),
             weight_decay=Schedule(config.weight_decay, config.final_weight_decay, steps),
-            momentum=Schedule(config.momentum, 1.0, steps),
+            momentum=Schedule(config.momentum, 1.0, steps)
+            if OBJECTIVES[config.objective].teaches
+            else Schedule(0.0, 0.0, steps),
             frozen_steps=round(config.freeze_last * steps),
             bfloat16=bfloat16,
             parts=min(config.accumulate, config.batch // processes),
@@ -92,45 +104,54 @@ def describe(
     spec: BackboneSpec,
     channels: ChannelMap,
     student: nn.Module,
+    objective: Objective,
     fields: int,
     held_out: str,
 ) -> str:
     """The plan in lines for people; memory is an estimate."""
-    tokens = [1 + (side // spec.patch) ** 2 for side in (config.size, config.local_size)]
-    views = f"2 x {config.size} px + {config.local_views} x {config.local_size} px"
+    sides = Counter(view.size for view in objective.views())
+    tokens = sum(count * (1 + (side // spec.patch) ** 2) for side, count in sides.items())
+    views = " + ".join(f"{count} x {side} px" for side, count in sides.items())
     rates = ", ".join(
         f"{share:.0%} {plan.learning_rate.at(round(share * (plan.steps - 1))):.2e}"
         for share in (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
     )
+    memory = _memory(config, plan, spec, student, objective, tokens)
     lines = [
+        f"objective  {config.objective}",
         f"backbone   {spec.timm_model} from {config.start}, {spec.features} features",
         f"channels   {channels.describe()}",
         f"data       {plan.samples} {config.level} samples of {fields} fields",
         f"held out   {held_out}",
         f"steps      {plan.steps} of {config.batch} samples, {plan.steps_per_epoch} an epoch "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
-        f"views      {views}: {2 * tokens[0] + config.local_views * tokens[1]} tokens a sample",
+        f"views      {views}: {tokens} tokens a sample",
         f"rate       {rates}",
-        f"memory     about {_memory(config, plan, spec, student, tokens) / 2**30:.1f} GiB "
-        "a process",
+        f"memory     about {memory / 2**30:.1f} GiB a process",
     ]
     return "\n".join(lines)
 
 
 def _memory(
-    config: PretrainConfig, plan: Plan, spec: BackboneSpec, student: nn.Module, tokens: list[int]
+    config: PretrainConfig,
+    plan: Plan,
+    spec: BackboneSpec,
+    student: nn.Module,
+    objective: Objective,
+    tokens: int,
 ) -> float:
     """Bytes of weights, optimizer and activations of one part of a step, roughly."""
-    layers = (spec.features, config.head_hidden, config.head_hidden, config.bottleneck)
-    head = sum(a * b for a, b in pairwise((*layers, config.prototypes)))
-    weights = head + sum(p.numel() for p in student.parameters())
+    with torch.device("meta"):
+        head = objective.head()
+    weights = sum(p.numel() for module in (head, student) for p in module.parameters())
     part = plan.share / plan.parts
     blocks = len({name.split(".")[2] for name, _ in student.named_modules() if ".blocks." in name})
     # A transformer block keeps 34 bytes a token and feature at 16 bits (Korthikanti et al. 2022,
     # without the attention maps, which fused attention does not keep).
     kept = 34 * (1 if plan.bfloat16 else 2) * spec.features * blocks
-    activations = part * kept * (2 * tokens[0] + config.local_views * tokens[1])
-    logits = part * (4 + config.local_views) * config.prototypes * 4 * 3
+    activations = part * kept * tokens
+    views = len(objective.views())
+    logits = part * (2 + views) * config.prototypes * 4 * 3 * hasattr(head, "prototypes")
     # Student, gradients, two of Adam's and the teacher: five times four bytes a weight.
     total: float = 20 * weights + activations + logits
     return total

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from zarrloc.pretraining.augment import resample
 from zarrloc.pretraining.data import Rows, Source, pixels
-from zarrloc.pretraining.dino import Network, teacher_probabilities
 from zarrloc.pretraining.inputs import Inputs
+from zarrloc.pretraining.objective import Network, Objective
 from zarrloc.scoring.knn import neighbours, vote
 from zarrloc.scoring.metrics import counts, f1_of, macro, truth_of
 
@@ -36,9 +36,10 @@ class Health:
     spread: float
     """Share of the features' squared length by which images differ: 0 where all look alike."""
     effective_rank: float
-    teacher_entropy: float
-    """Mean entropy of the teacher's output as a share of its largest, log k."""
-    information: float
+    teacher_entropy: float | None
+    """Mean entropy of the teacher's output as a share of its largest, log k; None where the
+    objective has no such output."""
+    information: float | None
     """Nats the output tells about the image: entropy of the mean output less the mean entropy.
 
     Near 0 for long in runs whose neighbours improve: by itself it says nothing of collapse.
@@ -50,10 +51,14 @@ class Health:
 
     def __str__(self) -> str:
         f1 = "not measurable" if self.knn_macro_f1 is None else f"{self.knn_macro_f1:.3f}"
+        text = (
+            f"kNN macro-F1 {f1}, spread {self.spread:.2g}, effective rank {self.effective_rank:.1f}"
+        )
+        if self.teacher_entropy is None or self.information is None:
+            return text
         return (
-            f"kNN macro-F1 {f1}, spread {self.spread:.2g}, "
-            f"effective rank {self.effective_rank:.1f}, "
-            f"teacher entropy {self.teacher_entropy:.3f}, information {self.information:.2f} nats"
+            f"{text}, teacher entropy {self.teacher_entropy:.3f}, "
+            f"information {self.information:.2f} nats"
         )
 
 
@@ -119,39 +124,45 @@ class Guard:
     grade: npt.NDArray[np.uint8]
     protein: npt.NDArray[Any]
     inputs: Inputs
-    temperature: float
 
-    def check(self, teacher: Network, center: Tensor, step: int, batch: int = 32) -> Health:
+    def check(self, teacher: Network, objective: Objective, step: int, batch: int = 32) -> Health:
         """The teacher's health now."""
         embeddings = []
-        total, entropy = torch.zeros((), device=center.device), 0.0  # total: (pass, k)
-        for features, outputs in self._outputs(teacher, center, batch):
+        total, entropy = torch.zeros(1), 0.0  # total: (pass, k)
+        for features, outputs in self._outputs(teacher, objective, batch):
             embeddings.append(features)
             total = total + outputs.sum(1)
             entropy += float(_entropy(outputs).mean(0).sum()) / len(self.images)
         # Weights that are no numbers give features that are all the same.
-        found = torch.cat(embeddings).nan_to_num().cpu().numpy()
+        found = torch.cat(embeddings).nan_to_num().numpy()
+        width = total.shape[-1]
+        told = float(_entropy(total / len(self.images)).mean()) - entropy
         return Health(
             step,
             knn_macro_f1(found, self.grade, self.protein),
             spread(found),
             effective_rank(found),
-            entropy / float(np.log(len(center))),
-            float(_entropy(total / len(self.images)).mean()) - entropy,
+            entropy / float(np.log(width)) if width > 1 else None,
+            told if width > 1 else None,
         )
 
     @torch.no_grad()
     def _outputs(
-        self, teacher: Network, center: Tensor, batch: int
+        self, teacher: Network, objective: Objective, batch: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features `(n, pass x feature)` and probabilities `(pass, n, k)`, a batch at a time."""
+        """Features `(n, pass x feature)` and probabilities `(pass, n, k)`, a batch at a time.
+
+        An objective that has no such output gives one that is always 1.
+        """
+        device = next(teacher.parameters()).device
         for images in torch.split(self.images, batch):
-            views = self.inputs.passes(images.to(center.device).float())
+            views = self.inputs.passes(images.to(device).float())
             features = torch.stack([teacher.backbone(view) for view in views])
-            outputs = teacher_probabilities(
-                teacher.head(features.flatten(0, 1)).double(), center, self.temperature
-            ).unflatten(0, features.shape[:2])  # type: ignore[no-untyped-call]
-            yield features.transpose(0, 1).flatten(1), outputs.nan_to_num()
+            outputs = objective.probabilities(teacher, features.flatten(0, 1))
+            if outputs is None:
+                outputs = torch.ones(features.shape[0] * features.shape[1], 1)
+            apart = outputs.cpu().unflatten(0, features.shape[:2])  # type: ignore[no-untyped-call]
+            yield features.transpose(0, 1).flatten(1).cpu(), apart.nan_to_num()
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
@@ -168,7 +179,8 @@ def collapse(start: Health, now: Health) -> str | None:
         return None
     return (
         f"COLLAPSE at step {now.step}: all images look alike to the teacher "
-        f"({now}; at the start: {start}). Lower --learning-rate, or raise --momentum or --batch."
+        f"({now}; at the start: {start}). Lower --learning-rate, or raise --batch, "
+        "or --momentum where there is a teacher."
     )
 
 

@@ -1,8 +1,8 @@
-"""The training loop: DINO's student and teacher on the samples of a store (paper 2.3 and 2.5).
+"""The training loop: a student, its moving average and an objective on the samples of a store.
 
-In shapes: n samples of this process in a step, v views of which the first 2 are global, c stored
-channels, k prototypes. Whatever is random in a step (order, views, stochastic depth) follows from
-the seed and the step's number alone: a resumed run needs no generator's state and cannot drift.
+In shapes: n samples of this process in a step, v views, c stored channels. Whatever is random in a
+step (order, views, masks, stochastic depth) follows from the seed and the step's number alone: a
+resumed run needs no generator's state and cannot drift.
 """
 
 import contextlib
@@ -21,20 +21,15 @@ from torch.nn.utils import clip_grad_norm_
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
-from zarrloc.pretraining.augment import Draw, View, draw, multi_crop
+from zarrloc.models.specs import BackboneSpec
+from zarrloc.pretraining.augment import Draw, draw, multi_crop
 from zarrloc.pretraining.data import Pixels, Source, ahead, epochs, pooled
-from zarrloc.pretraining.dino import (
-    Head,
-    Network,
-    dino_loss,
-    freeze,
-    parameter_groups,
-    teacher_probabilities,
-    update_teacher,
-)
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.inputs import Inputs
 from zarrloc.pretraining.launch import World
+from zarrloc.pretraining.objective import Network, Objective
+from zarrloc.pretraining.objectives import objective_of
+from zarrloc.pretraining.schedule import freeze, parameter_groups, update_teacher
 
 
 @dataclass
@@ -44,7 +39,8 @@ class State:
     student: Network
     teacher: Network
     optimizer: torch.optim.Optimizer
-    center: Tensor  # (k,) running mean of the teacher's logits
+    objective: Objective
+    device: torch.device
     step: int = 0
     losses: list[Tensor] = field(default_factory=list)  # since the last row of the log
 
@@ -52,18 +48,20 @@ class State:
     def begin(
         cls,
         config: PretrainConfig,
+        spec: BackboneSpec,
         student: nn.Module,
         teacher: nn.Module,
-        dim: int,
         device: torch.device,
     ) -> "State":
-        """Two backbones of `dim` features with the same weights, and one fresh head on both."""
+        """Two backbones of `spec` with the same weights, and one fresh head on both."""
         torch.manual_seed(config.seed)
-        head = Head(dim, config.head_hidden, config.bottleneck, config.prototypes)
-        student = Network(student, head).to(device)
-        teacher = Network(teacher, copy.deepcopy(head)).to(device).requires_grad_(False).eval()
-        optimizer = torch.optim.AdamW(parameter_groups(student.train()), fused=True)
-        return cls(student, teacher, optimizer, torch.zeros(config.prototypes, device=device))
+        objective = objective_of(config, spec).to(device)
+        head = objective.head()
+        twin = copy.deepcopy(head)
+        learner = objective.network(student, head).to(device).train()
+        average = objective.network(teacher, twin).to(device).requires_grad_(False).eval()
+        optimizer = torch.optim.AdamW(parameter_groups(learner), fused=True)
+        return cls(learner, average, optimizer, objective, device)
 
     def pack(self) -> dict[str, Any]:
         """As plain values and tensors."""
@@ -71,7 +69,7 @@ class State:
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "center": self.center,
+            "objective": self.objective.state_dict(),
             "step": self.step,
             "losses": self.losses,
         }
@@ -81,7 +79,7 @@ class State:
         self.student.load_state_dict(packed["student"])
         self.teacher.load_state_dict(packed["teacher"])
         self.optimizer.load_state_dict(packed["optimizer"])
-        self.center.copy_(packed["center"])
+        self.objective.load_state_dict(packed["objective"])
         self.step = packed["step"]
         self.losses = packed["losses"]
 
@@ -93,31 +91,17 @@ class Batch:
     pixels: Pixels
     protein: Tensor  # (n, c) bool
     draws: list[Draw]  # one a view
+    drawn: Tensor  # (n, ...) what else the objective drew
 
     def part(self, rows: slice) -> "Batch":
         """Some of its samples."""
-        return Batch(self.pixels[rows], self.protein[rows], [d.rows(rows) for d in self.draws])
-
-
-def views_of(config: PretrainConfig) -> list[View]:
-    """Two global views, the first of them warped and with all its channels, then local ones."""
-    shared = {
-        "flip": config.flip,
-        "jitter": config.jitter,
-        "rescale_protein": config.rescale_protein,
-    }
-    first = View(config.size, config.global_scale, config.warp, remove_channel=0.0, **shared)
-    second = View(
-        config.size, config.global_scale, 0.0, remove_channel=config.remove_channel, **shared
-    )
-    local = View(
-        config.local_size, config.local_scale, 0.0, remove_channel=config.remove_channel, **shared
-    )
-    return [first, second, *[local] * config.local_views]
+        draws = [d.rows(rows) for d in self.draws]
+        return Batch(self.pixels[rows], self.protein[rows], draws, self.drawn[rows])
 
 
 def batches(
     config: PretrainConfig,
+    objective: Objective,
     source: Source,
     resident: Pixels | None,
     replicate: bool,
@@ -131,7 +115,7 @@ def batches(
     views do not depend on how many processes there are.
     """
     share = slice(*(config.batch * rank // world.size for rank in (world.rank, world.rank + 1)))
-    views = views_of(config)
+    views = objective.views()
     is_protein = torch.tensor([role == "protein" for role in source.roles])
     step = steps.start
     for rows_of in epochs(source.shard, config.pool_shards, config.seed, config.batch, steps):
@@ -150,46 +134,46 @@ def batches(
                 pixels = pixels.channel(channel[share].to(pixels.images.device))
             real = torch.from_numpy(source.extents[rows]).float()
             draws = [draw(view, protein, real[:, 1] / real[:, 0], random) for view in views]
+            drawn = objective.draw(config.batch, random)
             yield Batch(
                 pixels.to(device),
                 protein[share].to(device),
-                [drawn.rows(share).to(device) for drawn in draws],
+                [each.rows(share).to(device) for each in draws],
+                drawn[share].to(device),
             )
             step += 1
 
 
 def gradients(
-    config: PretrainConfig,
     plan: Plan,
     state: State,
     network: nn.Module,
     batch: Batch,
     inputs: Inputs,
 ) -> tuple[Tensor, Tensor]:
-    """Add the loss's gradients to the student's; returns the loss and the mean logits `(k,)`.
+    """Add the loss's gradients to the student's; returns the loss and the objective's tally.
 
     `network` is the student, in DistributedDataParallel where there are several processes.
     """
-    n, device = len(batch.pixels), state.center.device
-    loss, logits_mean = torch.zeros((), device=device), torch.zeros_like(state.center)
+    n, device, objective = len(batch.pixels), state.device, state.objective
+    loss, tally = torch.zeros((), device=device), torch.zeros((), device=device)
     cuts = [n * part // plan.parts for part in range(plan.parts + 1)]
     for start, stop in itertools.pairwise(cuts):
         part, weight = batch.part(slice(start, stop)), (stop - start) / n
         views = multi_crop(  # v x (n, c, size, size)
-            part.pixels.unit(), part.pixels.extents, part.protein, views_of(config), part.draws
+            part.pixels.unit(), part.pixels.extents, part.protein, objective.views(), part.draws
         )
         views = [inputs(view) for view in views]  # v x (n, input, size, size)
         with _unsynchronised(network, stop < n):
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
                 with torch.no_grad():
-                    logits = state.teacher(views[:2]).float()  # (2, n, k)
-                student = network(views).float()  # (v, n, k)
-            targets = teacher_probabilities(logits, state.center, config.teacher_temperature)
-            part_loss = weight * dino_loss(student, targets, config.student_temperature)
+                    targets = objective.targets(state.teacher, views, part.drawn)
+                answer = network(views, part.drawn)
+            part_loss = weight * objective.loss(answer, targets, part.drawn)
             part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
-        logits_mean += weight * logits.mean((0, 1))
-    return loss, logits_mean
+        tally = tally + weight * objective.tally(targets).to(device)
+    return loss, tally
 
 
 def train_step(
@@ -210,15 +194,15 @@ def train_step(
 
     state.optimizer.zero_grad(set_to_none=True)
     torch.manual_seed(seed_of(config.seed, state.step, 1 + world.rank))  # stochastic depth
-    loss, logits_mean = gradients(config, plan, state, network, batch, inputs)
+    loss, tally = gradients(plan, state, network, batch, inputs)
     for parameter in state.student.parameters():
         clip_grad_norm_(parameter, config.clip)  # each by itself, as in the reference
     if rates.frozen:
-        freeze(state.student.head.prototypes.parameters())
+        freeze(state.objective.frozen(state.student))
     state.optimizer.step()
 
     update_teacher(state.teacher, state.student, rates.momentum)
-    state.center.lerp_(world.mean(logits_mean), 1 - config.center_momentum)
+    state.objective.remember(world.mean(tally))
     state.step += 1
     return world.mean(loss)
 
@@ -239,14 +223,16 @@ def train(
     `log` gets a row every `log_steps`, with the mean loss since the last; `after_step` saves and
     checks as it sees fit, and ends the training by returning False.
     """
-    device = state.center.device
+    device = state.device
     network: nn.Module = state.student
     if world.size > 1:
         network = DistributedDataParallel(
             state.student, device_ids=[device] if device.type == "cuda" else None
         )
     steps = range(state.step, plan.steps)
-    arriving = ahead(batches(config, source, resident, inputs.replicate, steps, world, device))
+    arriving = ahead(
+        batches(config, state.objective, source, resident, inputs.replicate, steps, world, device)
+    )
     since, served, decoded = time.perf_counter(), 0, source.decodes
     for batch in arriving:
         state.losses.append(train_step(config, plan, state, network, batch, inputs, world))

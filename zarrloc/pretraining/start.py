@@ -11,6 +11,7 @@ from zarrloc.models.channels import ChannelMap, resolve
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 from zarrloc.models.weights import fill, random_state
+from zarrloc.pretraining.objectives import OBJECTIVES
 
 
 def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
@@ -29,6 +30,11 @@ def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
                 f"--from {config.start} is another arch: {found} -> {config.arch}; "
                 "leave --arch out, or name its own"
             )
+    if OBJECTIVES[config.objective].masks and spec.position == "timm":
+        raise ConfigError(
+            f"--objective {config.objective} hides patches, which {config.start} cannot do; start "
+            "from scratch or from a DINO, DINOv2 or Dino4Cells backbone"
+        )
     for name in ("size", "local_size"):
         side = getattr(config, name)
         if side % spec.patch:

@@ -29,6 +29,7 @@ from zarrloc.pretraining.inputs import Inputs, affine_of
 from zarrloc.pretraining.launch import World, launch, on_stop
 from zarrloc.pretraining.log import Log
 from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
+from zarrloc.pretraining.objectives import objective_of
 from zarrloc.pretraining.samples import Data, cached, open_data
 from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
 from zarrloc.store.location import Location
@@ -55,7 +56,8 @@ def plan(store: str | Path | Location, config: PretrainConfig) -> str:
     device = World().device(config.device).type
     made = Plan.of(config, len(data.protein), max(1, config.processes), device)
     student, _, _ = start_backbones(config, spec)
-    return describe(config, made, spec, channels, student, data.fields, data.held_out)
+    objective = objective_of(config, spec)
+    return describe(config, made, spec, channels, student, objective, data.fields, data.held_out)
 
 
 def pretrain(
@@ -66,7 +68,7 @@ def pretrain(
     overwrite: bool = False,
     say: Callable[[str], None] = PRINT,
 ) -> int:
-    """Train a backbone by DINO on `store` and write it to the folder `out`; returns an exit code.
+    """Train a backbone on `store` without labels, into the folder `out`; returns an exit code.
 
     `out` gets the teacher's backbone (`zarrloc embed --backbone OUT`), the best one by the guard
     under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl` and checkpoints. The
@@ -181,7 +183,7 @@ class Run:
     def begin(self, device: torch.device) -> None:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
         student, teacher, self.origin = start_backbones(self.config, self.spec)
-        self.state = State.begin(self.config, student, teacher, self.spec.features, device)
+        self.state = State.begin(self.config, self.spec, student, teacher, device)
         packed = self._last_saved(device)
         n = len(self.data.protein)
         rows = nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
@@ -203,7 +205,7 @@ class Run:
             self.collapsed = packed["collapsed"]
             self.say(f"continuing from step {self.state.step} of {self.plan.steps}")
         graded = self.data.grade[rows], self.data.protein[rows]
-        self.guard = Guard(images, *graded, self.inputs, self.config.teacher_temperature)
+        self.guard = Guard(images, *graded, self.inputs)
         if packed is None:
             self._check()
             if self.checks and self.checks[0]["knn_macro_f1"] is None:
@@ -225,10 +227,10 @@ class Run:
         """Cut the step into as many parts as the GPU needs; the same on all processes."""
         if device.type != "cuda":
             return
-        steps = range(1)
         (batch, *_) = batches(
-            self.config, self.data.source, None, self.inputs.replicate, steps, self.world, device
-        )
+            self.config, self.state.objective, self.data.source, None, self.inputs.replicate,
+            range(1), self.world, device,
+        )  # fmt: skip
         # What the optimizer and DDP will hold from the first step on.
         held = [torch.empty_like(p) for p in self.state.student.parameters() for _ in range(3)]
 
@@ -236,7 +238,7 @@ class Run:
             student = self.state.student
             student.zero_grad(set_to_none=True)
             trial_plan = replace(self.plan, parts=parts)
-            gradients(self.config, trial_plan, self.state, student, batch, self.inputs)
+            gradients(trial_plan, self.state, student, batch, self.inputs)
             student.zero_grad(set_to_none=True)
 
         parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say)
@@ -254,7 +256,7 @@ class Run:
             self._check()
         ending = False
         if self.world.size == 1 or step % self.config.log_steps == 0:
-            ending = bool(self.world.largest(self.stop.is_set(), self.state.center.device))
+            ending = bool(self.world.largest(self.stop.is_set(), self.state.device))
         if checked or ending or last or step % self.config.checkpoint_steps == 0:
             self._save()
         return not self.ended_by_guard and (not ending or last)
@@ -277,7 +279,7 @@ class Run:
 
     def _check(self) -> None:
         if self.world.first and self.config.guard_epochs:
-            now = self.guard.check(self.state.teacher, self.state.center, self.state.step)
+            now = self.guard.check(self.state.teacher, self.state.objective, self.state.step)
             best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
             self.checks.append(now.as_dict())
             start = Health(**self.checks[0])
@@ -320,6 +322,7 @@ class Run:
             backbone,
             normalisation=self.inputs.record(self.config.size),
             lineage={
+                "objective": self.config.objective,
                 "from": self.config.start,
                 "from_weights": self.origin,
                 "channels": self.channels.describe(),
