@@ -3,17 +3,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zarr
 from zarrloc_cli.main import main
 
 from tests.engine.toys import GROUP, run_toy
 from tests.objects import assert_nothing_but_zarr, assert_same, opened
+from tests.written import write_group
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import LockedError, StoreError
+from zarrloc.store.attrs import StageAttrs
+from zarrloc.store.columns import read_column
+from zarrloc.store.document import ensure_root
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
 
+SPLIT = {"zarrloc": StageAttrs.of("split", {}, {}).model_dump()}
 BLOCK = f"{GROUP}/value/c/2/0"
 
 
@@ -119,6 +125,42 @@ def test_a_damaged_document_is_rebuilt_from_its_copy(
     assert not any(found.lost for found in verify(store, repair=True))
     assert json.loads((store / file).read_bytes()) == before
     assert run_toy(store).blocks_run == 0
+
+
+@pytest.mark.parametrize("damage", [_delete, _truncate, _flip])
+def test_the_document_of_a_kind_of_groups_is_looked_at_too(
+    store: Path, damage: Callable[[Path], None]
+) -> None:
+    file = store / GROUP.split("/")[0] / "zarr.json"
+    before = json.loads(file.read_bytes())
+    damage(file)
+    assert [found.group for found in verify(store) if found.damaged] == [GROUP.split("/")[0]]
+    verify(store, repair=True)
+    assert json.loads(file.read_bytes()) == before
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+
+
+def test_a_column_comes_back_from_its_copy_in_another_group(store: Path) -> None:
+    location = Location.of(store)
+    names = np.array([f"r{row}" for row in range(20)], np.dtypes.StringDType())
+    write_group(location, "splits/p", {"fov": (("fov",), names)}, attrs=SPLIT)
+    _flip(store / "splits/p/fov/c/0")
+    found = verify(store, deep=True)[-1]
+    assert (found.group, found.damaged.keys(), found.lost) == ("splits/p", {"fov"}, {})
+    verify(store, deep=True, repair=True)
+    assert not any(found.faults for found in verify(store, deep=True))
+    group = location.group("splits/p", mode="r")
+    assert read_column(group, "fov").tolist() == names.tolist()
+
+
+def test_a_missing_object_is_found_though_it_reads_as_what_it_held(tmp_path: Path) -> None:
+    location = Location.of(tmp_path / "s")
+    ensure_root(location)
+    write_group(location, "splits/p", {"fold": (("fov",), np.zeros(3, np.int8))}, attrs=SPLIT)
+    (tmp_path / "s/splits/p/fold/c/0").unlink()
+    assert _only(tmp_path / "s", deep=True).damaged.keys() == {"fold"}
+    verify(tmp_path / "s", deep=True, repair=True)
+    assert _only(tmp_path / "s", deep=True) == Finding("splits/p")
 
 
 def test_debris_and_strangers_are_cleared(store: Path) -> None:

@@ -300,7 +300,7 @@ def test_damaged_directories_are_refused(tmp_path: Path) -> None:
 
     metadata = json.loads((tmp_path / "other" / "backbone.json").read_text())
     for key, value, message in [
-        ("format", 99, "^.*backbone.json has format 99, this zarrloc knows 1: update it"),
+        ("format", 99, "^.*backbone.json has format 99, this zarrloc knows 2: update it"),
         ("spec", {"name": "x"}, "backbone.json is damaged"),
         ("spec", 3, "backbone.json is damaged"),
         ("format", None, "holds no backbone: backbone.json is missing or damaged"),

@@ -6,6 +6,7 @@ the documents, columns with their digests, stored objects with their receipts' s
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,9 @@ def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> li
         findings.append(root)
         if not repair:
             return findings
-    for found in document.survey(location):
+    groups = document.survey(location)
+    findings += _kinds(location, [found.path for found in groups], repair)
+    for found in groups:
         if repair:
             with hold(location, found.path, new_run_id()):
                 document.finish_switch(location, found.path)
@@ -121,6 +124,15 @@ def _root(location: Location, repair: bool) -> Finding | None:
     return finding
 
 
+def _kinds(location: Location, paths: list[str], repair: bool) -> Iterator[Finding]:
+    """What is wrong with the documents of groups that only hold others, such as `cells`."""
+    for kind in dict.fromkeys(path.rpartition("/")[0] for path in paths if "/" in path):
+        if document.read_json(location, f"{kind}/zarr.json") != document.bare_group():
+            yield Finding(kind, damaged={"zarr.json": "is not that of a group of groups"})
+            if repair:
+                objects.write(location, f"{kind}/zarr.json", document.dumped(document.bare_group()))
+
+
 def _group(location: Location, found: Found, deep: bool, repair: bool) -> Finding:
     finding = Finding(found.path)
     if found.state is State.UNREADABLE:
@@ -143,7 +155,7 @@ def _group(location: Location, found: Found, deep: bool, repair: bool) -> Findin
         document.align(location, found.path, found.document)
         document.publish(location, found.path, found.document.to_json())
     group = location.group(found.path, mode="r")
-    _columns(group, found.document, finding)
+    _columns(location, group, found.document, finding, deep)
     if "block_output" in group:
         _blocks(location, group, found.document, finding, deep)
     finding.debris += _debris(location, found.path)
@@ -160,16 +172,58 @@ def _metadata(location: Location, path: str, whole: Document, finding: Finding) 
         finding.damaged["the root's copy"] = "is not the group's document"
 
 
-def _columns(group: zarr.Group, whole: Document, finding: Finding) -> None:
+def _columns(
+    location: Location, group: zarr.Group, whole: Document, finding: Finding, deep: bool
+) -> None:
     for name in whole.attributes.get("column_digests", {}):
-        try:
-            read_column(group, name)
-        except (DamageError, OSError) as error:
-            text = str(error).rpartition("): ")[2]
-            if _is_made_again(whole, name):
-                finding.damaged[name] = text
-            else:
-                finding.lost[name] = f"{text}; make '{group.path}' again with --overwrite"
+        problem = _wrong_in(group, whole, name, deep)
+        if not problem:
+            continue
+        if _is_made_again(whole, name) or _copy_of(location, whole, name) is not None:
+            finding.damaged[name] = problem
+        else:
+            finding.lost[name] = f"{problem}; make '{group.path}' again with --overwrite"
+
+
+def _wrong_in(group: zarr.Group, whole: Document, name: str, deep: bool) -> str:
+    try:
+        array = array_of(group, name)
+        read_column(group, name)
+    except (DamageError, OSError) as error:
+        return str(error).rpartition("): ")[2]
+    if deep and not all(stored_bytes(array, chunk) for chunk in _chunks(group, whole, name)):
+        return "an object of it is missing"
+    return ""
+
+
+def _chunks(group: zarr.Group, whole: Document, name: str) -> Iterator[int]:
+    """Chunks of a column that must be there, though they may hold nothing but the fill value.
+
+    What a run fills is written when the first block of a chunk is done.
+    """
+    array, stage = array_of(group, name), whole.stage
+    step, of_blocks = array.chunks[0], name in RECEIPTS
+    output = _readable(group, "block_output") if _is_made_again(whole, name) else None
+    for chunk in range(-(-array.shape[0] // step)):
+        start, stop = chunk * step, (chunk + 1) * step
+        if not of_blocks and output is not None:
+            start, stop = start // stage.block_rows, -(-stop // stage.block_rows)
+        if output is None or output[start:stop].any():
+            yield chunk
+
+
+def _copy_of(location: Location, whole: Document, name: str) -> Column | None:
+    """The values of a column, from any other of the store that is sound and has its digest.
+
+    Names and labels stand in every group that was made from the fields.
+    """
+    wanted = whole.attributes["column_digests"][name]
+    for other in document.survey(location):
+        digests = other.document.attributes.get("column_digests", {}) if other.document else {}
+        for twin in (column for column, has in digests.items() if has == wanted):
+            with suppress(DamageError, OSError):
+                return read_column(location.group(other.path, mode="r"), twin)
+    return None
 
 
 def _is_made_again(whole: Document, name: str) -> bool:
@@ -270,7 +324,7 @@ def _repair(
 ) -> None:
     for file in finding.debris:
         Path(file).unlink(missing_ok=True)
-    columns = dict(_rebuilt(group, whole, finding))
+    columns = dict(_rebuilt(location, group, whole, finding))
     if finding.bad:
         output = columns.get("block_output", _readable(group, "block_output"))
         output[list(finding.bad)] = 0
@@ -300,11 +354,14 @@ def _repair(
         document.align(location, path, whole)
 
 
-def _rebuilt(group: zarr.Group, whole: Document, finding: Finding) -> Iterator[tuple[str, Column]]:
-    """Damaged columns as far as they can be read. What they lack, the next run makes again."""
+def _rebuilt(
+    location: Location, group: zarr.Group, whole: Document, finding: Finding
+) -> Iterator[tuple[str, Column]]:
+    """Damaged columns from their copies, or as far as they can be read: the next run does more."""
     for name in finding.damaged:
         if name in whole.attributes.get("column_digests", {}):
-            yield name, _readable(group, name)
+            copy = _copy_of(location, whole, name)
+            yield name, _readable(group, name) if copy is None else copy
 
 
 def _remove_objects(location: Location, array: zarr.Array[Any], finding: Finding) -> None:

@@ -1,5 +1,6 @@
 """The backbone as a torch module: images of any size in, one feature vector an image out."""
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -120,6 +121,7 @@ def resample_position(embedding: Tensor, rows: int, columns: int, prefix: int = 
     return torch.cat((embedding[:, :prefix], grid.flatten(2).transpose(1, 2)), dim=1)
 
 
+@functools.cache
 def timm_spec(name: str) -> BackboneSpec:
     """The spec of `timm:<model>`: three inputs, timm's own pooling and position resampling.
 

@@ -24,8 +24,9 @@ from zarrloc.models.source import RANDOM, file_of, seed_of
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 
-FORMAT = 1  # of backbone.json
+FORMAT = 2  # of backbone.json; the first had no digest of itself
 SPEC_FILE = "backbone.json"
+EXPORT_FILE = "teacher.pth"
 
 # What `args` and `epoch` of facebookresearch's full checkpoints are made of.
 _SCALAR: Any = np._core.multiarray.scalar
@@ -251,6 +252,7 @@ def save_backbone(
     partial = directory / f"{WEIGHTS_FILE}.partial"
     save_file(state, partial)
     partial.replace(directory / WEIGHTS_FILE)
+    metadata["digest"] = _digest_of(metadata)
     partial = directory / f"{SPEC_FILE}.partial"
     partial.write_text(json.dumps(metadata, indent=2) + "\n")
     partial.replace(directory / SPEC_FILE)
@@ -273,7 +275,15 @@ def read_metadata(directory: Path) -> dict[str, Any]:
         ) from error
     if written > FORMAT:
         raise WeightsError(f"{path} has format {written}, this zarrloc knows {FORMAT}: update it")
+    if written != 1 and metadata.get("digest") != _digest_of(metadata):
+        raise WeightsError(f"{path} is damaged or was changed by hand; copy the directory again")
     return dict(metadata)
+
+
+def _digest_of(metadata: Mapping[str, Any]) -> str:
+    """16 hex digits of `backbone.json`, the digest itself left out."""
+    bare = {key: value for key, value in metadata.items() if key != "digest"}
+    return xxhash.xxh3_64_hexdigest(json.dumps(bare, sort_keys=True).encode())
 
 
 def read_spec(directory: Path) -> BackboneSpec:
@@ -296,6 +306,20 @@ def _own_state(directory: Path) -> dict[str, Tensor]:
             "one of the two was changed or cut off; copy the directory again"
         )
     return state
+
+
+def check_export(directory: Path) -> None:
+    """Compare all that `save_backbone` and `export_facebook` wrote there with its hash.
+
+    Raises
+    ------
+    WeightsError
+        Where a file is missing, cut off or altered.
+    """
+    recorded = read_metadata(directory)["weights_hash"]
+    for name in (WEIGHTS_FILE, EXPORT_FILE):
+        if hash_state(read_state(directory / name)) != recorded:
+            raise WeightsError(f"{directory / name} is damaged: its hash is not {recorded}")
 
 
 def export_facebook(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -12,8 +12,16 @@ import torch
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.engine.run import new_run_id
+from zarrloc.errors import WeightsError
 from zarrloc.models.vit import Backbone
-from zarrloc.models.weights import export_facebook, fill, save_backbone
+from zarrloc.models.weights import (
+    EXPORT_FILE,
+    SPEC_FILE,
+    check_export,
+    export_facebook,
+    fill,
+    save_backbone,
+)
 from zarrloc.pretraining import checkpoint, folder
 from zarrloc.pretraining.data import nested_subset
 from zarrloc.pretraining.estimate import Plan, describe
@@ -177,8 +185,15 @@ class Run:
         return {**self.config.result(), "data": f"{self.data.source.digest:016x}"}
 
     def complete(self) -> bool:
-        """Whether an earlier run of the same came to its end."""
-        return (self.out / "backbone.json").exists()
+        """Whether an earlier run of the same came to its end, and what it wrote is whole."""
+        if not (self.out / SPEC_FILE).exists():
+            return False
+        try:
+            check_export(self.out)
+        except WeightsError as error:
+            self.say(f"{error}; written again from the last checkpoint")
+            return False
+        return True
 
     def begin(self, device: torch.device) -> None:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
@@ -273,7 +288,7 @@ class Run:
             f"ended at step {self.state.step}, since training has collapsed; start again with "
             "other settings and --overwrite, or go on with --keep-going."
             + best
-            * (self.out / "best" / "backbone.json").exists()
+            * (self.out / "best" / SPEC_FILE).exists()
         )
         return COLLAPSED
 
@@ -316,7 +331,7 @@ class Run:
         assert isinstance(trained, Backbone)
         fill(backbone.vit, trained.vit.state_dict(), "the teacher")
         where.mkdir(parents=True, exist_ok=True)
-        export_facebook(where / "teacher.pth", backbone.vit.state_dict())
+        export_facebook(where / EXPORT_FILE, backbone.vit.state_dict())
         save_backbone(
             where,
             backbone,
