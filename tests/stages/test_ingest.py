@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import xarray as xr
 import zarr
 from zarrloc_cli.main import main
 
@@ -533,3 +534,15 @@ def test_killed_and_run_again(tmp_path: Path) -> None:
     assert _ingest(tmp_path / "raw", store).blocks_run == 10 - done() or done() == 10
     _ingest(tmp_path / "raw", tmp_path / "whole", shard_fovs=2)
     assert_same(store, tmp_path / "whole", "fovs")
+
+
+def test_plain_xarray_works_on_whole_shards(ingested: Path, tmp_path: Path) -> None:
+    fovs = xr.open_zarr(ingested, group="fovs", chunks=None)
+    fovs["image"] = fovs.image.chunk(fov=fovs.shard_fovs)
+    assert fovs.chunks["fov"] == (2, 2, 1)
+    mean = xr.map_blocks(lambda part: part.mean(("y", "x")), fovs[["image"]]).compute()
+    np.testing.assert_allclose(mean.image, fovs.image.mean(("y", "x")))
+    fovs.to_zarr(tmp_path / "copy.zarr", consolidated=False)
+    copy = xr.open_zarr(tmp_path / "copy.zarr", chunks=None, consolidated=False)
+    np.testing.assert_array_equal(copy.image, fovs.image)
+    assert copy.protein.values.tolist() == fovs.protein.values.tolist()

@@ -6,15 +6,15 @@ from pydantic import Field
 
 from zarrloc.config.base import Config
 
-Format = Literal["csv", "parquet", "xlsx", "anndata"]
+Format = Literal["csv", "parquet", "xlsx", "anndata", "ome-zarr"]
 
 
 class ExportConfig(Config):
     """What is written, and in which format."""
 
     to: Format = Field(
-        description="Format of OUT: csv, parquet, xlsx (one row a field or cell), or anndata "
-        "(.h5ad or .zarr).",
+        description="Format of OUT: csv, parquet, xlsx (one row a field or cell), anndata (.h5ad "
+        "or .zarr), or ome-zarr (0.5: a plate where wells are known, else one image a field).",
     )
     umap: Literal["auto", "yes", "no"] = Field(
         default="auto",

@@ -9,6 +9,8 @@ from zarrloc.config.export import ExportConfig
 from zarrloc.errors import ConfigError
 from zarrloc.exports import ann_data, tables
 from zarrloc.exports.extras import library
+from zarrloc.exports.images import Images
+from zarrloc.exports.ome_zarr import write_ome_zarr
 from zarrloc.exports.rows import Rows, read_rows
 from zarrloc.exports.target import check_target, put
 from zarrloc.result import Result
@@ -27,6 +29,7 @@ ENDINGS = {
     "parquet": (".parquet",),
     "xlsx": (".xlsx",),
     "anndata": (".h5ad", ".zarr"),
+    "ome-zarr": (".zarr",),
 }
 
 
@@ -71,12 +74,13 @@ def export(
     store
         Path or address of the store.
     what
-        A group: `fovs`, `embeddings/NAME`, `cells/NAME`, `heads/NAME` or `splits/NAME`.
+        A group: `fovs`, `embeddings/NAME`, `cells/NAME`, `heads/NAME` or `splits/NAME`; for images
+        `fovs`, with every segmentation as labels, or `segmentations/NAME`, with that one.
     out
         The file or folder to write; it is put in place only when it is complete.
     to
-        `csv`, `parquet`, `xlsx` or `anndata`; by default what the ending of `out` says
-        (`.h5ad` is anndata).
+        `csv`, `parquet`, `xlsx`, `anndata` or `ome-zarr`; by default what the ending of `out`
+        says (`.h5ad` is anndata).
     config
         The settings as one object, in place of `to` and `settings`.
     overwrite
@@ -112,12 +116,21 @@ def export(
     read_root(location)
     if config.to in LIBRARY:
         library(LIBRARY[config.to])
-    rows = read_rows(location, what)
-    if config.to == "xlsx":
-        tables.check_xlsx(rows)
-    with put(path) as partial:
-        _write(rows, partial, config)
-    result = ExportResult(what=what, out=path, done=len(rows), failures=rows.failed)
+    if config.to == "ome-zarr":
+        images = Images.of(location, what)
+        with put(path) as partial:
+            notes = write_ome_zarr(images, partial)
+        done = len(images.names) - len(images.failed)
+        result = ExportResult(
+            what=what, out=path, done=done, unit="fields", failures=images.failed, notes=notes
+        )
+    else:
+        rows = read_rows(location, what)
+        if config.to == "xlsx":
+            tables.check_xlsx(rows)
+        with put(path) as partial:
+            _write(rows, partial, config)
+        result = ExportResult(what=what, out=path, done=len(rows), failures=rows.failed)
     result.seconds = time.monotonic() - began
     result.bytes = _size(path)
     return result
