@@ -12,6 +12,7 @@ import tifffile
 
 from zarrloc.errors import SourceError
 from zarrloc.images import tiff
+from zarrloc.images.dtypes import STORED
 from zarrloc.images.roles import Channels
 
 ROLES = ("nucleus", "protein")
@@ -84,18 +85,18 @@ def test_every_way_to_store_pixels_reads_the_same(options: dict[str, Any]) -> No
     np.testing.assert_array_equal(image.pixels, PIXELS)
 
 
-@pytest.mark.parametrize("dtype", tiff.DTYPES)
+@pytest.mark.parametrize("dtype", list(STORED))
 def test_the_dtype_is_kept(dtype: str) -> None:
-    pixels = (PIXELS % 251).astype(dtype)
+    pixels = (PIXELS % 127).astype(dtype)
     field = _field(tiff.read(_tiff(pixels, metadata={"axes": "CYX"})), ROLES)
     assert field.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(field, pixels)
 
 
-@pytest.mark.parametrize("dtype", ["int16", "uint32", "float64", "bool", "complex64"])
+@pytest.mark.parametrize("dtype", ["bool", "complex64", "uint64"])
 def test_another_dtype_is_refused(dtype: str) -> None:
     file = _tiff(PIXELS.astype(dtype), metadata={"axes": "CYX"})
-    with pytest.raises(SourceError, match=f"has dtype {dtype}, expected uint8, uint16, float32"):
+    with pytest.raises(SourceError, match=f"has dtype {dtype}, expected one of uint8"):
         tiff.header(file)
     with pytest.raises(SourceError, match=f"has dtype {dtype}"):
         _field(tiff.Image(PIXELS.astype(dtype), "CYX"), ROLES)

@@ -16,6 +16,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import SourceError
+from zarrloc.images.dtypes import STORED
 from zarrloc.stages.ingest import failures, ingest
 
 SERIAL = RunConfig(cluster="serial")
@@ -214,3 +215,38 @@ def test_labels_of_slices_that_are_file_names_are_no_roles(tmp_path: Path) -> No
     tifffile.imwrite(tmp_path / "raw/a.tif", pixels(0), imagej=True, metadata=metadata)
     assert _ingest(tmp_path / "raw", tmp_path / "t").exit_code == 0
     assert list(opened(tmp_path / "t", "fovs")["channel"].values) == list(CHANNELS)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "uint32", "int32", "float64"])
+def test_other_number_types_are_stored_without_loss(dtype: str, tmp_path: Path) -> None:
+    import tifffile
+
+    values = (pixels(0, dtype="uint8") % 127).astype(dtype)
+    (tmp_path / "raw").mkdir()
+    for name in ("a", "b"):
+        tifffile.imwrite(tmp_path / f"raw/{name}.tif", values, metadata={"axes": "CYX"})
+    store = tmp_path / "s"
+    assert _ingest(tmp_path / "raw", store, channels=CHANNELS, axes="CYX").exit_code == 0
+    image = opened(store, "fovs")["image"]
+    assert image.dtype == STORED[dtype]
+    np.testing.assert_array_equal(image[0], values)
+
+
+def test_values_that_do_not_fit_ask_for_a_dtype_or_a_loss(tmp_path: Path) -> None:
+    import tifffile
+
+    (tmp_path / "raw").mkdir()
+    good = pixels(0).astype(np.int16)
+    bad = good.copy()
+    bad[0, 0, 0] = -1
+    for name, values in (("a", good), ("b", bad)):
+        tifffile.imwrite(tmp_path / f"raw/{name}.tif", values, metadata={"axes": "CYX"})
+    settings: dict[str, Any] = {"channels": CHANNELS, "axes": "CYX"}
+    assert _ingest(tmp_path / "raw", tmp_path / "s", **settings).exit_code == 3
+    error = str(opened(tmp_path / "s", "fovs")["error"].values[1])
+    assert "1 pixels (from -1 to -1) that uint16 cannot hold" in error
+    _ingest(tmp_path / "raw", tmp_path / "f", dtype="float32", **settings)
+    np.testing.assert_array_equal(opened(tmp_path / "f", "fovs")["image"][1], bad)
+    assert _ingest(tmp_path / "raw", tmp_path / "f").blocks_run == 0
+    _ingest(tmp_path / "raw", tmp_path / "l", lossy=True, **settings)
+    np.testing.assert_array_equal(opened(tmp_path / "l", "fovs")["image"][1], bad.clip(0))

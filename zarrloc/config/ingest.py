@@ -34,6 +34,16 @@ class IngestConfig(Config):
     pixel_size_um: float | None = Field(
         default=None, gt=0, description="Pixel size in micrometres, over what the files say."
     )
+    dtype: Literal["uint8", "uint16", "float32"] | None = Field(
+        default=None,
+        description="Number type of the store; default: the files', where whole numbers are stored "
+        "without a sign and in at most 16 bits, real ones in 32. An image whose values do not fit "
+        "gets an error.",
+    )
+    lossy: bool = Field(
+        default=False,
+        description="Round and clip values that the number type cannot hold, instead of an error.",
+    )
     field_size: str | None = Field(
         default=None,
         description="Common size of the fields, HEIGHTxWIDTH in pixels; default: the largest "

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.errors import SourceError
 from zarrloc.images import files, opencell, read, tiff
 from zarrloc.images.catalog import commonest
+from zarrloc.images.dtypes import STORED
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import FILE_NAMES, Channels, map_channels
 
@@ -24,6 +23,9 @@ SAME_PIXEL = 0.02
 
 MOST_PADDING = 2
 """A store of the largest field's size may be so many times as large as its fields."""
+
+BYTES = 2
+"""Of a pixel, about."""
 
 FEW_BYTES = 256 << 20
 """Below this nobody minds."""
@@ -64,7 +66,7 @@ def shape_of(
     _refuse_all(some, headers, config, channels)
     height, width, sizes = _size(headers, config, len(whole))
     pixel, said = _pixel(headers, config, is_opencell)
-    dtype = str(commonest([h.dtype for h in headers]))
+    dtype = config.dtype or str(commonest([STORED.get(h.dtype, h.dtype) for h in headers]))
     file_pixel = None if config.pixel_size_um or is_opencell else pixel
     return Shape(channels, dtype, height, width, pixel, file_pixel, (*channels.how, *sizes, *said))
 
@@ -120,7 +122,7 @@ def _size(
     kept = sorted(sizes, key=lambda size: size[0] * size[1])
     pixels = sum(height * width for height, width in sizes)
     full = _bounds(kept)
-    each = max(h.size("C") * np.dtype(h.dtype).itemsize for h in headers)
+    each = max(h.size("C") for h in headers) * BYTES
     while (
         len(set(kept)) > 1
         and _area(_bounds(kept)) * len(sizes) > MOST_PADDING * pixels

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import tifffile
 
 from zarrloc.errors import SourceError
+from zarrloc.images import dtypes
 from zarrloc.images.tiff_metadata import channels_and_pixel_size
 from zarrloc.pixels import project as projection
 
-DTYPES = ("uint8", "uint16", "float32")
 AXES = "TZCYX"
 
 _BINARY_ONLY = re.compile(r"<BinaryOnly\b[^>]*\bMetadataFile=\"([^\"]*)\"")
@@ -90,7 +90,7 @@ def read(
     overrides it where it does. With `channels` given, pages of one flat sequence are folded into
     two leading axes. `check` sees what the file declares before a pixel is decoded, and refuses
     it with a SourceError. Raises SourceError: empty, not a TIFF, truncated or damaged, several
-    images in one file, a dtype other than uint8, uint16, float32, unknown axes, over `MOST_BYTES`.
+    images in one file, a dtype outside `dtypes.STORED`, unknown axes, over `MOST_BYTES`.
     """
     with _opened(file) as tif:
         series = _checked_series(tif)
@@ -110,11 +110,11 @@ def read(
 def to_stack(image: Image) -> npt.NDArray[Any]:
     """Bring an image to `(z, channel, y, x)`, a view where possible, dtype unchanged.
 
-    Raises SourceError on a time axis, a dtype outside `DTYPES`, NaN or infinity.
+    Raises SourceError on a time axis, a dtype outside `dtypes.STORED`, NaN or infinity.
     """
     pixels, axes = image.pixels, image.axes
     _check_axes(axes, pixels.shape)
-    _check_dtype(pixels.dtype)
+    dtypes.check(pixels.dtype)
     for axis in AXES:
         if axis not in axes:
             pixels, axes = pixels[np.newaxis], axis + axes
@@ -202,14 +202,9 @@ def _checked_series(tif: tifffile.TiffFile) -> tifffile.TiffPageSeries:
         )
     if series.is_multifile:
         raise SourceError("is one of several files of an OME-TIFF; write one field of view a file")
-    _check_dtype(series.dtype)
+    dtypes.check(series.dtype)
     _check_extent(series, tif.filehandle.size)
     return series
-
-
-def _check_dtype(dtype: npt.DTypeLike) -> None:
-    if np.dtype(dtype).name not in DTYPES:
-        raise SourceError(f"has dtype {np.dtype(dtype).name}, expected {', '.join(DTYPES)}")
 
 
 def _check_extent(series: tifffile.TiffPageSeries, file_size: int) -> None:

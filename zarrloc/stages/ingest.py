@@ -99,7 +99,8 @@ def ingest(
             notes.extend(matched)
         work = ReadImages(
             location, shape.channels, shape.dtype, shape.height, shape.width, settings.axes,
-            settings.project, shape.file_pixel_um, unsigned, reader,
+            settings.project, shape.file_pixel_um, settings.dtype is not None, settings.lossy,
+            unsigned, reader,
         )  # fmt: skip
         return _plan(before, shape, settings, rows, work, rehash)
 
@@ -216,7 +217,11 @@ def _over(config: IngestConfig, before: Before) -> IngestConfig:
     if before.attrs is None:
         return config
     had = before.attrs.config
-    keep = {name: getattr(config, name) or had[name] for name in ("axes", "project", "shard_fovs")}
+    sticky = ("axes", "project", "shard_fovs", "lossy")
+    keep = {name: getattr(config, name) or had.get(name, None) for name in sticky}
+    keep["lossy"] = bool(keep["lossy"])
+    if had.get("any_dtype"):
+        keep["dtype"] = config.dtype or had["dtype"]
     return config.model_copy(update=keep)
 
 
@@ -238,7 +243,9 @@ def _shape_in(before: Before, config: IngestConfig) -> Shape:
             f"the store's pixels are {pixel} um, got --pixel-size-um {config.pixel_size_um}: "
             f"`zarrloc annotate STORE --pixel-size-um {config.pixel_size_um}` changes that alone"
         )
-    return Shape(channels, had["dtype"], height, width, pixel, had["file_pixel_um"])
+    return Shape(
+        channels, config.dtype or had["dtype"], height, width, pixel, had.get("file_pixel_um")
+    )
 
 
 def _stored_channels(config: Mapping[str, Any]) -> Channels:
@@ -246,9 +253,9 @@ def _stored_channels(config: Mapping[str, Any]) -> Channels:
     by_order = config["named_by"] != "files"
     return Channels(
         tuple(config["channels"]),
-        config["channel_names"],
+        config.get("channel_names", {}),
         by_order,
-        config["some_channels"],
+        config.get("some_channels", False),
         config["named_by"],
     )
 
@@ -270,6 +277,8 @@ def _attrs(shape: Shape, config: IngestConfig, shard: int, before: Before) -> St
         "channel_names": dict(shape.channels.names),
         "some_channels": shape.channels.some,
         "file_pixel_um": shape.file_pixel_um,
+        "any_dtype": config.dtype is not None,
+        "lossy": config.lossy,
         "dtype": shape.dtype,
         "height": shape.height,
         "width": shape.width,

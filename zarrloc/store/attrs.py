@@ -52,9 +52,11 @@ class StageAttrs(BaseModel):
         ]
 
 
-NOT_HASHED = frozenset({"weights", "channel_names", "some_channels", "file_pixel_um"})
+NOT_HASHED = frozenset(
+    {"weights", "channel_names", "some_channels", "file_pixel_um", "any_dtype", "lossy"}
+)
 """Settings that are recorded but make no other values: a weights file's name (its hash counts),
-and what further image files must say of their channels and pixels."""
+and which further image files are taken."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

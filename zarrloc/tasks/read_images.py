@@ -18,7 +18,7 @@ from zarrloc.engine.block import Block, Output
 from zarrloc.errors import DamageError, SourceError
 from zarrloc.groups.fovs import DIGESTED, GROUP
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, read_row
-from zarrloc.images import files, find, read, tiff
+from zarrloc.images import dtypes, files, find, read, tiff
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import Channels
 from zarrloc.images.shape import same_pixel
@@ -56,6 +56,10 @@ class ReadImages:
     project: str | None
     pixel_size_um: float | None = None
     """A file that says another size of a pixel is refused."""
+    any_dtype: bool = False
+    """The user chose the store's dtype, for files of any."""
+    lossy: bool = False
+    """Values that the dtype cannot hold are rounded and clipped."""
     unsigned: bool = False
     reader: tiff.Reader | None = None
     group: str = GROUP
@@ -119,7 +123,7 @@ class ReadImages:
             ),
         )
         self._check(pixels.dtype.name, *pixels.shape[1:])
-        return pixels
+        return dtypes.convert(pixels, self.dtype, lossy=self.lossy)
 
     def _check_header(self, source: FovSource, about: tiff.Header) -> None:
         # A small file may declare gigabytes: what can't be a field here is never decoded.
@@ -138,8 +142,11 @@ class ReadImages:
             )
 
     def _check(self, dtype: str, height: int, width: int) -> None:
-        if dtype != self.dtype:
-            raise SourceError(f"has dtype {dtype}, the store holds {self.dtype}")
+        if not self.any_dtype and dtypes.STORED.get(dtype) != self.dtype:
+            raise SourceError(
+                f"has dtype {dtype}, the store holds {self.dtype}; ingest anew with --dtype, or "
+                "into a store of its own"
+            )
         if height > self.height or width > self.width:
             raise SourceError(
                 f"is {height}x{width} px, larger than the store's {self.height}x{self.width}; "
