@@ -45,6 +45,10 @@ class DamageError(StoreError):
     """Stored values are not those that were written."""
 
 
+class RemoteError(StoreError, OSError):
+    """The object store does not answer, or not well: the same command continues from here."""
+
+
 class LockedError(ZarrlocError, RuntimeError):
     """Another live run holds this stage of this store."""
 

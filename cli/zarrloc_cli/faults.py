@@ -3,7 +3,7 @@
 import errno
 import json
 
-from zarrloc.errors import ZarrlocError
+from zarrloc.errors import RemoteError, ZarrlocError
 
 REFUSED, FAILED = 2, 1
 
@@ -26,7 +26,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, ZarrlocError) and error.problems:
         return "; ".join(f"{_flag(path)}: {text}" for path, text in error.problems.items()), REFUSED
     if isinstance(error, ZarrlocError):
-        return str(error), REFUSED
+        return str(error), FAILED if isinstance(error, RemoteError) else REFUSED
     if type(error).__module__ == "zarr.errors":
         return f"{_first_line(error)}; `zarrloc verify STORE` finds what is damaged", REFUSED
     if isinstance(error, OSError):
@@ -37,7 +37,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, json.JSONDecodeError):
         return f"damaged JSON ({error}); `zarrloc verify STORE` finds the file", REFUSED
     if type(error).__module__.startswith(("obstore", "_obstore")):
-        return f"the object store failed: {_first_line(error)}; check address and key", FAILED
+        from zarrloc.store.remote import told
+
+        return explain(told(error, "the store"))
     if isinstance(error, MemoryError):
         return f"out of memory; {ADVICE[errno.ENOMEM]}", FAILED
     return None

@@ -13,7 +13,7 @@ import zarr
 
 from zarrloc.engine.block import Receipt
 from zarrloc.groups.receipts import ROW_DIGEST
-from zarrloc.store.columns import column_digest, read_column, write_column
+from zarrloc.store.columns import column_digest, read_columns, write_column
 from zarrloc.store.digest import digest
 from zarrloc.store.template import COLUMN_CHUNK, PENDING, Variable
 
@@ -53,8 +53,8 @@ class Ledger:
         self.group = group
         self.rows, self.block_rows = rows, block_rows
         self.blocks = -(-rows // block_rows)
-        self.columns = {name: read_column(group, name, rows) for name in columns}
-        self.receipts = {name: read_column(group, name, self.blocks) for name in RECEIPTS}
+        self.columns = read_columns(group, columns, rows)
+        self.receipts = read_columns(group, RECEIPTS, self.blocks)
         self._dirty: set[int] = set()
         self._dirty_blocks: set[int] = set()
         self._reopened: set[int] = set()

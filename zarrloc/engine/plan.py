@@ -28,10 +28,11 @@ from zarrloc.errors import ConfigError, StoreError, WorkerError
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.store import document, objects
 from zarrloc.store.attrs import StageAttrs
-from zarrloc.store.columns import put_columns, read_column
+from zarrloc.store.columns import column_digest, put_columns, read_column
 from zarrloc.store.document import NEXT, Document, State
 from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, hold
+from zarrloc.store.remote import present, snapshot
 from zarrloc.store.template import Variable
 
 Array = tuple[tuple[str, ...], npt.NDArray[Any]]
@@ -171,11 +172,17 @@ def carry_out(
     LockedError
         Where another run holds the group.
     """
-    if creates:
-        document.check_target(location)
-    else:
-        document.read_root(location)
-    with hold(location, path, new_run_id()) as token:
+    with snapshot():
+        if creates:
+            document.check_target(location)
+        else:
+            document.read_root(location)
+        if location.path is None and not overwrite:
+            settings = run.run if isinstance(run, Cluster) else run
+            done = _nothing_to_do(location, path, make, settings or RunConfig())
+            if done is not None:
+                return done
+    with present(), hold(location, path, new_run_id()) as token:
         before = Before()
         if document.is_store(location):
             document.finish_switch(location, path)
@@ -207,6 +214,34 @@ def carry_out(
         if target != path and not summary.failures:
             document.switch(location, path)
     return Outcome(summary, columns, changed or bool(summary.blocks_run))
+
+
+def _nothing_to_do(
+    location: Location, path: str, make: Callable[[Before], Plan], run: RunConfig
+) -> Outcome | None:
+    """The outcome where all is done already, found without a lease and without a write.
+
+    In an object store the lease and the many looks at metadata cost seconds; here each object is
+    fetched once. None where there is work, or may be.
+    """
+    if not document.is_store(location):
+        return None
+    before = _before(location, path)
+    if before.group is None or before.attrs is None:
+        return None
+    plan = make(before)
+    refuse_other_settings(path, before.attrs, plan.attrs)
+    found = None if plan.anew else _unchanged(location, path, plan)
+    if found is None:
+        return None
+    if plan.work is None:
+        return Outcome(Summary(path, 0, 0), dict(plan.coords), made=False)
+    ledger = Ledger(before.group, plan.from_workers, plan.rows, plan.attrs.block_rows)
+    if _in_motion(found, ledger):
+        return None
+    if todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed):
+        return None
+    return Outcome(_all_done(path, ledger), ledger.columns, made=False)
 
 
 def _before(location: Location, path: str) -> Before:
@@ -256,6 +291,24 @@ def _prepare(location: Location, path: str, plan: Plan, there: Before) -> tuple[
     document.commit(location, path, found)
     document.align(location, path, found)
     return found, True
+
+
+def _unchanged(location: Location, path: str, plan: Plan) -> Document | None:
+    """The document of a committed group that is what the plan asks for; None where it isn't."""
+    found = document.look(location, path).document
+    if found is None:
+        return None
+    about = dict(plan.about)
+    if plan.coordinates:
+        about["coordinates"] = " ".join(sorted(set(plan.coordinates)))
+    before = dict(found.arrays)
+    digests = found.attributes.get("column_digests", {})
+    _grow(found, path, plan.variables, plan)
+    same = found.arrays == before and about.items() <= found.attributes.items()
+    known = {name: column_digest(values) for name, values in plan.coords.items()}
+    if not same or any(digests.get(name) != value for name, value in known.items()):
+        return None
+    return found if document.is_published(location, path, found) else None
 
 
 def _allocate(location: Location, path: str, plan: Plan, about: Mapping[str, Any]) -> Document:
@@ -312,16 +365,14 @@ def _drive(
     ledger = Ledger(location.group(path), plan.from_workers, plan.rows, plan.attrs.block_rows)
     held = ledger.columns.keys() | ledger.receipts.keys()
     digests: dict[str, str] = found.attributes["column_digests"]
-    died = not held <= digests.keys()
+    died = _in_motion(found, ledger)
     if died:
         ledger.doubt(_digested(plan))
     blocks = todo(ledger, plan.inputs, plan.blocks, retry_failed=cluster.run.retry_failed)
     if not blocks:
         if died:
             _close(location, path, found, plan, ledger)
-        summary = Summary(path, ledger.rows, ledger.blocks)
-        summary.rows_failed = int(ledger.errors().sum())
-        return summary, ledger
+        return _all_done(path, ledger), ledger
     execution = found.stage.execution
     began = time.perf_counter()
     threads = int(execution["threads"]) if "threads" in execution else None
@@ -344,6 +395,18 @@ def _drive(
         _close(location, path, found, plan, ledger)
     summary.start_s = started
     return summary, ledger
+
+
+def _in_motion(found: Document, ledger: Ledger) -> bool:
+    """Whether a run is changing the ledger's columns, or died while it did."""
+    held = ledger.columns.keys() | ledger.receipts.keys()
+    return not held <= found.attributes["column_digests"].keys()
+
+
+def _all_done(path: str, ledger: Ledger) -> Summary:
+    summary = Summary(path, ledger.rows, ledger.blocks)
+    summary.rows_failed = int(ledger.errors().sum())
+    return summary
 
 
 def _close(location: Location, path: str, found: Document, plan: Plan, ledger: Ledger) -> None:

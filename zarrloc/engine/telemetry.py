@@ -1,19 +1,23 @@
 """What a run shows and keeps: a progress line, a log beside the store, where the time went."""
 
+import io
 import json
 import sys
 import time
 from collections import Counter
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import IO, Any, Self
 
 from zarrloc.engine.block import Receipt
+from zarrloc.errors import StoreError
+from zarrloc.store import objects
 from zarrloc.store.location import Location
 
 PHASES = ("read", "decode", "device", "finish", "write", "wait", "open")
 PLAIN_LINE_S = 10.0
+REMOTE_LOG_S = 30.0
 
 
 @dataclass
@@ -149,27 +153,39 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 class RunLog(AbstractContextManager["RunLog"]):
-    """One JSON line an event, beside a local store; timings never go into the store."""
+    """One JSON line an event, beside the store; timings never go into it.
+
+    An object cannot be appended to: in an object store the log is put anew now and then, and at
+    the end.
+    """
 
     def __init__(self, location: Location, group: str, run: str) -> None:
-        beside = location.beside.path
-        self.file: IO[str] | None = None
-        if beside is not None:
-            name = f"{group.replace('/', '.')}-{time.strftime('%Y%m%dT%H%M%S')}-{run}.jsonl"
-            self.file = open(beside / name, "w", encoding="utf-8")  # noqa: SIM115
+        self.beside = location.beside
+        self.name = f"{group.replace('/', '.')}-{time.strftime('%Y%m%dT%H%M%S')}-{run}.jsonl"
+        self.file: IO[str] = io.StringIO()
+        self.put = time.monotonic()
+        if self.beside.path is not None:
+            self.file = open(self.beside.path / self.name, "w", encoding="utf-8")  # noqa: SIM115
 
     def write(self, event: str, **values: Any) -> None:
         """Append an event."""
-        if self.file is not None:
-            line = {"time": round(time.time(), 3), "event": event, **values}
-            self.file.write(json.dumps(line, default=str) + "\n")
-            self.file.flush()
+        line = {"time": round(time.time(), 3), "event": event, **values}
+        self.file.write(json.dumps(line, default=str) + "\n")
+        self.file.flush()
+        if time.monotonic() - self.put > REMOTE_LOG_S:
+            self._put()
 
     def block(self, receipt: Receipt) -> None:
         """A block is done."""
         seconds = {name: round(value, 4) for name, value in receipt.seconds.items()}
         self.write("block", block=receipt.block, seconds=seconds, nbytes=receipt.nbytes)
 
+    def _put(self) -> None:
+        if isinstance(self.file, io.StringIO):
+            self.put = time.monotonic()
+            with suppress(StoreError):  # a run does not end for its log
+                objects.write(self.beside, self.name, self.file.getvalue().encode())
+
     def __exit__(self, *_: object) -> None:
-        if self.file is not None:
-            self.file.close()
+        self._put()
+        self.file.close()

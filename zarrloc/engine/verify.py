@@ -19,7 +19,7 @@ import zarr
 from zarrloc.engine.block import object_key, stored_bytes
 from zarrloc.engine.ledger import RECEIPTS
 from zarrloc.engine.run import new_run_id
-from zarrloc.errors import DamageError, StoreError
+from zarrloc.errors import DamageError, RemoteError, StoreError
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, digest_of_rows
 from zarrloc.store import document, objects
@@ -189,6 +189,8 @@ def _wrong_in(group: zarr.Group, whole: Document, name: str, deep: bool) -> str:
     try:
         array = array_of(group, name)
         read_column(group, name)
+    except RemoteError:
+        raise
     except (DamageError, OSError) as error:
         return str(error).rpartition("): ")[2]
     if deep and not all(stored_bytes(array, chunk) for chunk in _chunks(group, whole, name)):
@@ -278,12 +280,16 @@ def _readable(group: zarr.Group, name: str) -> Column:
     array = array_of(group, name)
     try:
         return np.asarray(array[:])
+    except RemoteError:  # no damage: nothing may be rebuilt from this
+        raise
     except Exception:  # codecs raise what they like on damaged bytes
         values = np.full(array.shape, array.metadata.fill_value, array.dtype)
         for start in range(0, len(values), COLUMN_CHUNK):
             part = slice(start, start + COLUMN_CHUNK)
             try:
                 values[part] = array[part]
+            except RemoteError:
+                raise
             except Exception:
                 continue
         return values
@@ -293,6 +299,8 @@ def _decode(group: zarr.Group, name: str, digests: Column, start: int, stop: int
     try:
         rows = read_column(group, name, stop, start)
         check_array(group.path, rows, digests[start:stop], start)
+    except RemoteError:
+        raise
     except (DamageError, OSError) as error:
         row = str(error).partition(" of ")[0] if "row " in str(error) else ""
         return f"{row} differs from its digest".strip() if row else "it cannot be decoded"
@@ -379,6 +387,8 @@ def _any_row(array: zarr.Array[Any], block: int) -> bool:
     for row in range(block * step, min((block + 1) * step, array.shape[0])):
         try:
             array[row]
+        except RemoteError:
+            raise
         except Exception:
             continue
         return True

@@ -11,7 +11,7 @@ from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
 from zarrloc.pixels import background
 from zarrloc.store.attrs import GroupAttrs
-from zarrloc.store.columns import array_of, read_column
+from zarrloc.store.columns import array_of, read_column, read_columns
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.read import need, stage_attrs
 from zarrloc.store.template import PENDING, Variable
@@ -83,17 +83,19 @@ class Fovs:
         """Read the description. `StoreError` where fields are absent or not all ingested."""
         group = need(location, GROUP, "ingest SOURCE STORE")
         attrs = stage_attrs(group)
-        output = read_column(group, "block_output")
+        names = ("fov", "protein", "ensg", "cell_line")
+        receipts = (*DIGESTED, ROW_DIGEST)
+        held = read_columns(group, ("block_output", "channel", *receipts, *names))
+        output = held["block_output"]
         undone = int((output == 0).sum())
         if undone:
             raise StoreError(
                 f"{undone} of {len(output)} blocks of 'fovs' are not ingested yet; "
                 "run the same `zarrloc ingest` again"
             )
-        names = ("fov", "protein", "ensg", "cell_line")
         return cls(
             rows=array_of(group, "image").shape[0],
-            roles=tuple(map(str, read_column(group, "channel"))),
+            roles=tuple(map(str, held["channel"])),
             shard=attrs.block_rows,
             height=attrs.config["height"],
             width=attrs.config["width"],
@@ -101,8 +103,8 @@ class Fovs:
             pixel_size_um=group.attrs["pixel_size_um"],  # type: ignore[arg-type]
             fingerprint=attrs.fingerprint,
             block_output=output,
-            receipts={name: read_column(group, name) for name in (*DIGESTED, ROW_DIGEST)},
-            coords={name: read_column(group, name) for name in names},
+            receipts={name: held[name] for name in receipts},
+            coords={name: held[name] for name in names},
         )
 
     def expect(self, start: int, stop: int) -> int:
@@ -133,7 +135,7 @@ def read_fovs(
         Where they are not what `expect`, from `Fovs.expect`, says.
     """
     group = location.group(GROUP, mode="r", clock=clock)
-    columns = {name: read_column(group, name, stop, start) for name in (*DIGESTED, ROW_DIGEST)}
+    columns = read_columns(group, (*DIGESTED, ROW_DIGEST), stop, start)
     image = read_column(group, "image", stop, start)
     check_rows(GROUP, image, columns, start, expect)
     return FovBlock(image, **{name: columns[name] for name in DIGESTED})

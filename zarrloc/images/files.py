@@ -1,22 +1,19 @@
 """Files on a disk or in an object store (`s3://bucket/prefix`), listed and read the same way.
 
-Region, endpoint and credentials of an object store come from the environment, as `AWS_REGION`.
+A store that does not answer is no fault of a file: it ends the work with a `RemoteError` or a
+`StoreError`, while what is wrong with one file is told of that file.
 """
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
-from obstore.exceptions import BaseError
-from obstore.store import from_url
-
-from zarrloc.errors import SourceError
-from zarrloc.store.location import object_store
+from zarrloc.errors import SourceError, StoreError
+from zarrloc.store.remote import ForbiddenError, in_words, object_store
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,19 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
     try:
         if is_remote(uri):
             store, key = _located(uri, unsigned)
-            return _remote_file(uri, store.head(key))
+            with in_words(uri):
+                return _remote_file(uri, store.head(key))
         if any("\ud800" <= letter <= "\udfff" for letter in uri):  # no string of a store holds it
             return File(ascii(uri)[1:-1], problem="has a name that is not UTF-8; rename it")
         found = os.stat(uri)
         if not S_ISREG(found.st_mode):  # opening a pipe would wait for ever
             return File(uri, problem="is not a file")
         return File(uri, found.st_size, str(found.st_mtime_ns))
-    except (OSError, BaseError) as error:
+    except ForbiddenError as error:
+        return File(uri, problem=f"cannot be opened: {error}")
+    except StoreError:
+        raise
+    except OSError as error:
         return File(uri, problem=f"cannot be opened: {_reason(error)}")
 
 
@@ -84,11 +86,12 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
         if is_remote(folder):
             store, prefix = _located(folder, unsigned)
             root, _ = _split(folder)
-            for batch in store.list(prefix):
-                for meta in batch:
-                    below = meta["path"].removeprefix(prefix)
-                    if not any(part.startswith(".") for part in below.split("/")):
-                        yield _remote_file(f"{root}/{meta['path']}", meta)
+            with in_words(folder):
+                for batch in store.list(prefix):
+                    for meta in batch:
+                        below = meta["path"].removeprefix(prefix)
+                        if not any(part.startswith(".") for part in below.split("/")):
+                            yield _remote_file(f"{root}/{meta['path']}", meta)
             return
         seen = set(map(_place, [Path(folder).resolve(), *Path(folder).resolve().parents]))
         for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
@@ -100,7 +103,9 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
             for name in names:
                 if not name.startswith("."):
                     yield stat(os.path.join(parent, name))
-    except (OSError, BaseError) as error:
+    except StoreError:
+        raise
+    except OSError as error:
         raise SourceError(f"{folder}: cannot be listed: {_reason(error)}") from error
 
 
@@ -115,15 +120,20 @@ def data(uri: str, *, unsigned: bool = False) -> bytes:
         if not is_remote(uri):
             return Path(uri).read_bytes()
         store, key = _located(uri, unsigned)
-        return bytes(store.get(key).bytes())
-    except (OSError, BaseError) as error:
+        with in_words(uri):
+            return bytes(store.get(key).bytes())
+    except ForbiddenError as error:
+        raise SourceError(f"cannot be opened: {error}") from error
+    except StoreError:
+        raise
+    except OSError as error:
         raise SourceError(f"cannot be opened: {_reason(error)}") from error
 
 
 def _located(uri: str, unsigned: bool) -> tuple[Any, str]:
     # Not urlsplit: a key may hold `#` and `?`.
     root, key = _split(uri)
-    return (_unsigned_store(root) if unsigned else object_store(root)), key
+    return (object_store(root, unsigned=True) if unsigned else object_store(root)), key
 
 
 def _split(uri: str) -> tuple[str, str]:
@@ -132,17 +142,13 @@ def _split(uri: str) -> tuple[str, str]:
     return f"{scheme}://{bucket}", key
 
 
-@cache
-def _unsigned_store(root: str) -> Any:
-    config: Any = {"skip_signature": True}
-    return from_url(root, config=config)
-
-
 def _remote_file(uri: str, meta: Any) -> File:
     return File(uri, meta["size"], meta["e_tag"] or str(meta["last_modified"]))
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError) and not error.strerror:
+        return "there is no such object"
     return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
 
 

@@ -10,13 +10,15 @@ from zarrloc.images.catalog import commonest
 from zarrloc.images.dtypes import STORED
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import FILE_NAMES, Channels, map_channels
+from zarrloc.store.remote import at_once
 
 HEADERS = 512
 """So many files, evenly spread, are looked into to learn what is commonest: one by one it takes
 the coordinator a millisecond each, while its workers wait."""
 
 REMOTE_HEADERS = 16
-"""The same of an object store, where each costs a download."""
+"""The same of an object store, where each costs a download. Where none of them can be read, no
+further ones are tried: a refusal is the same for all."""
 
 SAME_PIXEL = 0.02
 """Sizes of a pixel that differ by less are one size, measured twice."""
@@ -57,7 +59,7 @@ def shape_of(
     remote = bool(whole) and files.is_remote(whole[0].paths[0])
     some = whole[:: max(1, len(whole) // (REMOTE_HEADERS if remote else HEADERS))]
     headers, reasons = _headers(some, config, unsigned, reader)
-    if not headers and len(some) < len(whole):
+    if not headers and len(some) < len(whole) and not remote:
         headers, reasons = _headers(whole, config, unsigned, reader)
     if not headers:
         reasons += [f"{_shown(one)} {one.problem}" for one in found if one.problem]
@@ -188,13 +190,17 @@ def _headers(
 ) -> tuple[list[tiff.Header], list[str]]:
     """What can be learned of these files, and why nothing can of the others."""
     describe = describer(config, unsigned, reader)
-    headers, reasons = [], []
-    for one in some:
+
+    def look(one: FovSource) -> tiff.Header | str:
         try:
-            headers.append(describe(one))
+            return describe(one)
         except SourceError as error:
-            reasons.append(f"{_shown(one)} {error}")
-    return headers, reasons
+            return f"{_shown(one)} {error}"
+
+    remote = bool(some) and files.is_remote(some[0].paths[0])
+    found = at_once(look, some) if remote else list(map(look, some))
+    headers = [one for one in found if isinstance(one, tiff.Header)]
+    return headers, [one for one in found if isinstance(one, str)]
 
 
 def describer(

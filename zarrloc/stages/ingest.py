@@ -30,6 +30,7 @@ from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
 from zarrloc.store.read import committed, need, stage_attrs
+from zarrloc.store.remote import snapshot
 from zarrloc.store.template import PENDING, Variable
 from zarrloc.tasks.read_images import COLUMNS, Job, ReadImages
 
@@ -44,6 +45,7 @@ BYTES_A_SECOND = 100e6
 """What a core reads, measures and writes, roughly, of uncompressed fields."""
 
 
+@snapshot()
 def ingest(
     source: str | Path | None,
     store: str | Path,
@@ -86,6 +88,7 @@ def ingest(
     first = None if document.is_store(location) else shape_of(found, config, unsigned, reader)
 
     def make(before: Before) -> Plan:
+        notes.clear()
         settings = _over(config, before)
         if before.group is None:
             shape = first or shape_of(found, settings, unsigned, reader)

@@ -4,7 +4,7 @@ A column that stands still has a digest in its group's attributes; one that a ru
 none until the run commits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import zarr
 from numcodecs import blosc  # type: ignore[import-untyped]
 
-from zarrloc.errors import DamageError
+from zarrloc.errors import DamageError, StoreError
 from zarrloc.store import document, objects
 from zarrloc.store.digest import digest
 from zarrloc.store.document import Document
 from zarrloc.store.location import Location
+from zarrloc.store.remote import RemoteStore, at_once, held
 from zarrloc.store.template import Variable, separator_of
 
 
@@ -32,13 +33,19 @@ def put_columns(
     committed document find the old values until the commit, and all new ones afterwards.
     """
     digests = dict(group.attributes.get("column_digests", {}))
-    for name, (variable, column) in values.items():
+
+    def put(name: str) -> dict[str, Any]:
+        variable, column = values[name]
         there = group.arrays.get(name)
         turn = "." if there is not None and separator_of(there) == "/" else "/"
         metadata = variable.metadata(turn)
         document.write_array(location, path, name, metadata)
         array = zarr.open_array(location.store(), path=f"{path}/{name}", mode="r+", zarr_format=3)
         fill_array(storing_all(array), column)
+        return metadata
+
+    for name, metadata in zip(values, objects.each(location, put, values), strict=True):
+        column = values[name][1]
         group.arrays[name] = metadata
         if "/" in name:
             group.arrays[name.rpartition("/")[0]] = document.bare_group()
@@ -103,11 +110,29 @@ def read_column(
         Where the column is damaged.
     """
     array = array_of(group, name)
-    values = decoded(group, name, slice(start, stop))
     digests: Any = group.attrs.get("column_digests", {})
+    whole = start == 0 and (stop is None or stop >= array.shape[0])
+    if held() is not None and whole and name in digests:
+        blank = np.zeros(array.shape, array.dtype)  # such as `error`: known without a request
+        if column_digest(blank) == digests[name]:
+            return blank
+    values = decoded(group, name, slice(start, stop))
     if len(values) == array.shape[0] and digests.get(name, "") not in ("", column_digest(values)):
         raise DamageError(f"{_broken(group, name)}: its values are not those that were written")
     return values
+
+
+def read_columns(
+    group: zarr.Group, names: Iterable[str], stop: int | None = None, start: int = 0
+) -> dict[str, npt.NDArray[Any]]:
+    """Several columns as `read_column` reads them, side by side where the store is remote."""
+    names = list(names)
+
+    def read(name: str) -> npt.NDArray[Any]:
+        return read_column(group, name, stop, start)
+
+    remote = getattr(group.store, "_store", group.store).__class__ is RemoteStore
+    return dict(zip(names, at_once(read, names) if remote else map(read, names), strict=True))
 
 
 def decoded(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any]:
@@ -120,7 +145,7 @@ def decoded(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any
     """
     try:
         return np.asarray(array_of(group, name)[index])
-    except (OSError, TimeoutError):
+    except (StoreError, OSError, TimeoutError):  # a store that does not answer is no damage
         raise
     except Exception as error:  # codecs raise what they like on damaged bytes
         raise DamageError(f"{_broken(group, name)}: {type(error).__name__}: {error}") from error

@@ -112,7 +112,7 @@ def read_root(location: Location) -> Json:
         if kinds_there(location):
             raise _damaged(location, "zarr.json", "is missing")
         raise StoreError(
-            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.name}` makes one"
+            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.told}` makes one"
         )
     document, problem = _parsed(raw)
     if document is not None and "format" not in document["attributes"] and not problem:
@@ -263,19 +263,22 @@ def survey(location: Location) -> list[Found]:
     if objects.read(location, "zarr.json") is None and not kinds_there(location):
         return []
     root = read_root(location)
-    return [look(location, path, root) for path in paths(location, root)]
+    return objects.each(location, lambda path: look(location, path, root), paths(location, root))
 
 
 def paths(location: Location, root: Json) -> list[str]:
     """Paths at which a group is, or should be by the root's index, in the order of the work."""
     found = []
-    there = set(objects.children(location))
+    there = kinds_there(location)
+    named = [kind for kind in there if kind != "fovs"]
+    within = objects.each(location, lambda kind: objects.children(location, kind), named)
+    children = dict(zip(named, within, strict=True))
     index = root["consolidated_metadata"]["metadata"]
     for kind in KINDS:
         if kind == "fovs":
             names = [kind] if kind in there or kind in index else []
         else:
-            listed = set(objects.children(location, kind)) if kind in there else set()
+            listed = set(children.get(kind, ()))
             known = {
                 path.split("/")[1]
                 for path, entry in index.items()
@@ -321,9 +324,12 @@ def align(location: Location, path: str, document: Document) -> None:
     Before a change this undoes what a run left that died before its commit; after a commit it
     brings up readers that do not use consolidated metadata.
     """
-    for name, metadata in document.arrays.items():
-        if read_json(location, f"{path}/{name}/zarr.json") != metadata:
-            write_array(location, path, name, metadata)
+
+    def mend(array: tuple[str, Json]) -> None:
+        if read_json(location, f"{path}/{array[0]}/zarr.json") != array[1]:
+            write_array(location, path, *array)
+
+    objects.each(location, mend, document.arrays.items())
     tops = {name.split("/")[0] for name in document.arrays}
     for name in set(objects.children(location, path)) - tops:
         objects.remove(location, f"{path}/{name}")
@@ -382,6 +388,6 @@ def dumped(document: Json) -> bytes:
 
 def _damaged(location: Location, key: str, problem: str) -> StoreError:
     return StoreError(
-        f"{location.uri}/{key} {problem}; `zarrloc verify {location.name} --repair` rebuilds it, "
+        f"{location.uri}/{key} {problem}; `zarrloc verify {location.told} --repair` rebuilds it, "
         "or says what is lost. Nothing was changed"
     )

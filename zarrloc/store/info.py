@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
+import numpy.typing as npt
 
-from zarrloc.store.columns import read_column
+from zarrloc.store import objects
+from zarrloc.store.columns import read_columns
 from zarrloc.store.document import groups, read_root
 from zarrloc.store.location import Location
-from zarrloc.store.lock import live_holder
+from zarrloc.store.lock import live_holder, lock_name
 from zarrloc.store.read import need
+from zarrloc.store.remote import snapshot
 from zarrloc.store.template import PENDING
 
 
@@ -21,13 +23,23 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
     Raises `StoreError` where there is none, or one of a newer format.
     """
     location = Location.of(store)
-    root = read_root(location)
-    found = {path: _describe(location, path, errors) for path in groups(location)}
+    with snapshot():
+        root = read_root(location)
+        paths = groups(location)
+        locks = objects.names(location.beside)
+        described = objects.each(location, lambda path: _describe(location, path, errors), paths)
+    found = dict(zip(paths, described, strict=True))
+    for path in paths:
+        who = live_holder(location, path) if lock_name(path) in locks else None
+        if who is not None:
+            found[path]["held_by"] = str(who)
     return {"store": location.uri, "format": root["attributes"]["format"], "groups": found}
 
 
 def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
     group = need(location, path, "ingest")
+    wanted = ("channel", "label", "block_output", "block_bytes", "error", *(["fov"] * errors))
+    held = read_columns(group, [name for name in wanted if name in group])
     attrs: dict[str, Any] = dict(group.attrs)
     stage = attrs.get("zarrloc", {})
     arrays = {
@@ -49,24 +61,21 @@ def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
     for name in ("pixel_size_um", "shard_fovs", "block_cells"):
         if name in attrs:
             described[name] = attrs[name]
-    if "channel" in group:
-        described["channels"] = list(map(str, read_column(group, "channel")))
-    if "label" in group:
-        described["labels"] = list(map(str, read_column(group, "label")))
-    if "block_output" in group:
-        output = read_column(group, "block_output")
+    if "channel" in held:
+        described["channels"] = list(map(str, held["channel"]))
+    if "label" in held:
+        described["labels"] = list(map(str, held["label"]))
+    if "block_output" in held:
+        output = held["block_output"]
         described["blocks"] = {"total": len(output), "done": int((output != 0).sum())}
-        described["bytes"] = int(read_column(group, "block_bytes").sum())
-    if "error" in group:
-        described["rows"] = _rows(group, errors)
-    who = live_holder(location, path)
-    if who is not None:
-        described["held_by"] = str(who)
+        described["bytes"] = int(held["block_bytes"].sum())
+    if "error" in held:
+        described["rows"] = _rows(held, errors)
     return described
 
 
-def _rows(group: zarr.Group, errors: bool) -> dict[str, Any]:
-    error = read_column(group, "error")
+def _rows(held: Mapping[str, npt.NDArray[Any]], errors: bool) -> dict[str, Any]:
+    error = held["error"]
     pending, failed = error == PENDING, (error != "") & (error != PENDING)
     rows: dict[str, Any] = {
         "total": len(error),
@@ -74,7 +83,7 @@ def _rows(group: zarr.Group, errors: bool) -> dict[str, Any]:
         "pending": int(pending.sum()),
     }
     if errors:
-        names = read_column(group, "fov") if "fov" in group else np.arange(len(error))
+        names = held.get("fov", np.arange(len(error)))
         rows["errors"] = [
             {"row": int(row), "fov": str(names[row]), "error": str(error[row])}
             for row in np.flatnonzero(failed)

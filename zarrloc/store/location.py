@@ -3,19 +3,17 @@
 import json
 import time
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import zarr
 from zarr.abc.store import Store
-from zarr.storage import LocalStore, ObjectStore, WrapperStore
+from zarr.storage import LocalStore, WrapperStore
 
 from zarrloc.errors import StoreError
-
-if TYPE_CHECKING:
-    import obstore.store
+from zarrloc.store.remote import RemoteStore
+from zarrloc.store.remote import object_store as object_store
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,11 @@ class Location:
         return self.uri.rsplit("/", 1)[-1]
 
     @property
+    def told(self) -> str:
+        """What to call it in a command: a local store's name, or the whole address."""
+        return self.uri if self.path is None else self.name
+
+    @property
     def beside(self) -> "Location":
         """Where locks and run logs go: beside the store, never into it."""
         return Location(f"{self.uri}.runs")
@@ -58,7 +61,7 @@ class Location:
         """A zarr store object for this address."""
         if self.path is not None:
             return LocalStore(self.path, read_only=read_only)
-        return ObjectStore(object_store(self.uri), read_only=read_only)
+        return RemoteStore.at(self.uri, read_only=read_only)
 
     def group(
         self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None
@@ -68,7 +71,10 @@ class Location:
         if clock is not None:
             store = MeasuredStore(store, clock)
         try:
-            return zarr.open_group(store, path=path, mode=mode, use_consolidated=None)  # type: ignore[arg-type]
+            # The format is said: zarr would otherwise look for files of format 2, too.
+            return zarr.open_group(
+                store, path=path, mode=mode, zarr_format=3, use_consolidated=None  # type: ignore[arg-type]
+            )
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(
                 f"no group '{path}' in {self.uri}; `zarrloc info` lists what is there"
@@ -79,19 +85,6 @@ class Location:
         if self.path is not None:
             return dict(json.loads((self.path / key).read_bytes()))
         return dict(json.loads(bytes(object_store(self.uri).get(key).bytes())))
-
-
-@cache
-def object_store(uri: str) -> "obstore.store.ObjectStore":
-    """The obstore client of a URL; credentials come from the environment as each provider has it.
-
-    `memory://NAME` lives in this process alone.
-    """
-    from obstore.store import MemoryStore, from_url
-
-    if uri.startswith("memory://"):
-        return MemoryStore()
-    return from_url(uri)
 
 
 @dataclass

@@ -84,7 +84,12 @@ def live_holder(location: Location, stage: str) -> Holder | None:
 
 
 def _address(location: Location, stage: str) -> str:
-    return f"{location.beside.uri}/{stage.replace('/', '.')}.lock"
+    return f"{location.beside.uri}/{lock_name(stage)}"
+
+
+def lock_name(stage: str) -> str:
+    """What the lock of a stage is called."""
+    return f"{stage.replace('/', '.')}.lock"
 
 
 @contextmanager

@@ -6,9 +6,18 @@ What Zarr's own interface has no word for. `path` is a prefix such as `embedding
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-from zarrloc.store.location import Location, object_store
+from zarrloc.store.location import Location
+from zarrloc.store.remote import at_once, held, in_words, object_store
+
+T, R = TypeVar("T"), TypeVar("R")
+
+
+def each(location: Location, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of each item, in order; side by side where the store is remote."""
+    return list(map(function, items)) if location.path is not None else at_once(function, items)
 
 
 def read(location: Location, key: str) -> bytes | None:
@@ -18,16 +27,25 @@ def read(location: Location, key: str) -> bytes | None:
             return (location.path / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+    where, memory = f"{location.uri}/{key}", held()
+    if memory is not None and where in memory:
+        return memory[where]
+    found: bytes | None
     try:
-        return bytes(object_store(location.uri).get(key).bytes())
+        with in_words(where):
+            found = bytes(object_store(location.uri).get(key).bytes())
     except FileNotFoundError:
-        return None
+        found = None
+    if memory is not None:
+        memory[where] = found
+    return found
 
 
 def write(location: Location, key: str, data: bytes) -> None:
     """Replace the object in one step: a reader finds the old bytes or the new ones."""
     if location.path is None:
-        object_store(location.uri).put(key, data, use_multipart=False)
+        with in_words(f"{location.uri}/{key}"):
+            object_store(location.uri).put(key, data, use_multipart=False)
         return
     target = location.path / key
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,10 +66,20 @@ def children(location: Location, path: str = "") -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             return []
     prefix = f"{path}/" if path else ""
-    found = object_store(location.uri).list_with_delimiter(prefix or None)
+    with in_words(location.uri):
+        found = object_store(location.uri).list_with_delimiter(prefix or None)
     return sorted(
         name.rstrip("/").removeprefix(prefix) for name in map(str, found["common_prefixes"])
     )
+
+
+def names(location: Location) -> set[str]:
+    """Names of the objects, or files, that lie directly in `location`."""
+    if location.path is not None:
+        return {file.name for file in location.path.glob("*") if file.is_file()}
+    with in_words(location.uri):
+        found = object_store(location.uri).list_with_delimiter()
+    return {str(one["path"]) for one in found["objects"]}
 
 
 def keys(location: Location, path: str) -> Iterator[str]:
@@ -61,8 +89,9 @@ def keys(location: Location, path: str) -> Iterator[str]:
             if file.is_file():
                 yield file.relative_to(location.path).as_posix()
         return
-    for batch in object_store(location.uri).list(f"{path}/"):
-        yield from (str(one["path"]) for one in batch)
+    with in_words(location.uri):
+        for batch in object_store(location.uri).list(f"{path}/"):
+            yield from (str(one["path"]) for one in batch)
 
 
 def holds_any(location: Location, path: str) -> bool:
@@ -75,7 +104,8 @@ def remove(location: Location, path: str) -> None:
     if location.path is None:
         found = list(keys(location, path))
         if found:
-            object_store(location.uri).delete(found)
+            with in_words(location.uri):
+                object_store(location.uri).delete(found)
         return
     target, beside = location.path / path, location.beside.path
     if target.exists() and beside is not None:
@@ -90,7 +120,8 @@ def remove_one(location: Location, key: str) -> None:
     if location.path is not None:
         (location.path / key).unlink(missing_ok=True)
     elif read(location, key) is not None:
-        object_store(location.uri).delete(key)
+        with in_words(location.uri):
+            object_store(location.uri).delete(key)
 
 
 def move(location: Location, source: str, target: str) -> None:
@@ -104,9 +135,13 @@ def move(location: Location, source: str, target: str) -> None:
         (location.path / source).rename(location.path / target)
         return
     store, last = object_store(location.uri), f"{source}/zarr.json"
-    if read(location, f"{target}/zarr.json") is not None:
-        store.delete(f"{target}/zarr.json")
+    remove_one(location, f"{target}/zarr.json")
     remove(location, target)
-    for key in [*(key for key in keys(location, source) if key != last), last]:
-        store.copy(key, target + key.removeprefix(source))
+
+    def copy(key: str) -> None:
+        with in_words(location.uri):
+            store.copy(key, target + key.removeprefix(source))
+
+    each(location, copy, [key for key in keys(location, source) if key != last])
+    copy(last)
     remove(location, source)
