@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import Any
 
 from zarrloc.errors import SourceError, StoreError
-from zarrloc.store.remote import ForbiddenError, in_words, object_store
+from zarrloc.store.remote import ForbiddenError, fetched, in_words, object_store
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,7 @@ def data(uri: str, *, unsigned: bool = False) -> bytes:
         if not is_remote(uri):
             return Path(uri).read_bytes()
         store, key = _located(uri, unsigned)
-        with in_words(uri):
-            return bytes(store.get(key).bytes())
+        return fetched(store, key, uri)
     except ForbiddenError as error:
         raise SourceError(f"cannot be opened: {error}") from error
     except StoreError:

@@ -278,7 +278,7 @@ def paths(location: Location, root: Json) -> list[str]:
         if kind == "fovs":
             names = [kind] if kind in there or kind in index else []
         else:
-            listed = set(children.get(kind, ()))
+            listed: set[str] = set(children.get(kind, ()))
             known = {
                 path.split("/")[1]
                 for path, entry in index.items()

@@ -72,9 +72,8 @@ class Location:
             store = MeasuredStore(store, clock)
         try:
             # The format is said: zarr would otherwise look for files of format 2, too.
-            return zarr.open_group(
-                store, path=path, mode=mode, zarr_format=3, use_consolidated=None  # type: ignore[arg-type]
-            )
+            options: Any = {"mode": mode, "zarr_format": 3, "use_consolidated": None}
+            return zarr.open_group(store, path=path, **options)
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise StoreError(
                 f"no group '{path}' in {self.uri}; `zarrloc info` lists what is there"

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store.location import Location, object_store
+from zarrloc.store.remote import BrokenOffError, in_words
 
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0
@@ -165,7 +166,8 @@ def _split(lock: str) -> tuple[Any, str]:
 def _get(lock: str) -> tuple[Holder, dict[str, Any]] | None:
     store, name = _split(lock)
     try:
-        found = store.get(name)
+        with in_words(lock):
+            found = store.get(name)
     except FileNotFoundError:
         return None
     tag = {"e_tag": found.meta["e_tag"]}
@@ -176,7 +178,8 @@ def _get(lock: str) -> tuple[Holder, dict[str, Any]] | None:
 
 def _put(lock: str, me: Holder, mode: Any) -> None:
     store, name = _split(lock)
-    store.put(name, json.dumps(asdict(me)).encode(), mode=mode, use_multipart=False)
+    with in_words(lock):
+        store.put(name, json.dumps(asdict(me)).encode(), mode=mode, use_multipart=False)
 
 
 def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> None:
@@ -184,12 +187,13 @@ def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> 
 
     store = object_store(location.uri)
     while True:
-        tag: Any = {"e_tag": store.head(key)["e_tag"]}
         try:
-            store.put(key, make(), mode=tag, use_multipart=False)
+            with in_words(f"{location.uri}/{key}"):
+                tag: Any = {"e_tag": store.head(key)["e_tag"]}
+                store.put(key, make(), mode=tag, use_multipart=False)
             return
-        except PreconditionError:
-            continue  # another stage committed in between: read again
+        except (PreconditionError, BrokenOffError):
+            continue  # another stage committed in between, or the answer was lost: read again
 
 
 @contextmanager
@@ -201,8 +205,10 @@ def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
         raise _locked(location, me.stage, found[0])
     try:
         _put(lock, me, "create" if found is None else found[1])
-    except (AlreadyExistsError, PreconditionError) as error:
-        raise _locked(location, me.stage, holder(lock)) from error
+    except (AlreadyExistsError, PreconditionError, BrokenOffError) as error:
+        there = holder(lock)  # its answer may have been lost
+        if there is None or there.run != me.run:
+            raise _locked(location, me.stage, there) from error
     token = RunToken(me.run, lock)
     token.check()
     stop = threading.Event()
@@ -216,7 +222,8 @@ def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
         found = _get(lock)
         if found is not None and found[0].run == me.run:
             store, name = _split(lock)
-            store.delete(name)
+            with in_words(lock):
+                store.delete(name)
 
 
 def _renew(lock: str, me: Holder, stop: threading.Event) -> None:

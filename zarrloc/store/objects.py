@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from zarrloc.store.location import Location
-from zarrloc.store.remote import at_once, held, in_words, object_store
+from zarrloc.store.remote import at_once, fetched, held, in_words, object_store
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def each(location: Location, function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -32,8 +33,7 @@ def read(location: Location, key: str) -> bytes | None:
         return memory[where]
     found: bytes | None
     try:
-        with in_words(where):
-            found = bytes(object_store(location.uri).get(key).bytes())
+        found = fetched(object_store(location.uri), key, where)
     except FileNotFoundError:
         found = None
     if memory is not None:

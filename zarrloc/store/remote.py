@@ -4,10 +4,13 @@ Credentials, region and endpoint come from the environment, as each provider nam
 "Object stores" lists them. A failed request is tried again for a minute before it is an error.
 """
 
+import asyncio
+import itertools
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
@@ -16,12 +19,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from zarr.storage import ObjectStore
+from zarr.storage import ObjectStore as ZarrObjectStore
 
 from zarrloc.errors import RemoteError, StoreError
 
 if TYPE_CHECKING:
-    import obstore.store
+    from obstore.store import ObjectStore
 
 RETRY: Any = {
     "max_retries": 8,
@@ -44,15 +47,20 @@ CONNECT_S = 5.0
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ForbiddenError(StoreError):
     """This object may not be read, or not with these credentials."""
 
 
+class BrokenOffError(RemoteError):
+    """The connection ended in the middle of an answer."""
+
+
 @cache
-def object_store(uri: str, *, unsigned: bool = False) -> "obstore.store.ObjectStore":
+def object_store(uri: str, *, unsigned: bool = False) -> "ObjectStore":
     """The client of a URL, or of a prefix; `unsigned` for a public bucket.
 
     `memory://NAME` lives in this process alone.
@@ -75,7 +83,11 @@ def object_store(uri: str, *, unsigned: bool = False) -> "obstore.store.ObjectSt
         config["endpoint"] = endpoint
     client = {**CLIENT, "allow_http": _http_allowed()}  # given options hide the environment's
     try:
-        return from_url(uri, config=config or None, client_options=client, retry_config=RETRY)
+        make: Any = from_url  # whose options differ from provider to provider
+        store: ObjectStore = make(
+            uri, config=config or None, client_options=client, retry_config=RETRY
+        )
+        return store
     except (BaseError, ValueError) as error:
         raise StoreError(
             f"{uri}: {_first_line(error)}; expected a folder, or an address such as "
@@ -154,7 +166,7 @@ def told(error: BaseException, where: str) -> StoreError:
             f"there is no bucket '{urlsplit(where).netloc}'{f' at {at}' if at else ''}; make it "
             "first, or check the address"
         )
-    if "MissingAccessKeyId" in text or "Missing AccessKeyId" in text or "metadata" in text:
+    if "MissingAccessKeyId" in text or "Missing AccessKeyId" in text or "169.254." in text:
         return StoreError(f"{where}: no credentials for the object store; {KEYS}")
     if "BadScheme" in text or "builder error" in text:
         return StoreError(
@@ -167,21 +179,18 @@ def told(error: BaseException, where: str) -> StoreError:
         why = REFUSED.get(code[1] if code else "", f"answer {status[1] if status else '403'}")
         kind = ForbiddenError if why in (REFUSED["AccessDenied"], "answer 403") else StoreError
         return kind(f"{where}: the object store refuses ({why}); {KEYS}")
+    sort = RemoteError
     if status is not None:
         why = f"answers {status[1]}{f' {code[1]}' if code else ''}"
+    elif "timed out" in text or "Timeout" in text:
+        why = "did not answer in time"
+    elif "kind: Connect" in text:
+        why = "cannot be reached"
+    elif re.search(r"kind: (Interrupted|Body|Decode|Request)|IncompleteMessage", text):
+        sort, why = BrokenOffError, "broke off its answer"
     else:
-        why = _cause(text)
-    return RemoteError(f"{where}: the object store {why}; the same command continues from here")
-
-
-def _cause(text: str) -> str:
-    if "timed out" in text or "Timeout" in text:
-        return "did not answer in time"
-    if "kind: Connect" in text:
-        return "cannot be reached"
-    if re.search(r"Body|Decode|IncompleteMessage|end of file", text):
-        return "broke off its answer"
-    return f"failed: {text.splitlines()[0][:200] if text else 'no reason given'}"
+        why = f"failed: {_first_line(error)}"
+    return sort(f"{where}: the object store {why}; the same command continues from here")
 
 
 def _first_line(error: BaseException) -> str:
@@ -203,6 +212,24 @@ def in_words(where: str) -> Iterator[None]:
         raise
     except (BaseError, PermissionError) as error:
         raise told(error, where) from error
+
+
+TRIES = 4
+PAUSE_S = 0.2
+"""The client itself repeats what is refused, but not what breaks off in the middle."""
+
+
+def fetched(store: Any, key: str, where: str) -> bytes:
+    """All bytes of an object, as often tried as it takes. Raises `FileNotFoundError`."""
+    for attempt in itertools.count(1):
+        try:
+            with in_words(where):
+                return bytes(store.get(key).bytes())
+        except BrokenOffError:
+            if attempt == TRIES:
+                raise
+            time.sleep(PAUSE_S * 2**attempt)
+    raise AssertionError("unreachable")
 
 
 def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
@@ -248,7 +275,7 @@ def held() -> dict[str, bytes | None] | None:
     return _SNAPSHOT.get()
 
 
-class RemoteStore(ObjectStore[Any]):
+class RemoteStore(ZarrObjectStore[Any]):
     """zarr's store over obstore, with failures in words and the current snapshot's memory."""
 
     def __init__(
@@ -272,11 +299,23 @@ class RemoteStore(ObjectStore[Any]):
         if self.memory is not None and byte_range is None and where in self.memory:
             known = self.memory[where]
             return None if known is None else prototype.buffer.from_bytes(known)
-        with in_words(where):
-            found = await super().get(key, prototype, byte_range)
+        found = await self._tried(
+            where, lambda: ZarrObjectStore.get(self, key, prototype, byte_range)
+        )
         if self.memory is not None and byte_range is None:
             self.memory[where] = None if found is None else found.to_bytes()
         return found
+
+    async def _tried(self, where: str, call: Callable[[], Awaitable[T]]) -> T:
+        for attempt in itertools.count(1):
+            try:
+                with in_words(where):
+                    return await call()
+            except BrokenOffError:
+                if attempt == TRIES:
+                    raise
+                await asyncio.sleep(PAUSE_S * 2**attempt)
+        raise AssertionError("unreachable")
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
@@ -285,8 +324,7 @@ class RemoteStore(ObjectStore[Any]):
 
     async def set(self, key: str, value: Any) -> None:
         """Replace the object."""
-        with in_words(f"{self.uri}/{key}"):
-            await super().set(key, value)
+        await self._tried(f"{self.uri}/{key}", lambda: ZarrObjectStore.set(self, key, value))
 
     async def delete(self, key: str) -> None:
         """Remove the object."""
@@ -295,5 +333,4 @@ class RemoteStore(ObjectStore[Any]):
 
     async def getsize(self, key: str) -> int:
         """The object's size in bytes. Raises `FileNotFoundError` where there is none."""
-        with in_words(f"{self.uri}/{key}"):
-            return await super().getsize(key)
+        return await self._tried(f"{self.uri}/{key}", lambda: ZarrObjectStore.getsize(self, key))
