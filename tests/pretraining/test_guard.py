@@ -148,7 +148,8 @@ def test_neighbours_where_no_proteins_are_named() -> None:
     found = (np.eye(4)[label] + 0.1 * rng.normal(size=(200, 4))).astype(np.float32)
     fields = np.array([f"field {i // 2}" for i in range(200)])
     assert knn_macro_f1(found, grade, fields) == 1
-    assert knn_macro_f1(found, grade, np.full(200, "")) is None
+    assert knn_macro_f1(found, grade, np.full(200, "")) == 1
+    assert knn_macro_f1(found, grade, np.full(200, "P")) is None
     assert "two proteins or more, among 1" in unmeasurable(grade, np.full(200, ""))
     assert "no labels" in unmeasurable(np.zeros((200, 0), np.uint8), fields)
 

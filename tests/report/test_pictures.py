@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.stores import make_store
 from zarrloc.groups.crops import Crops
-from zarrloc.groups.embeddings import Samples
+from zarrloc.groups.embeddings import Samples, Siblings
 from zarrloc.report.pictures import SIDE, jpeg_url, make_sheets, pictures
 from zarrloc.report.preview import composite
 from zarrloc.store.attrs import StageAttrs
@@ -30,7 +30,8 @@ def samples_of(level: str, rows: int, **settings: object) -> Samples:
     names = np.array(["x"] * rows)
     index, none = np.zeros(rows, np.int64), np.zeros((rows, 0), np.uint8)
     features = np.zeros((rows, 2), np.float32)
-    return Samples("embeddings/e", level, stage, features, index, names, names, (), none)
+    siblings = Siblings("protein", names, names != "")
+    return Samples("embeddings/e", level, stage, features, index, names, names, (), none, siblings)
 
 
 @pytest.fixture

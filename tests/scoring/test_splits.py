@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from zarrloc.errors import ConfigError
+from zarrloc.groups.embeddings import Siblings
 from zarrloc.scoring.splits import leakage_of, make_folds, stratify
 
 LABELS = ("common", "middling", "rare")
@@ -19,6 +20,10 @@ def population(proteins=120, fields=5, seed=0):
     rare[rng.choice(proteins, 10, replace=False)] = True
     index = np.repeat(np.arange(proteins), rng.integers(fields - 1, fields + 2, proteins))
     return np.column_stack([label, rare])[index], np.char.add("P", index.astype(str))
+
+
+def of_protein(protein):
+    return Siblings("protein", protein, protein != "")
 
 
 def test_grouped_folds_keep_proteins_whole_and_spread_labels():
@@ -41,7 +46,7 @@ def test_image_split_with_test_set_is_the_papers_shape_and_leaks():
     fold = make_folds(positive, fields, protein, folds=5, test=0.1, seed=0)
     assert (fold == -1).mean() == pytest.approx(0.1, abs=0.005)
     assert np.bincount(fold[fold >= 0]).std() < 2
-    leakage = leakage_of(fold, positive, protein, LABELS)
+    leakage = leakage_of(fold, positive, of_protein(protein), LABELS)
     assert leakage.sibling_share > 0.95
     assert leakage.parts[0].fold == -1
 
@@ -50,7 +55,7 @@ def test_leakage_by_hand():
     fold = np.array([-1, -1, 0, 0, 1, 1], np.int8)
     protein = np.array(["A", "B", "A", "C", "C", "D"])
     positive = np.array([[1, 0]] * 4 + [[1, 1]] * 2, bool)
-    leakage = leakage_of(fold, positive, protein, ("x", "y"))
+    leakage = leakage_of(fold, positive, of_protein(protein), ("x", "y"))
     assert [(p.fold, p.fields, p.proteins, p.shared_proteins) for p in leakage.parts] == [
         (-1, 2, 2, 1),
         (0, 2, 2, 1),
@@ -60,11 +65,27 @@ def test_leakage_by_hand():
     assert leakage.thin_labels == {"y": 0}
 
 
+def test_leakage_is_measured_among_the_fields_that_say_what_they_show():
+    fold = np.array([0, 0, 1, 1], np.int8)
+    positive = np.ones((4, 1), bool)
+    some = Siblings(
+        "protein", np.array(["A", "field 1", "A", "field 3"]), np.array([1, 0, 1, 0]) > 0
+    )
+    leakage = leakage_of(fold, positive, some, ("x",))
+    assert leakage.sibling_share == 1
+    assert "100.0% of the fields have one of the same protein" in leakage.told()
+    assert "2 do not" in leakage.told()
+    none = Siblings("field", np.array(["0", "1", "2", "3"]), np.zeros(4, bool))
+    leakage = leakage_of(fold, positive, none, ("x",))
+    assert leakage.sibling_share is None
+    assert "leakage: not measured" in leakage.told()
+
+
 def test_grouped_split_leaks_nothing_and_names_thin_labels():
     positive, protein = population()
     positive[:, 2] &= np.isin(protein, np.unique(protein[positive[:, 2]])[:9])  # nine proteins
     fold = make_folds(positive, protein, protein, folds=5, test=0, seed=0)
-    leakage = leakage_of(fold, positive, protein, LABELS)
+    leakage = leakage_of(fold, positive, of_protein(protein), LABELS)
     assert leakage.sibling_share == 0
     assert leakage.thin_labels == {"rare": 1}
 
@@ -115,4 +136,4 @@ def test_opencell_labels_leave_no_fold_without_a_label(shared):
     positive = np.repeat([[label in held for label in labels] for held in names], 5, axis=0)
     protein = np.repeat([row["target_name"] for row in rows], 5)
     fold = make_folds(positive, protein, protein, folds=5, test=0, seed=0)
-    assert leakage_of(fold, positive, protein, labels).thin_labels == {}
+    assert leakage_of(fold, positive, of_protein(protein), labels).thin_labels == {}

@@ -13,8 +13,8 @@ import zarr
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 
-from tests.labelled_store import LABELS, add_cells, make_store
-from tests.written import put
+from tests.labelled_store import LABELS, add_cells, make_store, write_embedding
+from tests.written import put, revise
 from zarrloc.config.evaluate import EvaluateConfig, PredictConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.config.train import TrainConfig
@@ -25,7 +25,9 @@ from zarrloc.stages.evaluate import evaluate
 from zarrloc.stages.predict import predict
 from zarrloc.stages.split import split
 from zarrloc.stages.train import train
+from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
+from zarrloc.store.read import stage_attrs
 
 QUICK = {"hidden": (64,), "epochs": 60, "lr": 1e-2, "batch": 64}
 GROUPED = SplitConfig()
@@ -307,3 +309,118 @@ def test_labels_of_one_field_are_named(tmp_path):
     assert any("one fov" in note and "golgi" in note for note in evaluate(store, config)["notes"])
     with pytest.raises(ConfigError, match=r"no expert labels.*zarrloc label"):
         evaluate(store, config.model_copy(update={"labels": "expert"}))
+
+
+# --- stores whose fields name no protein --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def nameless(tmp_path_factory):
+    """The same store without a protein's name; `well` says which fields are of one protein."""
+    path = make_store(tmp_path_factory.mktemp("nameless") / "s.zarr")
+    location = Location.of(path)
+    protein = zarr.open_array(path / "fovs/protein")[:]
+    blank = np.array([""] * len(protein))
+    revise(location, "fovs", protein=(("fov",), blank))
+    return path, np.array([str(name) for name in protein])
+
+
+def test_without_names_leakage_is_not_said_to_be_none(nameless):
+    store, _ = nameless
+    made = split(store, SplitConfig(), "alone")
+    assert (made.group, made.leakage.sibling_share) == ("field", None)
+    text = "\n".join(made.lines())
+    assert "leakage: not measured" in text
+    assert "%" not in text
+    assert "protein" not in text.replace("names a protein", "").replace("(protein,", "")
+    train(store, TrainConfig(embedding="planted", split="alone", **QUICK), "alone")
+    got = evaluate(store, EvaluateConfig(head="alone", bootstrap=20))
+    assert got["sibling_share"] is None
+    assert "sibling look-up" not in got["baselines"]
+    text = "\n".join(lines(got))
+    assert "leakage: not measured" in text
+    assert "fields resampled" in text
+    assert got["pooled"]["macro_f1"] > 0.9
+
+
+def test_any_coordinate_keeps_rows_apart(nameless):
+    store, _ = nameless
+    with pytest.raises(ConfigError, match="no field says its protein"):
+        evaluate(store, EvaluateConfig(embedding="planted", knn=(1,), exclude_same="protein"))
+    with pytest.raises(ConfigError, match=r"no coordinate 'donor'.*field, plate"):
+        evaluate(store, EvaluateConfig(embedding="planted", knn=(1,), exclude_same="donor"))
+    assert split(store, SplitConfig(group="plate", folds=2), "plates").group == "plate"
+    config = EvaluateConfig(embedding="planted", knn=(1,), exclude_same="plate", bootstrap=20)
+    got = evaluate(store, config)
+    assert set(got["knn"]["1"]["macro_f1_excluding"]) == {"none", "plate"}
+    assert got["knn"]["1"]["macro_f1"] == got["knn"]["1"]["macro_f1_excluding"]["plate"]
+    assert any("was not measured" in note for note in got["notes"])
+    assert "excl. plate" in "\n".join(lines(got))
+    auto = evaluate(store, EvaluateConfig(embedding="planted", knn=(1,), exclude_same="auto"))
+    assert auto["exclude_same"] == "none"
+
+
+def test_the_fields_of_a_plate_give_nothing_away_to_one_another(nameless):
+    """Features that tell only the plate: neighbours know all, unless the plate may not vote."""
+    store, _ = nameless
+    location = Location.of(store)
+    fovs = location.group("fovs", mode="r")
+    plate = np.unique(read_column(fovs, "plate").tolist(), return_inverse=True)[1]
+    told = np.eye(plate.max() + 1)[plate] + 0.01 * np.random.default_rng(0).random((len(plate), 1))
+    fov, blank = read_column(fovs, "fov"), np.array([""] * len(plate))
+    write_embedding(location, "plates", told, fov, blank, stage_attrs(fovs))
+    grade = zarr.open_array(store / "fovs/grade")[:]
+    grade[:] = 0
+    grade[np.arange(len(plate)), plate % grade.shape[1]] = 3
+    other = store.parent / "told.zarr"
+    shutil.copytree(store, other)
+    revise(Location.of(other), "fovs", grade=(("fov", "label"), grade))
+    config = EvaluateConfig(
+        embedding="plates", knn=(3,), exclude_same="plate", probe=True, baselines=False
+    )
+    apart = evaluate(other, config)
+    assert apart["knn"]["3"]["macro_f1_excluding"]["none"] == 1
+    assert apart["knn"]["3"]["macro_f1"] < 0.6
+    alone = evaluate(other, config.model_copy(update={"exclude_same": "none"}))
+    assert alone["probe"]["pooled"]["macro_f1"] == 1
+    assert apart["probe"]["pooled"]["macro_f1"] < 0.6
+    assert (alone["grouped_by"], apart["grouped_by"]) == ("field", "plate")
+
+
+def test_wells_stand_for_proteins_that_nobody_names(nameless, tmp_path):
+    store, protein = nameless
+    wells = tmp_path / "wells.zarr"
+    shutil.copytree(store, wells)
+    revise(Location.of(wells), "fovs", well=(("fov",), np.char.add("W", protein)))
+    made = split(wells, SplitConfig(), "wells")
+    assert made.group == "well"
+    assert made.leakage.sibling_share == 0
+    assert "leakage: 0.0% of the fields have one of the same well" in "\n".join(made.lines())
+    for name in np.unique(protein):
+        assert len(set(made.fold[protein == name])) == 1
+    images = split(wells, SplitConfig(group="image"), "images")
+    assert images.leakage.sibling_share == 1
+    auto = evaluate(wells, EvaluateConfig(embedding="planted", knn=(1,), exclude_same="auto"))
+    assert auto["exclude_same"] == "well"
+    assert auto["baselines"]["sibling look-up"]["1"]["macro_f1"] == 1
+
+
+def test_a_probe_of_an_embedding_is_never_left_out_without_a_word(store, tmp_path):
+    alone = evaluate(store, EvaluateConfig(embedding="planted", probe=True, bootstrap=20))
+    assert alone["probe"]["pooled"]["macro_f1"] == 1
+    assert alone["grouped_by"] == "protein"
+    assert "knn" not in alone
+    assert "linear probe, out of fold" in "\n".join(lines(alone))
+    both = evaluate(store, EvaluateConfig(embedding="planted", probe=True, knn=(1,), bootstrap=20))
+    assert both["probe"] == alone["probe"]
+    text = "\n".join(lines(both))
+    assert "linear probe, out of fold" in text
+    assert "leave-one-out neighbours" in text
+    noise = evaluate(store, EvaluateConfig(embedding="noise", probe=True, bootstrap=0))
+    assert noise["probe"]["pooled"]["macro_auroc"] == pytest.approx(0.5, abs=0.1)
+    json.dumps(both, allow_nan=False)
+    with pytest.raises(ConfigError, match="--probe, or both"):
+        evaluate(store, EvaluateConfig(embedding="planted"))
+    from zarrloc.report.paper_figures import score_figures
+
+    assert score_figures(alone, tmp_path)

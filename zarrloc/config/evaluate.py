@@ -14,7 +14,7 @@ class EvaluateConfig(DeviceConfig):
 
     head: str | None = Field(default=None, description="Name of the head to score.")
     embedding: str | None = Field(
-        default=None, description="Name of the embedding to score with --knn."
+        default=None, description="Name of the embedding to score with --knn or --probe."
     )
     knn: tuple[PositiveInt, ...] = Field(
         default=(), description="Numbers of neighbours, such as 1,3,5,10,20."
@@ -26,10 +26,11 @@ class EvaluateConfig(DeviceConfig):
     temperature: float = Field(
         default=0.07, gt=0, description="Temperature of the votes, exp(s / T)."
     )
-    exclude_same: Literal["none", "fov", "protein"] = Field(
+    exclude_same: str = Field(
         default="none",
-        description="Neighbours from the query's own field or protein do not vote; "
-        "the others' figures are shown beside it.",
+        description="Neighbours from the query's own fov, protein, or any other coordinate of the "
+        "fields (well, plate, donor) do not vote, and share a fold of --probe; auto: protein, or "
+        "well where no field names one. The others' figures are shown beside it.",
     )
     labels: Literal["weak", "expert"] = Field(
         default="weak", description="Single cells: their field's labels, or an expert's own."
@@ -37,7 +38,11 @@ class EvaluateConfig(DeviceConfig):
     weak: Weak = Field(
         default="ignore", description="kNN: what grades 1 and 2 are (a head knows its own)."
     )
-    probe: bool = Field(default=False, description="Score a linear probe beside the head.")
+    probe: bool = Field(
+        default=False,
+        description="Score a linear probe: on the head's folds, or of --embedding on five folds "
+        "of its own.",
+    )
     baselines: bool = Field(
         default=True, description="Score what chance, intensity and leakage give."
     )

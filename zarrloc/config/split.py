@@ -13,8 +13,9 @@ class SplitConfig(Config):
         default=0.0, ge=0, lt=1, description="Share of the fields kept as a test set."
     )
     group: str = Field(
-        default="protein",
-        description="What stays together: image (each field alone, as in the paper), protein, or "
-        "any coordinate of the fields (donor, plate).",
+        default="auto",
+        description="What stays together: image (each field alone, as in the paper), or any "
+        "coordinate of the fields (protein, well, donor, plate); auto: protein where fields name "
+        "one, else well, else image.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the random ties.")

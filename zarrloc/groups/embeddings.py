@@ -56,6 +56,8 @@ class Samples:
     protein: npt.NDArray[np.str_]
     labels: tuple[str, ...]
     grade: npt.NDArray[np.uint8]
+    siblings: "Siblings"
+    """Of the rows."""
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
@@ -89,6 +91,7 @@ def read_samples(location: Location, embedding: str) -> Samples:
             "again to add the new ones"
         )
     labels = read_labels(fovs)
+    siblings = siblings_of(fovs)
     return Samples(
         path,
         level,
@@ -99,6 +102,7 @@ def read_samples(location: Location, embedding: str) -> Samples:
         proteins_of(fovs)[fov_index],
         labels.names,
         labels.grade[fov_index],
+        siblings[fov_index],
     )
 
 
@@ -114,6 +118,72 @@ def proteins_of(fovs: zarr.Group) -> npt.NDArray[np.str_]:
     fov = read_text(fovs, "fov")
     protein = read_text(fovs, "protein") if "protein" in fovs else np.full(len(fov), "")
     return np.where(protein == "", np.char.add("field ", fov), protein)
+
+
+@dataclass(frozen=True)
+class Siblings:
+    """Which rows show one and the same thing, so that one of them tells the others' answer.
+
+    `by` is the coordinate that says so: `protein` where any field names one, else `well`, else
+    `field`: then every field stands alone, and what siblings give away can't be measured.
+    """
+
+    by: str
+    group: npt.NDArray[np.str_]
+    """`(row,)`; a field that does not say is a group of its own."""
+    known: npt.NDArray[np.bool_]
+    """`(row,)` whether its field says."""
+
+    def __getitem__(self, rows: Any) -> "Siblings":
+        """Those of some rows."""
+        return Siblings(self.by, self.group[rows], self.known[rows])
+
+
+def siblings_of(fovs: zarr.Group) -> Siblings:
+    """The siblings among the fields of a store."""
+    for by in ("protein", "well"):
+        if by in fovs and (known := read_text(fovs, by) != "").any():
+            return Siblings(by, group_of(fovs, by), known)
+    fields = group_of(fovs, "field")
+    return Siblings("field", fields, np.zeros(len(fields), bool))
+
+
+def group_of(fovs: zarr.Group, by: str) -> npt.NDArray[np.str_]:
+    """The group of each field by a coordinate; a field where it is empty is a group of its own.
+
+    `field` (`fov`, `image`) is each field alone; a well is that of its plate. Raises ConfigError
+    where the fields have no such coordinate, or it is empty everywhere.
+    """
+    fov = read_text(fovs, "fov")
+    alone = np.char.add("field ", np.arange(len(fov)).astype(str))
+    if by in ("field", "fov", "image"):
+        return alone
+    found = text_coords(fovs)
+    if by not in found:
+        there = sorted(name for name in found if (read_text(fovs, name) != "").any())
+        raise ConfigError(
+            f"no coordinate '{by}' along the fields; there are {', '.join(['field', *there])}"
+        )
+    value = read_text(fovs, by)
+    if not (value != "").any():
+        raise ConfigError(f"no field says its {by}: the coordinate '{by}' is empty everywhere")
+    name = value
+    if by == "well" and "plate" in found:
+        name = np.char.add(np.char.add(read_text(fovs, "plate"), " "), value)
+    return np.where(value == "", alone, name)
+
+
+def text_coords(fovs: zarr.Group) -> tuple[str, ...]:
+    """Coordinates of the fields that can group them: text, but no name, address or error."""
+    rows = len(read_column(fovs, "fov"))
+    return tuple(
+        name
+        for name, array in fovs.arrays()
+        if array.dtype.kind in "TU"
+        and array.shape == (rows,)
+        and array.metadata.dimension_names == ("fov",)  # type: ignore[union-attr]
+        and name not in ("fov", "source", "error")
+    )
 
 
 def read_text(group: zarr.Group, name: str) -> npt.NDArray[np.str_]:

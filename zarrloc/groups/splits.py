@@ -15,7 +15,10 @@ from zarrloc.store.read import need
 
 @dataclass(frozen=True)
 class Part:
-    """One fold or the test set, and how many of its proteins are also outside it."""
+    """One fold or the test set, and how many of its proteins are also outside it.
+
+    Where no field names a protein they are wells, or the fields themselves: `Leakage.by`.
+    """
 
     fold: int
     fields: int
@@ -31,11 +34,35 @@ class Leakage:
     parts: tuple[Part, ...]
     thin_labels: dict[str, int]
 
+    by: str = "protein"
+    """What siblings share: protein, well, or field where nothing is known of siblings."""
+    unnamed: int = 0
+    """Fields that do not say theirs."""
+
     @property
-    def sibling_share(self) -> float:
-        """Share of the fields whose protein is also in another part: 0 = none leaks, 1 = all do."""
-        fields = sum(part.fields for part in self.parts)
-        return sum(part.fields_with_sibling_outside for part in self.parts) / max(fields, 1)
+    def sibling_share(self) -> float | None:
+        """Share of the fields with a sibling in another part: 0 = none leaks, 1 = all do.
+
+        Of the fields that say what they show; None where none does.
+        """
+        fields = sum(part.fields for part in self.parts) - self.unnamed
+        if fields <= 0 or self.by == "field":
+            return None
+        return sum(part.fields_with_sibling_outside for part in self.parts) / fields
+
+    def told(self, rows: str = "fields") -> str:
+        """The same in words."""
+        if self.sibling_share is None:
+            return (
+                f"leakage: not measured, since no field names a protein or a well: {rows} that "
+                "show the same may lie on both sides. Give the fields such a coordinate (protein, "
+                "plate and well), or group the split by one they have"
+            )
+        some = f", of the {rows} that name one; {self.unnamed} do not" if self.unnamed else ""
+        return (
+            f"leakage: {self.sibling_share:.1%} of the {rows} have one of the same {self.by} on "
+            f"the other side of the split{some}"
+        )
 
 
 class SplitAttrs(GroupAttrs):

@@ -81,14 +81,17 @@ def knn_macro_f1(
     grade: npt.NDArray[np.uint8],
     protein: npt.NDArray[Any],
 ) -> float | None:
-    """Leave-one-out kNN macro-F1 without the own protein's rows.
+    """Leave-one-out kNN macro-F1 without the own protein's rows; one without a name stands alone.
 
     Labels that only one protein shows are left out: none of its neighbours could vote for them.
     None where no label is left.
     """
     truth = truth_of(grade)
     labelled = truth.labelled
-    truth, names = truth[labelled], protein[labelled]
+    names = np.where(
+        protein == "", np.char.add("row ", np.arange(len(protein)).astype(str)), protein
+    )
+    truth, names = truth[labelled], names[labelled]
     shared = [len(np.unique(names[column])) > 1 for column in truth.positive.T]
     if not any(shared):
         return None

@@ -17,7 +17,7 @@ import zarr
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.crops import Crops
-from zarrloc.groups.embeddings import proteins_of, read_labels
+from zarrloc.groups.embeddings import read_labels, siblings_of
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
@@ -106,7 +106,7 @@ class Data:
     grade: npt.NDArray[np.uint8]
     """(sample, label) of the sample's field; no columns where the store has no labels."""
     protein: npt.NDArray[np.str_]
-    """(sample,) of the sample's field; one that names none is a protein of its own."""
+    """(sample,) of the sample's field; where no field names one its well, else the field itself."""
     held_out: str
     """Which fields are never read, in words."""
 
@@ -130,7 +130,7 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
         source = CellSource(location, fovs, rows, config.cells, config.crop_um)
     else:
         source = FovSource(location, fovs, rows)
-    grade, protein = read_labels(group).grade, proteins_of(group)
+    grade, protein = read_labels(group).grade, siblings_of(group).group
     return Data(source, count, grade[source.fov], protein[source.fov], held_out)
 
 

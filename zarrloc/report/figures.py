@@ -8,7 +8,16 @@ from bokeh.models import ColumnDataSource, HoverTool
 
 from zarrloc.report.canvas import add_legend, canvas, plain
 from zarrloc.report.gather import FoldScores
-from zarrloc.report.palette import ACCENT, DASHES, FAINT, INK, NEIGHBOURS, SECOND, SEVERAL, Mark
+from zarrloc.report.palette import (
+    ACCENT,
+    DASHES,
+    FAINT,
+    INK,
+    SECOND,
+    SEVERAL,
+    Mark,
+    neighbour_ways,
+)
 from zarrloc.report.tallies import Curve
 
 
@@ -69,14 +78,14 @@ def knn_figure(knn: Mapping[str, Any]) -> Any:
     made.xgrid.visible = False
     items = []
     there = table[ks[0]]["macro_f1_excluding"]
-    for way, (title, colour) in NEIGHBOURS.items():
-        if way in there:
-            y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
-            items.append((title, _line(made, ks, y, colour, title, width=2.5)))
+    ways = neighbour_ways(list(there))
+    for way, (title, colour) in ways.items():
+        y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
+        items.append((title, _line(made, ks, y, colour, title, width=2.5)))
     spans = [table[k].get("macro_f1_ci") or [None, None] for k in ks]
     made.segment(
         ks, [_number(low) for low, _ in spans], ks, [_number(high) for _, high in spans],
-        color=NEIGHBOURS[knn["exclude_same"]][1], line_width=1.2,
+        color=ways[knn["exclude_same"]][1], line_width=1.2,
     )  # fmt: skip
     dashes = ("dashed", "dotted", "dotdash", "dashdot")
     for index, (title, by_k) in enumerate(knn.get("baselines", {}).items()):

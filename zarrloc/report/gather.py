@@ -168,7 +168,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
     else:
         knn = _judge(
             location, absent, "knn", config,
-            embedding=embedding, knn=config.knn, exclude_same="protein",
+            embedding=embedding, knn=config.knn, exclude_same="auto",
             weak=calls.weak if calls else "ignore",
         )  # fmt: skip
     return Contents(
@@ -291,7 +291,7 @@ def _judge(
 def _split(location: Location, path: str, calls: Calls | None) -> Split:
     group = need(location, path, "split STORE")
     told: Any = group.attrs["leakage"]
-    leakage = Leakage(tuple(Part(**part) for part in told["parts"]), dict(told["thin_labels"]))
+    leakage = Leakage(**{**told, "parts": tuple(Part(**part) for part in told["parts"])})
     name = path.split("/")[1]
     shown = calls is not None and calls.split == name
     return Split(name, stage_attrs(group).config["group"], leakage, shown)

@@ -25,12 +25,17 @@ INK = "#1d2733"
 FAINT = "#5c6773"
 RULE = "#e3e7eb"
 
-# Only the first way is free of siblings that share the answer.
-NEIGHBOURS = {
-    "protein": ("other proteins only", ACCENT),
-    "fov": ("other fields only", THIRD),
-    "none": ("all neighbours", SECOND),
-}
+
+def neighbour_ways(ways: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """A title and a colour for each way of leaving neighbours out, the strictest first.
+
+    Only that is free of siblings that share the answer.
+    """
+    fixed = {"fov": ("other fields only", THIRD), "none": ("all neighbours", SECOND)}
+    free = [way for way in ways if way not in fixed]
+    colours = [ACCENT, INK, *PALETTE][: len(free)]
+    named = {w: (f"other {w}s only", colour) for w, colour in zip(free, colours, strict=True)}
+    return named | {way: fixed[way] for way in fixed if way in ways}
 
 
 class Mark(NamedTuple):

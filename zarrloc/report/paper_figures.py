@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import read_samples
-from zarrloc.report.palette import ACCENT, FAINT, INK, NEIGHBOURS, Group, by_single_label
+from zarrloc.report.palette import ACCENT, FAINT, INK, Group, by_single_label, neighbour_ways
 from zarrloc.report.projection import project
 from zarrloc.scoring.metrics import truth_of
 from zarrloc.store.location import Location
@@ -52,10 +52,13 @@ def embedding_figures(
 
 
 def score_figures(result: Mapping[str, Any], directory: str | Path) -> list[Path]:
-    """Draw what `evaluate` returned: labels and folds of a head, or neighbours over k."""
+    """Draw what `evaluate` returned: a head's labels and folds, neighbours, or a probe's labels."""
     with mpl.rc_context(STYLE):
         if "knn" in result:
             return save(draw_neighbours(result), directory, f"{result['embedding']}-knn")
+        if "head" not in result:
+            drawn = draw_labels(result["probe"]["per_label"])
+            return save(drawn, directory, f"{result['embedding']}-probe-labels")
         head = result["head"]
         return [
             *save(draw_labels(result["per_label"]), directory, f"{head}-labels"),
@@ -146,10 +149,9 @@ def draw_neighbours(result: Mapping[str, Any]) -> Figure:
     table = result["knn"]
     ks = list(table)
     figure, axes = _axes(1.4 * COLUMN_IN, COLUMN_IN)
-    for way, (title, colour) in NEIGHBOURS.items():
-        if way in table[ks[0]]["macro_f1_excluding"]:
-            y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
-            axes.plot(ks, y, "o-", color=colour, markersize=3, linewidth=1.2, label=title)
+    for way, (title, colour) in neighbour_ways(list(table[ks[0]]["macro_f1_excluding"])).items():
+        y = [_number(table[k]["macro_f1_excluding"][way]) for k in ks]
+        axes.plot(ks, y, "o-", color=colour, markersize=3, linewidth=1.2, label=title)
     for (title, by_k), dash in zip(
         result.get("baselines", {}).items(), ("--", ":", "-.", (0, (1, 3))), strict=False
     ):

@@ -62,7 +62,10 @@ def tiles(c: Contents) -> list[Tile]:
     if shown is not None:
         share = shown.leakage.sibling_share
         note = f"of fields have a sibling across split {shown.name}"
-        found.append(Tile("leakage", f"{100 * share:.0f} %", note, warn=share > 0))
+        if share is None:
+            found.append(Tile("leakage", "not measured", "no field names a protein or a well"))
+        else:
+            found.append(Tile("leakage", f"{100 * share:.0f} %", note, warn=share > 0))
     failed = len(c.failures)
     found.append(Tile("failed rows", f"{failed:,}", "of all groups", warn=failed > 0))
     return found
@@ -138,8 +141,7 @@ def scores_note(c: Contents) -> str:
     return (
         f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. Weak labels "
         f"(grades 1 and 2): {s['weak']}. A label is called from {threshold}. "
-        f"{100 * s['sibling_share']:.1f} % of the rows have one of the same protein on the other "
-        "side of the split."
+        f"{sentence(s['leakage'])}"
     )
 
 
@@ -161,7 +163,8 @@ def score_notes(c: Contents) -> list[str]:
     assert c.scores is not None
     part = c.scores[shown_parts(c.scores)[-1]]
     ci = part.get("macro_f1_ci") or _ci(part["macro_f1"])
-    found = [f"95 % interval of macro-F1, {part['rows_are']}, proteins resampled: {span(ci)}."]
+    where = f"{part['rows_are']}, {c.scores['siblings']}s resampled"
+    found = [f"95 % interval of macro-F1, {where}: {span(ci)}."]
     if part["labels_without_positives"]:
         names = ", ".join(part["labels_without_positives"])
         found.append(f"Without positives, and so left out of the mean: {names}.")
@@ -202,11 +205,14 @@ def judged_note(c: Contents) -> str:
 def knn_note(c: Contents) -> str:
     """What the lines are."""
     assert c.knn is not None
+    by = c.knn["siblings"]
+    shared = (
+        f"Neighbours of the same {by} share its labels: what “all neighbours” scores above “other "
+        f"{by}s only” is leakage."
+    )
     return (
         f"Leave-one-out votes of the k nearest of {c.knn['rows']:,} {rows_word(c)}, weighted "
-        "exp(s / 0.07), called from 0.5. Neighbours of the same protein share its labels: what "
-        "“all neighbours” scores above “other proteins only” is leakage. Whiskers: 95 % intervals, "
-        "proteins resampled."
+        f"exp(s / 0.07), called from 0.5. {shared} Whiskers: 95 % intervals, {by}s resampled."
     )
 
 

@@ -31,12 +31,12 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
     _check_same_rows(head, samples)
     truth = truth_of(samples.grade, trained["weak"])
     rows = samples.finite & truth.labelled
-    truth, fold, protein = truth[rows], head.row_fold[rows], samples.protein[rows]
+    truth, fold, siblings = truth[rows], head.row_fold[rows], samples.siblings[rows]
     train = training_rows(fold, len(head.heads.mean))
 
     def judge(answers: Truth, probability: Array32) -> dict[str, Any]:
         return score_folds(
-            answers, probability, fold, protein, samples.labels,
+            answers, probability, fold, siblings.group, samples.labels,
             tuned=config.threshold == "tuned", bootstrap=config.bootstrap, seed=config.seed,
         )  # fmt: skip
 
@@ -45,13 +45,16 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         return judge(answers, heads.probability(features, device))
 
     features = samples.features[rows]
+    leakage = leakage_of(fold, truth.positive, siblings, samples.labels)
     result: dict[str, Any] = {
         "head": name,
         "embedding": trained["embedding"],
         "split": trained["split"],
         "weak": trained["weak"],
         "threshold": config.threshold,
-        "sibling_share": leakage_of(fold, truth.positive, protein, samples.labels).sibling_share,
+        "siblings": siblings.by,
+        "sibling_share": leakage.sibling_share,
+        "leakage": leakage.told("rows"),
         **judge(truth, head.heads.probability(features, device)),
         "notes": notes_on(samples),
     }
@@ -61,9 +64,13 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         shuffled = permuted(truth, config.seed)
         rivals = baseline_features(location, samples)
         result["notes"] += without_classic(rivals, samples)
+        look_up = {}
+        if siblings.by != "field":
+            seen = siblings_in_training(truth, siblings.group, train)
+            look_up["sibling look-up"] = judge(truth, seen)
         found = {
             "permuted labels": probe(shuffled, features),
-            "sibling look-up": judge(truth, siblings_in_training(truth, protein, train)),
+            **look_up,
             **{title: probe(truth, statistics[rows]) for title, statistics in rivals.items()},
         }
         result["baselines"] = {title: _overall(scores) for title, scores in found.items()}

@@ -1,6 +1,7 @@
 """Leave-one-out nearest neighbours of an embedding, beside the baselines (paper, section 2.6.2)."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,15 @@ import numpy.typing as npt
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
-from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
+from zarrloc.groups.embeddings import (
+    Samples,
+    Siblings,
+    group_of,
+    need_labels,
+    notes_on,
+    read_samples,
+)
+from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_elsewhere
 from zarrloc.scoring.evaluation import from_one_group, score_votes
@@ -22,8 +31,25 @@ from zarrloc.store.read import need
 Array32 = npt.NDArray[np.float32]
 
 
-def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> dict[str, Any]:
-    """Score the votes of every row's nearest others, for every k; what `evaluate` returns."""
+@dataclass(frozen=True)
+class Judged:
+    """The rows of an embedding that can be scored, and who may not help whom."""
+
+    samples: Samples
+    rows: npt.NDArray[np.bool_]
+    truth: Truth
+    """Of these rows, as the next two."""
+    field_truth: Truth
+    siblings: Siblings
+    groups: Mapping[str, npt.NDArray[Any]]
+    """Ways of leaving neighbours out: name -> the rows' groups."""
+    chosen: str
+    """One of them, or `none`."""
+    notes: list[str]
+
+
+def judged(location: Location, name: str, config: EvaluateConfig) -> Judged:
+    """What there is to score of an embedding. Raises ConfigError where it is too little."""
     samples = read_samples(location, name)
     need_labels(samples)
     field_truth = truth_of(samples.grade, config.weak)
@@ -38,17 +64,41 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
             f"{int(rows.sum())} rows of '{samples.group}' have an embedding and a label; "
             "neighbours need two"
         )
-    truth, field_truth = truth[rows], field_truth[rows]
-    fov, protein, labels = samples.fov[rows], samples.protein[rows], samples.labels
-    groups = {"fov": fov, "protein": protein} if samples.level == "cell" else {"protein": protein}
+    siblings = samples.siblings[rows]
+    groups: dict[str, npt.NDArray[Any]] = {}
+    if samples.level == "cell":
+        groups["fov"] = samples.fov_index[rows]
+    if siblings.by != "field":
+        groups[siblings.by] = siblings.group
     chosen = config.exclude_same
-    if chosen != "none" and chosen not in groups:
+    if chosen == "auto":
+        chosen = next(reversed(groups), "none")
+    elif chosen in ("field", "image"):
+        chosen = "fov"
+    if chosen == "fov" and samples.level != "cell":
         chosen = "none"
         notes.append("--exclude-same fov leaves nobody out: the rows are whole fields")
+    elif chosen not in ("none", *groups):
+        fovs = need(location, FOVS, "ingest SOURCE STORE")
+        groups[chosen] = group_of(fovs, chosen)[samples.fov_index][rows]
+    if siblings.by == "field":
+        notes.append(
+            "what siblings give away was not measured: no field names a protein or a well, and "
+            "neighbours that show the same may vote; --exclude-same takes any coordinate"
+        )
+    return Judged(samples, rows, truth[rows], field_truth[rows], siblings, groups, chosen, notes)
+
+
+def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> dict[str, Any]:
+    """Score the votes of every row's nearest others, for every k; what `evaluate` returns."""
+    what = judged(location, name, config)
+    samples, rows, truth = what.samples, what.rows, what.truth
+    groups, chosen, notes = what.groups, what.chosen, what.notes
+    siblings, labels = what.siblings, samples.labels
 
     def votes_on(answers: Truth, found: Neighbours, bootstrap: int = 0) -> dict[str, Any]:
         return score_votes(
-            found, answers, protein, labels,
+            found, answers, siblings.group, labels,
             ks=config.knn, temperature=config.temperature, norm=config.vote_norm,
             bootstrap=bootstrap, seed=config.seed,
         )  # fmt: skip
@@ -65,7 +115,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
         for k, scores in votes_on(truth, others).items():
             table[k].setdefault("macro_f1_excluding", {})[title] = scores["macro_f1"]
     if config.labels == "expert":
-        for k, scores in votes_on(field_truth, found[chosen]).items():
+        for k, scores in votes_on(what.field_truth, found[chosen]).items():
             table[k]["macro_f1_weak_labels"] = scores["macro_f1"]
     notes += _notes(found[chosen], truth, groups, labels, chosen)
     result = {
@@ -75,6 +125,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
         "vote_norm": config.vote_norm,
         "threshold": "0.5",
         "exclude_same": chosen,
+        "siblings": siblings.by,
         "rows": int(rows.sum()),
         "knn": table,
         "notes": notes,
@@ -82,11 +133,14 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
     if config.baselines:
         rivals = baseline_features(location, samples)
         notes += without_classic(rivals, samples)
-        seen = siblings_elsewhere(truth, protein, fov)
-        look_up = score(truth, seen, seen >= 0.5, labels).as_dict()
+        look_up = {}
+        if siblings.by != "field":
+            seen = siblings_elsewhere(truth, siblings.group, samples.fov_index[rows])
+            scores = score(truth, seen, seen >= 0.5, labels).as_dict()
+            look_up["sibling look-up"] = {str(k): scores for k in config.knn}
         result["baselines"] = {
             "permuted labels": votes_on(permuted(truth, config.seed), found[chosen]),
-            "sibling look-up": {str(k): look_up for k in config.knn},
+            **look_up,
         } | {
             title: votes_on(truth, search(_standardised(statistics[rows]))[chosen])
             for title, statistics in rivals.items()

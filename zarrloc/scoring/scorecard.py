@@ -9,7 +9,12 @@ HEADINGS = ("macro-F1", "over all labels", "micro-F1", "AUROC", "avg. precision"
 
 def lines(result: Mapping[str, Any]) -> list[str]:
     """The result as text, line by line."""
-    return _neighbours(result) if "knn" in result else _head(result)
+    if "head" in result:
+        return _head(result)
+    told = _neighbours(result) if "knn" in result else []
+    if "probe" in result:
+        told += [""] * bool(told) + _probe(result)
+    return [*told, *_notes(result)]
 
 
 def shown_parts(scores: Mapping[str, Any]) -> list[str]:
@@ -40,8 +45,7 @@ def _head(result: Mapping[str, Any]) -> list[str]:
     told = [
         f"head {result['head']} on embedding {result['embedding']}, split {result['split']}; "
         f"weak labels: {result['weak']}; threshold: {result['threshold']}",
-        f"leakage: {result['sibling_share']:.1%} of the rows have one of the same protein on the "
-        "other side of the split",
+        result["leakage"],
         "",
     ]
     table = [["", *HEADINGS]]
@@ -55,7 +59,10 @@ def _head(result: Mapping[str, Any]) -> list[str]:
         part = shown_parts(scores)[-1]
         table.append([f"{title}, {scores[part]['rows_are']}", *figures(scores[part])])
     told += _aligned(table)
-    told += ["", f"95 % interval of macro-F1, proteins resampled: {_interval(result)}"]
+    told += [
+        "",
+        f"95 % interval of macro-F1, {result['siblings']}s resampled: {_interval(result)}",
+    ]
     told += _missing({part: result[part] for part in shown_parts(result)})
 
     table = [["label", "precision", "recall", "F1", "95 %", "AUROC", "avg. precision", "support"]]
@@ -90,7 +97,25 @@ def _neighbours(result: Mapping[str, Any]) -> list[str]:
             table.append([title, *(number(by_k[k]["macro_f1"]) for k in ks)])
         told += ["", *_aligned(table)]
     first = next(iter(result["knn"].values()))
-    return [*told, *_missing({"all rows": first}), *_notes(result)]
+    return [*told, *_missing({"all rows": first})]
+
+
+def _probe(result: Mapping[str, Any]) -> list[str]:
+    scores = result["probe"]
+    part = scores["pooled"]
+    return [
+        f"linear probe of embedding {result['embedding']}: {result['rows']} rows in "
+        f"{result['folds']} folds grouped by {result['grouped_by']}; labels: {result['labels']}; "
+        f"weak labels: {result['weak']}",
+        "",
+        *_aligned(
+            [
+                ["", *HEADINGS, "95 %"],
+                ["linear probe, out of fold", *figures(part), span(part.get("macro_f1_ci"))],
+            ]
+        ),
+        *_missing({"all rows": part}),
+    ]
 
 
 def _interval(result: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import ConfigError
+from zarrloc.groups.embeddings import Siblings
 from zarrloc.groups.splits import Leakage, Part
 
 Strings = npt.NDArray[Any]
@@ -96,24 +97,25 @@ def _codes(names: Strings) -> npt.NDArray[np.int64]:
 def leakage_of(
     fold: npt.NDArray[np.int8],
     positive: npt.NDArray[np.bool_],
-    proteins: Strings,
+    siblings: Siblings,
     labels: tuple[str, ...],
 ) -> Leakage:
     """Count what a split lets through.
 
     The test set is held against all folds; a fold is held against the other folds. A label is
-    thin when some fold has fewer than two proteins with it.
+    thin when some fold has fewer than two proteins (or wells, or fields) with it.
     """
+    group = siblings.group
     parts, fewest = [], np.full(len(labels), np.iinfo(np.int64).max)
     for number in np.unique(fold):
         inside = fold == number
         outside = (fold >= 0) & ~inside
-        own = np.unique(proteins[inside])
-        shared = own[np.isin(own, proteins[outside])]
-        siblings = int(np.isin(proteins[inside], shared).sum())
-        parts.append(Part(int(number), int(inside.sum()), len(own), len(shared), siblings))
+        own = np.unique(group[inside])
+        shared = own[np.isin(own, group[outside])]
+        count = int(np.isin(group[inside], shared).sum())
+        parts.append(Part(int(number), int(inside.sum()), len(own), len(shared), count))
         for index in range(len(labels) if number >= 0 else 0):
-            holders = len(np.unique(proteins[inside & positive[:, index]]))
+            holders = len(np.unique(group[inside & positive[:, index]]))
             fewest[index] = min(fewest[index], holders)
     thin = {label: int(n) for label, n in zip(labels, fewest, strict=True) if n < 2}
-    return Leakage(tuple(parts), thin)
+    return Leakage(tuple(parts), thin, siblings.by, int((~siblings.known).sum()))

@@ -8,22 +8,29 @@ from zarrloc.errors import ConfigError
 from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
+from zarrloc.scoring.judge_probe import judge_probe
 from zarrloc.store.location import Location
 
 
 def evaluate(store: str | Path | Location, config: EvaluateConfig) -> dict[str, Any]:
-    """Score a head (`config.head`) or nearest neighbours (`config.embedding`, `config.knn`).
+    """Score a head (`config.head`), or nearest neighbours and a probe of an embedding.
 
     Returns what `--json` prints. For a head: `test`, `validation` (each figure has `mean`, `sd`
-    and `each` fold's), `pooled`, `per_label`, `baselines` and, if asked for, `probe`. For
-    neighbours: `knn` and `baselines`, by the number of neighbours. A figure that doesn't exist is
-    None. Raises `ConfigError` or `StoreError`.
+    and `each` fold's), `pooled`, `per_label`, `baselines` and, with `config.probe`, `probe`. For
+    an embedding: `knn` and `baselines`, by the number of neighbours, where `config.knn` has some,
+    and `probe`, where that is asked for. A figure that doesn't exist is None. Raises `ConfigError`
+    or `StoreError`.
     """
     location = Location.of(store)
+    asked = config.knn or config.probe
     if config.head and not (config.knn or config.embedding):
         result = judge_head(location, config.head, config)
-    elif config.embedding and config.knn and not config.head:
-        result = judge_neighbours(location, config.embedding, config)
+    elif config.embedding and asked and not config.head:
+        probe = judge_probe(location, config.embedding, config) if config.probe else {}
+        found = judge_neighbours(location, config.embedding, config) if config.knn else {}
+        result = {**probe, **found}
     else:
-        raise ConfigError("give either --head NAME, or --embedding NAME with --knn 1,3,5,10,20")
+        raise ConfigError(
+            "give either --head NAME, or --embedding NAME with --knn 1,3,5,10,20, --probe, or both"
+        )
     return dict(finite(result))

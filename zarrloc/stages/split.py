@@ -5,12 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
 from zarrloc.config.split import SplitConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
-from zarrloc.errors import ConfigError
-from zarrloc.groups.embeddings import proteins_of, read_labels, read_text
+from zarrloc.groups.embeddings import group_of, read_labels, read_text, siblings_of
 from zarrloc.groups.splits import Leakage, read_fold
 from zarrloc.scoring.metrics import truth_of
 from zarrloc.scoring.splits import leakage_of, make_folds
@@ -36,19 +34,16 @@ class SplitSummary:
         told = [
             f"{self.path}: grouped by {self.group}{'' if self.made else ' (was there already)'}"
         ]
-        told += [
-            f"  {'test' if part.fold < 0 else f'fold {part.fold}'}: {part.fields} fields of "
-            f"{part.proteins} proteins, {part.shared_proteins} of them also "
-            f"{'in the folds' if part.fold < 0 else 'in other folds'}"
-            for part in self.leakage.parts
-        ]
-        told.append(
-            f"  leakage: {self.leakage.sibling_share:.1%} of the fields have a field of the same "
-            "protein on the other side"
-        )
+        by = self.leakage.by
+        for part in self.leakage.parts:
+            title = "test" if part.fold < 0 else f"fold {part.fold}"
+            others = "the folds" if part.fold < 0 else "other folds"
+            shared = f" of {part.proteins} {by}s, {part.shared_proteins} of them also in {others}"
+            told.append(f"  {title}: {part.fields} fields{'' if by == 'field' else shared}")
+        told.append(f"  {self.leakage.told()}")
         if self.leakage.thin_labels:
             thin = ", ".join(f"{label} ({n})" for label, n in self.leakage.thin_labels.items())
-            told.append(f"  labels with fewer than two proteins in some fold: {thin}")
+            told.append(f"  labels with fewer than two {by}s in some fold: {thin}")
         if self.unlabelled:
             told.append(f"  {self.unlabelled} fields have no label")
         return told
@@ -68,19 +63,21 @@ def split(
     """
     location, path = Location.of(store), f"splits/{check_name(name)}"
     fovs = need(location, "fovs", "ingest SOURCE STORE")
-    fov, protein, labels = read_text(fovs, "fov"), proteins_of(fovs), read_labels(fovs)
+    fov, siblings, labels = read_text(fovs, "fov"), siblings_of(fovs), read_labels(fovs)
+    by = siblings.by if config.group == "auto" else config.group
+    group = siblings.group if config.group == "auto" else group_of(fovs, by)
     positive = truth_of(labels.grade).positive
     inputs = {"fovs": stage_attrs(fovs).fingerprint}
-    wanted = StageAttrs.of("split", config.model_dump(), inputs)
+    wanted = StageAttrs.of("split", config.model_dump() | {"group": by}, inputs)
 
     def make(before: Before) -> Plan:
         if before.attrs is not None:
             return Plan(wanted, {})
         fold = make_folds(
-            positive, _groups(fovs, config.group), protein,
+            positive, group, siblings.group,
             folds=config.folds, test=config.test, seed=config.seed,
         )  # fmt: skip
-        leakage = leakage_of(fold, positive, protein, labels.names)
+        leakage = leakage_of(fold, positive, siblings, labels.names)
         arrays = {"fold": (("fov",), fold), "fov": (("fov",), fov)}
         return Plan.whole(wanted, arrays, coordinates=["fov"], leakage=asdict(leakage))
 
@@ -89,26 +86,8 @@ def split(
     return SplitSummary(
         path,
         fold,
-        leakage_of(fold, positive, protein, labels.names),
-        config.group,
+        leakage_of(fold, positive, siblings, labels.names),
+        by,
         int((~(labels.grade > 0).any(axis=1)).sum()),
         made,
     )
-
-
-def _groups(fovs: zarr.Group, by: str) -> npt.NDArray[np.str_]:
-    """What a field must not be parted from."""
-    fov = read_text(fovs, "fov")
-    if by == "image":
-        return np.arange(len(fov)).astype(str)
-    if by == "protein":
-        return proteins_of(fovs)
-    texts = [
-        n for n, array in fovs.arrays() if array.dtype.kind == "T" and array.shape == fov.shape
-    ]
-    if by not in texts:
-        raise ConfigError(
-            f"no coordinate '{by}' along the fields; --group takes image, "
-            f"{', '.join(sorted({*texts} - {'error', 'source'}))}"
-        )
-    return read_text(fovs, by)

@@ -108,7 +108,11 @@ def _head(
     usable = samples.finite & truth.labelled
     judged = usable & (fold >= 0)
     scores = score_folds(
-        truth[usable], every[:, usable], fold[usable], samples.protein[usable], samples.labels
+        truth[usable],
+        every[:, usable],
+        fold[usable],
+        samples.siblings.group[usable],
+        samples.labels,
     )
     per_fold: dict[str, Any] = {"validation": scores["validation"]}
     if (fold[usable] < 0).any():
