@@ -33,7 +33,7 @@ def neighbour_ways(ways: Sequence[str]) -> dict[str, tuple[str, str]]:
     """
     fixed = {"fov": ("other fields only", THIRD), "none": ("all neighbours", SECOND)}
     free = [way for way in ways if way not in fixed]
-    colours = [ACCENT, INK, *PALETTE][: len(free)]
+    colours = [ACCENT, INK, *COLOURS][: len(free)]
     named = {w: (f"other {w}s only", colour) for w, colour in zip(free, colours, strict=True)}
     return named | {way: fixed[way] for way in fixed if way in ways}
 
