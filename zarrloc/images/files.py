@@ -39,10 +39,15 @@ def base_name(uri: str) -> str:
 def without_folder(sources: Sequence[str], rows: Iterable[int]) -> list[str]:
     """The files of some rows, without the folder in which the files of all rows lie."""
     paths = [source.split("|")[0] for source in sources]
-    folders = [path.rpartition("/")[0].split("/") for path in paths]
+    shared = f"{folder_of(paths)}/"
+    return [paths[row].removeprefix(shared) for row in rows]
+
+
+def folder_of(paths: Sequence[str]) -> str:
+    """The innermost folder that holds all of some files."""
+    folders = [path.split("/")[:-1] for path in paths]
     same = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
-    shared = len(list(same))
-    return ["/".join(paths[row].split("/")[shared:]) for row in rows]
+    return "/".join(names[0] for names in same)
 
 
 def is_remote(uri: str) -> bool:

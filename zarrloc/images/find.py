@@ -1,6 +1,7 @@
 """What SOURCE means: a folder, glob, manifest or object-store prefix as a list of FOV sources."""
 
 import dataclasses
+import functools
 import glob
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
-from zarrloc.images import files, opencell, plates, tables, tiff, tokens
+from zarrloc.images import cellprofiler, files, opencell, plates, tables, tiff, tokens
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
@@ -43,7 +44,8 @@ def find(
     one), or a manifest CSV; `pattern` says what the names below `source` mean. Names that
     microscopes give, and names that differ only in a word for the channel or the plane, are
     understood without. A manifest has `path`, maybe `channel`, `z` and `fov`; other columns become
-    coords; its paths are relative to it, or to `source` where that is given too. Where OpenCell's
+    coords; its paths are relative to it, or to `source` where that is given too. CellProfiler's
+    image tables are manifests, too. Where OpenCell's
     projection and stack of one field are both there, the projection counts, with `project` the
     stack. Raises SourceError where nothing is found.
     """
@@ -175,6 +177,9 @@ def _from_manifest(
     manifest: Path, base: str, channels: Sequence[str], unsigned: bool
 ) -> list[FovSource]:
     table = tables.read(manifest)
+    if cellprofiler.is_image_table(table):
+        resolved = functools.partial(_resolved, folder=manifest.parent, base=base)
+        return joined(cellprofiler.parts(table, resolved, unsigned=unsigned), channels)
     table.require("path")
     coords = table.coords({"path", "channel", "fov", "z", *tables.LABEL_COLUMNS})
     whole, parts = [], []

@@ -116,7 +116,7 @@ def _well_and_site(one: FovSource) -> dict[str, str]:
         return {}
     sites = [match[1] for word in words if (match := _SITE.fullmatch(word))]
     return {
-        "plate": files.base_name(one.paths[0].rpartition("/")[0]),
+        "plate": files.base_name(files.folder_of(one.paths)),
         "well": wells.name_of(named[0]) or "",
         "site": sites[0] if len(sites) == 1 else "",
     }
