@@ -1,6 +1,11 @@
 """`zarrloc verify`."""
 
+from typing import Any
+
 import click
+
+from zarrloc.config.run import RunConfig
+from zarrloc_cli.options import config_options, split
 
 
 @click.command()
@@ -11,7 +16,8 @@ import click
     is_flag=True,
     help="Rebuild what can be; mark bad blocks as not done.",
 )
-def command(store: str, deep: bool, repair: bool) -> int:
+@config_options(RunConfig, skip=("retry_failed",))
+def command(store: str, deep: bool, repair: bool, **options: Any) -> int:
     """Compare STORE with the receipts of its runs.
 
     \b
@@ -20,7 +26,8 @@ def command(store: str, deep: bool, repair: bool) -> int:
     from zarrloc.engine.verify import verify
 
     faults = lost = 0
-    for found in verify(store, deep=deep, repair=repair):
+    (run, _) = split(options, RunConfig)
+    for found in verify(store, deep=deep, repair=repair, run=run):
         click.echo(
             f"{found.group}: {found.blocks} blocks, {found.undone} not done, {len(found.bad)} bad, "
             f"{len(found.damaged)} parts damaged, {len(found.lost)} lost, "

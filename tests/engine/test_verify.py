@@ -11,6 +11,7 @@ from zarrloc_cli.main import main
 from tests.engine.toys import GROUP, run_toy
 from tests.objects import assert_nothing_but_zarr, assert_same, opened
 from tests.written import write_group
+from zarrloc.config.run import RunConfig
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store.attrs import StageAttrs
@@ -58,6 +59,15 @@ def test_a_sound_store_has_no_findings(store: Path) -> None:
     assert _only(store, deep=True) == Finding(GROUP, 5, 0)
     assert _only(store, deep=True, repair=True) == Finding(GROUP, 5, 0)
     assert run_toy(store).blocks_run == 0
+
+
+def test_blocks_are_decoded_on_workers(store: Path) -> None:
+    run = RunConfig(cluster="local", workers=1, dashboard=":0")
+    assert verify(store, deep=True, run=run) == [Finding(GROUP, 5, 0)]
+    _swap(store / BLOCK)
+    (here,), (there,) = verify(store, deep=True), verify(store, deep=True, run=run)
+    assert there == here
+    assert there.bad.keys() == {2}
 
 
 @pytest.mark.parametrize(

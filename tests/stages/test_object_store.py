@@ -1,5 +1,6 @@
 """Every stage against a real S3 server: as on a disk, and what happens when it misbehaves."""
 
+import asyncio
 import itertools
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from tests.s3 import Proxy
 from tests.stages.conftest import FOVS, SERIAL, SHARD, bright_spots
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.engine.verify import verify
+from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import RemoteError
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
@@ -126,6 +128,19 @@ def test_what_is_done_costs_few_requests_and_no_write(
         assert not [one for one in seen if one.writes]
         assert len(set(gets)) == len(gets), "an object was fetched twice"
         assert len(seen) - len(beside) <= 20, "\n".join(f"{r.method} {r.path}" for r in seen)
+
+
+def test_a_notebook_s_running_loop_is_no_hindrance(bucket: str) -> None:
+    local = RunConfig(cluster="local", workers=1, dashboard=":0")
+
+    async def cell() -> list[Finding]:
+        config = IngestConfig(shard_fovs=SHARD)
+        source = f"{bucket}/microscopy/raw"
+        assert ingest(source, f"{bucket}/oc.zarr", config, run=local, quiet=True).exit_code == 0
+        return verify(f"{bucket}/oc.zarr", deep=True, run=local)
+
+    (found,) = asyncio.run(cell())
+    assert (found.blocks, found.undone, found.faults) == (3, 0, 0)
 
 
 # --- when it misbehaves -------------------------------------------------------------------------

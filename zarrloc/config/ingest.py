@@ -56,6 +56,17 @@ class IngestConfig(Config):
         description="FOVs in one shard; default: as many as fit 128 MiB, at most 64, and few "
         "enough that every core has some (give it where a small start will grow).",
     )
+    only: Literal["proj", "stack"] | None = Field(
+        default=None, description="Take OpenCell's projections, or its stacks, alone."
+    )
+    genes: tuple[str, ...] = Field(
+        default=(), description="Take OpenCell's fields of these genes alone, such as ACTB,TUBB."
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Take the first so many fields, in the order of their names.",
+    )
 
     @field_validator("axes")
     @classmethod

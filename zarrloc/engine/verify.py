@@ -5,7 +5,8 @@ the documents, columns with their digests, stored objects with their receipts' s
 `deep`, decoded rows with their digests.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,10 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import object_key, stored_bytes
+from zarrloc.engine.cluster import Cluster, Load
 from zarrloc.engine.ledger import RECEIPTS
 from zarrloc.engine.run import new_run_id
-from zarrloc.errors import DamageError, RemoteError, StoreError
+from zarrloc.errors import DamageError, RemoteError, StoreError, WorkerError
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, digest_of_rows
 from zarrloc.store import document, objects
@@ -30,6 +33,12 @@ from zarrloc.store.lock import hold
 from zarrloc.store.template import COLUMN_CHUNK, Variable
 
 Column = npt.NDArray[Any]
+
+WINDOW = 64
+"""Blocks in flight."""
+
+DECODE_S = 0.3
+"""About how long a core takes to fetch, decode and digest a block."""
 
 
 @dataclass
@@ -54,7 +63,13 @@ class Finding:
         return len(self.bad) + len(self.damaged) + len(self.lost) + len(self.debris)
 
 
-def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> list[Finding]:
+def verify(
+    store: str | Path,
+    *,
+    deep: bool = False,
+    repair: bool = False,
+    run: RunConfig | None = None,
+) -> list[Finding]:
     """Compare a store with what was written into it.
 
     Parameters
@@ -66,6 +81,8 @@ def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> li
     repair
         Rebuild what a second copy allows, mark bad blocks as not done, so that the stage's next
         run does them again, and remove debris. What cannot be rebuilt is left as it is.
+    run
+        Where blocks are decoded.
 
     Returns
     -------
@@ -79,7 +96,11 @@ def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> li
     LockedError
         While a stage of it is being written.
     """
-    location = Location.of(store)
+    with Cluster(run) as cluster:
+        return _verify(Location.of(store), cluster if deep else None, repair)
+
+
+def _verify(location: Location, cluster: Cluster | None, repair: bool) -> list[Finding]:
     findings = []
     if root := _root(location, repair):
         findings.append(root)
@@ -91,9 +112,11 @@ def verify(store: str | Path, *, deep: bool = False, repair: bool = False) -> li
         if repair:
             with hold(location, found.path, new_run_id()):
                 document.finish_switch(location, found.path)
-                findings.append(_group(location, document.look(location, found.path), deep, True))
+                findings.append(
+                    _group(location, document.look(location, found.path), cluster, True)
+                )
         else:
-            findings.append(_group(location, found, deep, False))
+            findings.append(_group(location, found, cluster, False))
     return findings
 
 
@@ -133,7 +156,7 @@ def _kinds(location: Location, paths: list[str], repair: bool) -> Iterator[Findi
                 objects.write(location, f"{kind}/zarr.json", document.dumped(document.bare_group()))
 
 
-def _group(location: Location, found: Found, deep: bool, repair: bool) -> Finding:
+def _group(location: Location, found: Found, cluster: Cluster | None, repair: bool) -> Finding:
     finding = Finding(found.path)
     if found.state is State.UNREADABLE:
         copy = document.from_index(document.read_root(location), found.path)
@@ -155,9 +178,9 @@ def _group(location: Location, found: Found, deep: bool, repair: bool) -> Findin
         document.align(location, found.path, found.document)
         document.publish(location, found.path, found.document.to_json())
     group = location.group(found.path, mode="r")
-    _columns(location, group, found.document, finding, deep)
+    _columns(location, group, found.document, finding, deep=cluster is not None)
     if "block_output" in group:
-        _blocks(location, group, found.document, finding, deep)
+        _blocks(location, group, found.document, finding, cluster)
     finding.debris += _debris(location, found.path)
     if repair:
         _repair(location, found.path, found.document, group, finding)
@@ -173,7 +196,7 @@ def _metadata(location: Location, path: str, whole: Document, finding: Finding) 
 
 
 def _columns(
-    location: Location, group: zarr.Group, whole: Document, finding: Finding, deep: bool
+    location: Location, group: zarr.Group, whole: Document, finding: Finding, *, deep: bool
 ) -> None:
     for name in whole.attributes.get("column_digests", {}):
         problem = _wrong_in(group, whole, name, deep)
@@ -241,7 +264,11 @@ def _is_made_again(whole: Document, name: str) -> bool:
 
 
 def _blocks(
-    location: Location, group: zarr.Group, whole: Document, finding: Finding, deep: bool
+    location: Location,
+    group: zarr.Group,
+    whole: Document,
+    finding: Finding,
+    cluster: Cluster | None,
 ) -> None:
     stage = whole.stage
     held = {name: _readable(group, name) for name in (*RECEIPTS, *_digested(whole))}
@@ -251,6 +278,7 @@ def _blocks(
     if array is not None:
         finding.debris += _strangers(location, array, len(output))
     columns = {name: held[name] for name in _digested(whole)}
+    sound: list[tuple[int, tuple[Any, ...]]] = []
     for block in np.flatnonzero(output).tolist():
         start, stop = block * stage.block_rows, (block + 1) * stage.block_rows
         problem = ""
@@ -264,10 +292,13 @@ def _blocks(
                 )
         if not problem and digest_of_rows(columns, start, stop) != int(output[block]):
             problem = "its columns differ from its receipt's digest"
-        if not problem and deep and stage.array is not None:
-            problem = _decode(group, stage.array, columns[ROW_DIGEST], start, stop)
         if problem:
             finding.bad[block] = problem
+        elif stage.array is not None:
+            digests = columns[ROW_DIGEST][start:stop]
+            sound.append((block, (location, group.path, stage.array, digests, start)))
+    if cluster is not None:
+        finding.bad.update(_undecodable(cluster, sound))
 
 
 def _digested(whole: Document) -> list[str]:
@@ -295,10 +326,39 @@ def _readable(group: zarr.Group, name: str) -> Column:
         return values
 
 
-def _decode(group: zarr.Group, name: str, digests: Column, start: int, stop: int) -> str:
+def _undecodable(cluster: Cluster, blocks: Sequence[tuple[int, tuple[Any, ...]]]) -> dict[int, str]:
+    """Which of the blocks cannot be decoded to what was written, and why, found on the workers."""
+    if not blocks:
+        return {}
+    pool, _ = cluster.executor(Load(len(blocks), block_s=DECODE_S))
+    run, waiting, flying = new_run_id(), deque(blocks), dict[str, int]()
+    problems = {}
+    while waiting or flying:
+        batch = [waiting.popleft() for _ in range(min(len(waiting), WINDOW - len(flying)))]
+        keys = {f"verify-{run}-{block}": (block, call) for block, call in batch}
+        if keys:
+            flying.update({key: block for key, (block, _) in keys.items()})
+            pool.submit([(key, call) for key, (_, call) in keys.items()], _decode)
+        for end in pool.completed():
+            block = flying.pop(end.key)
+            if end.killed:
+                raise WorkerError(
+                    f"a worker died while it decoded block {block}: give it more memory "
+                    "(--memory-limit, fewer --workers)"
+                )
+            if end.error is not None:
+                raise end.error
+            if end.value:
+                problems[block] = str(end.value)
+    return problems
+
+
+def _decode(location: Location, path: str, name: str, digests: Column, start: int) -> str:
+    """What is wrong with the rows of a grid array from `start` on; "" where nothing is."""
+    group = location.group(path, mode="r")
     try:
-        rows = read_column(group, name, stop, start)
-        check_array(group.path, rows, digests[start:stop], start)
+        rows = read_column(group, name, start + len(digests), start)
+        check_array(group.path, rows, digests, start)
     except RemoteError:
         raise
     except (DamageError, OSError) as error:

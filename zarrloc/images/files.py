@@ -8,12 +8,13 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any
 
 from zarrloc.errors import SourceError, StoreError
-from zarrloc.store.remote import ForbiddenError, fetched, in_words, object_store
+from zarrloc.store.remote import ForbiddenError, at_once, fetched, in_words, object_store
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,20 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
         raise
     except OSError as error:
         raise SourceError(f"{folder}: cannot be listed: {_reason(error)}") from error
+
+
+def folders(folder: str, *, unsigned: bool = False) -> list[str]:
+    """Names of the folders directly below a prefix of an object store."""
+    store, prefix = _located(folder, unsigned)
+    with in_words(folder):
+        found = store.list_with_delimiter(f"{prefix.rstrip('/')}/" if prefix else None)
+    return [str(one).rstrip("/").rpartition("/")[2] for one in found["common_prefixes"]]
+
+
+def stats(uris: Sequence[str], *, unsigned: bool = False) -> list[File]:
+    """Look at several files, side by side those of an object store."""
+    look = partial(stat, unsigned=unsigned)
+    return at_once(look, uris) if any(map(is_remote, uris)) else list(map(look, uris))
 
 
 def content(uri: str, *, unsigned: bool = False) -> bytes | Path:

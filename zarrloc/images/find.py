@@ -6,6 +6,8 @@ import glob
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from xxhash import xxh3_64
@@ -15,6 +17,7 @@ from zarrloc.images import cellprofiler, files, opencell, plates, tables, tiff, 
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
+from zarrloc.images.select import ALL, Selection, told
 
 # Masks that tools (our simulator among them) lay beside OpenCell's images.
 _DERIVED = re.compile(r"OC-FOV_.+_(cells|nuclei|masks?|seg)\.tiff?", re.IGNORECASE)
@@ -36,6 +39,8 @@ def find(
     pattern: str | None = None,
     project: str | None = None,
     unsigned: bool = False,
+    selection: Selection = ALL,
+    quiet: bool = True,
 ) -> Fields:
     """List the fields of view of SOURCE, in the order of their file names.
 
@@ -47,8 +52,10 @@ def find(
     coords; its paths are relative to it, or to `source` where that is given too. CellProfiler's
     image tables are manifests, too. Where OpenCell's
     projection and stack of one field are both there, the projection counts, with `project` the
-    stack. Raises SourceError where nothing is found.
+    stack. `selection` takes some of them; a listing that takes long says how far it is, unless
+    `quiet`. Raises SourceError where nothing is found.
     """
+    images = partial(_images, unsigned=unsigned, selection=selection, quiet=quiet)
     text = "" if source is None else os.fspath(source)
     if manifest is None and text.lower().endswith(".csv"):
         manifest, text = text, ""
@@ -57,10 +64,10 @@ def find(
         found = _from_manifest(Path(manifest), text, channels, unsigned)
         text = os.fspath(manifest)
     elif pattern is not None:
-        found = _from_pattern(pattern, _images(text, unsigned), channels, notes)
+        found = _from_pattern(pattern, images(text), channels, notes)
     elif is_pattern(text):
         where, named = split_pattern(text)
-        listed = list(_images(where, unsigned))
+        listed = list(images(where))
         fields = Pattern(named).fields
         by_vendor = plates.recognise(listed, unsigned=unsigned)
         if fields == ("channel",) and by_vendor.parts and not by_vendor.rest:
@@ -68,10 +75,11 @@ def find(
         else:
             found = _from_pattern(named, listed, channels, notes)
     else:
-        found = _understood(list(_images(text, unsigned)), channels, project, unsigned, notes)
+        found = _understood(list(images(text)), channels, project, unsigned, notes)
+    found = selection.of(found)
     if not found:
         raise SourceError(f"{text}: {notes[0] if notes else 'holds no .tif or .tiff file'}")
-    by_name = sorted(found, key=lambda one: (_name(one.paths[0]), one.paths))
+    by_name = sorted(found, key=lambda one: (_name(one.paths[0]), one.paths))[: selection.limit]
     return Fields(told_apart(by_name), notes)
 
 
@@ -124,10 +132,15 @@ def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
     return digest.intdigest() or 1
 
 
-def _images(source: str, unsigned: bool) -> Iterator[File]:
+def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -> Iterator[File]:
     remote = files.is_remote(source)
-    if os.path.isdir(source) or (remote and not _is_tiff(source)):
-        listed = files.walk(source, unsigned=unsigned)
+    if remote and not _is_tiff(source):
+        roots = selection.roots(source, unsigned=unsigned)
+        listed: Iterator[File] = chain.from_iterable(
+            files.walk(root, unsigned=unsigned) for root in roots
+        )
+    elif os.path.isdir(source):
+        listed = files.walk(source)
     elif glob.has_magic(source) and not remote and not os.path.exists(source):
         listed = map(files.stat, sorted(glob.iglob(_glob(source), recursive=True)))
     else:
@@ -136,13 +149,15 @@ def _images(source: str, unsigned: bool) -> Iterator[File]:
             raise SourceError(f"{source or 'SOURCE'}: {single.problem}")
         yield single
         return
-    yield from (
+    taken = (
         file
-        for file in listed
+        for file in (listed if quiet else told(listed, source))
         if _is_tiff(file.name)
         and not _DERIVED.fullmatch(file.name)
         and not plates.THUMBNAIL.fullmatch(file.name)
+        and selection.takes(file)
     )
+    yield from selection.enough(taken) if remote else taken
 
 
 def _is_tiff(name: str) -> bool:
@@ -186,7 +201,8 @@ def _from_manifest(
     for row in table.rows:
         if not row.cells["path"]:
             raise SourceError(f"{manifest}: line {row.line} has no path")
-        file = files.stat(_resolved(row.cells["path"], manifest.parent, base), unsigned=unsigned)
+    uris = [_resolved(row.cells["path"], manifest.parent, base) for row in table.rows]
+    for row, file in zip(table.rows, files.stats(uris, unsigned=unsigned), strict=True):
         values = {name: row.cells[name] for name in coords}
         fov, channel, plane = (row.cells.get(name, "") for name in ("fov", "channel", "z"))
         if channel:

@@ -22,6 +22,7 @@ from zarrloc.images import catalog, files, find, labels, opencell, tiff
 from zarrloc.images.catalog import Catalog
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import Channels, role_of
+from zarrloc.images.select import Selection
 from zarrloc.images.shape import Shape, shape_of
 from zarrloc.pixels import background
 from zarrloc.store import document
@@ -79,6 +80,8 @@ def ingest(
         pattern=config.pattern,
         project=config.project,
         unsigned=unsigned,
+        selection=Selection(config.only, config.genes, config.limit),
+        quiet=quiet,
     )
     table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
     if table is not None:
