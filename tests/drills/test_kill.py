@@ -6,13 +6,12 @@ with workers is killed from outside, at any time.
 """
 
 import contextlib
-import multiprocessing
 import os
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,18 +34,12 @@ from tests.drills.pipeline import (
     relabel,
     run_of,
 )
+from tests.drills.victims import CONTEXT, RAISED, SECONDS, Do, load_once, saying, start
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.verify import verify
 
-Do = Callable[[Path, RunConfig], int]
-
 FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
 """Operations on files, as Python's audit events name them."""
-
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.drills.pipeline", "zarrloc.stages.pretrain", "timm"])
-SECONDS = 240
-"""None takes a tenth as long; a run that hangs has lost."""
 
 SERIAL_KILLS, CLUSTER_KILLS = 6, 6
 """Of each stage, in `make drill`."""
@@ -63,12 +56,8 @@ class Work:
     seconds: float = 0.0
 
 
-def _victim(do: Do, store: Path, run: RunConfig, count: Any, deadly: int) -> None:
-    """Do it in this process, which dies before its `deadly`th operation on files of the drill."""
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    folder = str(store.parent)
+def _die(folder: str, count: Any, deadly: int) -> None:
+    """Have this process die before its `deadly`th operation on files of the drill."""
 
     def heard(event: str, arguments: tuple[Any, ...]) -> None:
         if event in FILES and str(arguments[0]).startswith(folder):
@@ -76,16 +65,14 @@ def _victim(do: Do, store: Path, run: RunConfig, count: Any, deadly: int) -> Non
             if count.value == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    if run.cluster == "serial":
-        sys.addaudithook(heard)
-    sys.exit(do(store, run))
+    sys.addaudithook(heard)
 
 
-def _start(do: Do, store: Path, run: RunConfig, deadly: int = 0) -> tuple[Any, Any]:
+def _counted(work: Work, store: Path, deadly: int = 0) -> tuple[Any, Any]:
     count = CONTEXT.Value("L", 0, lock=False)
-    process = CONTEXT.Process(target=_victim, args=(do, store, run, count, deadly))
-    process.start()
-    return process, count
+    return start(
+        work.do, store, SERIAL, partial(_die, str(store.with_suffix("")), count, deadly)
+    ), count
 
 
 PREPARED: dict[str, Do] = {
@@ -134,6 +121,7 @@ class Works:
 
 @pytest.fixture(scope="module")
 def works(tmp_path_factory: pytest.TempPathFactory) -> Works:
+    load_once()
     return Works(tmp_path_factory.mktemp("kill"))
 
 
@@ -152,12 +140,13 @@ def _killed(work: Work, rng: np.random.Generator, whom: str) -> str:
     store = _fresh(work, "victim.zarr")
     workers: list[psutil.Process] = []
     if whom == "itself":
-        process, _ = _start(work.do, store, SERIAL, int(rng.integers(work.operations)) + 1)
+        process, _ = _counted(work, store, int(rng.integers(work.operations)) + 1)
     else:
-        process, _ = _start(work.do, store, LOCAL)
+        process = start(work.do, store, LOCAL)
         workers = _kill_from_outside(process, rng.uniform(0, work.seconds), whom)
     process.join(SECONDS)
     assert process.exitcode is not None, "hangs"
+    assert process.exitcode != RAISED, saying(process, store)
     assert work.do(store, SERIAL) == 0  # while orphaned workers may still be at it
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, f"{len(alive)} workers live on"
@@ -199,17 +188,18 @@ def _assert_same_training(run: Path, other: Path) -> None:
 
 def _measure(work: Work, run: RunConfig) -> None:
     """How many operations it makes, and how long it takes, undisturbed."""
-    store = _fresh(work, "measured.zarr")
-    start = time.monotonic()
-    process, count = _start(work.do, store, run)
-    if run is LOCAL:
+    store, count = _fresh(work, "measured.zarr"), None
+    if run is SERIAL:
+        process, count = _counted(work, store)
+    else:
+        process = start(work.do, store, run)
         own = psutil.Process(process.pid)
         while process.is_alive() and not _workers(own):
             time.sleep(0.05)
-        start = time.monotonic()
+    begun = time.monotonic()
     process.join(SECONDS)
-    assert process.exitcode == 0
-    work.operations, work.seconds = count.value, time.monotonic() - start
+    assert process.exitcode == 0, saying(process, store)
+    work.operations, work.seconds = count.value if count else 0, time.monotonic() - begun
     assert_whole(store, work.after)
 
 

@@ -7,6 +7,7 @@ import pytest
 from zarrloc.errors import SourceError
 from zarrloc.images import find
 from zarrloc.images.fields import FovSource
+from zarrloc.store.location import object_store
 
 ABR = "OC-FOV_ABR_ENSG00000278741_CID000605_FID00024574_{}.tif"
 ACTB = "OC-FOV_ACTB_ENSG00000075624_CID000002_FID00006033_{}.tif"
@@ -161,6 +162,28 @@ def test_identity_is_name_size_and_time_and_the_hash_is_the_bytes(tmp_path: Path
     (sly,) = find.find(path)
     assert sly.identity == touched.identity
     assert find.content_hash(sly) != content
+
+
+def test_a_file_that_changed_since_it_was_listed_is_refused(tmp_path: Path) -> None:
+    _touch(tmp_path, "a_w1.tif", "a_w2.tif")
+    (field,) = find.find(f"{tmp_path}/{{fov}}_{{channel}}.tif")
+    find.refuse_changed(field)
+    (tmp_path / "a_w2.tif").write_bytes(b"other")
+    with pytest.raises(SourceError, match="was changed while it was read"):
+        find.refuse_changed(field)
+    (tmp_path / "a_w2.tif").unlink()
+    with pytest.raises(SourceError, match="was changed while it was read"):
+        find.refuse_changed(field)
+
+
+def test_an_object_that_changed_since_it_was_listed_is_refused() -> None:
+    store = object_store("memory://changed")
+    store.put("a.tif", b"one")
+    (field,) = find.find("memory://changed")
+    find.refuse_changed(field)
+    store.put("a.tif", b"two")
+    with pytest.raises(SourceError, match="was changed while it was read"):
+        find.refuse_changed(field)
 
 
 def test_a_manifest_lists_whole_images(tmp_path: Path) -> None:

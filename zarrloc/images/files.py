@@ -31,6 +31,11 @@ class File:
         """The base name."""
         return base_name(self.uri)
 
+    @property
+    def has_etag(self) -> bool:
+        """Whether the stamp is an ETag, which is the same however an object is looked at."""
+        return self.stamp.startswith(('"', "W/"))
+
 
 def base_name(uri: str) -> str:
     """What stands behind the last slash of an address."""

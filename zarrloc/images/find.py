@@ -132,6 +132,21 @@ def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
     return digest.intdigest() or 1
 
 
+def refuse_changed(source: FovSource, *, unsigned: bool = False) -> None:
+    """Compare a field's files with what was listed: to be called when all of them were read.
+
+    Raises
+    ------
+    SourceError
+        Where one was changed, replaced or removed meanwhile: what was read may be of two versions.
+    """
+    found = [files.stat(uri, unsigned=unsigned) for uri in source.paths]
+    # Without an ETag, a list's times may be finer than those of a single object.
+    known = all(not files.is_remote(file.uri) or file.has_etag for file in found)
+    if known and identity(found) != source.identity:
+        raise SourceError("was changed while it was read; run the same command again")
+
+
 def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -> Iterator[File]:
     remote = files.is_remote(source)
     if remote and not _is_tiff(source):

@@ -100,10 +100,13 @@ class ReadImages:
             rows.error[at] = REMOVED
             return
         try:
-            rows.put(at, self.read_field(source))
+            pixels, content = self.read_field(source), 0
             # An object's ETag speaks of its content already; a second download would tell no more.
             if not files.is_remote(source.paths[0]):
-                rows.source_hash[at] = find.content_hash(source, unsigned=self.unsigned)
+                content = find.content_hash(source, unsigned=self.unsigned)
+            find.refuse_changed(source, unsigned=self.unsigned)
+            rows.put(at, pixels)
+            rows.source_hash[at] = content
         except SourceError as error:
             rows.error[at] = str(error)
 
