@@ -13,6 +13,7 @@ from zarrloc_cli.faults import explain
 COMMANDS = (
     "demo",
     "simulate",
+    "init",
     "ingest",
     "annotate",
     "segment",
