@@ -4,7 +4,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
 
-.PHONY: install demo test slow drill lint schemas clean
+.PHONY: install demo test test-minimum slow drill lint schemas clean
 
 install: $(STAMP)
 
@@ -19,6 +19,12 @@ demo: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not drill'
+
+# The floors in pyproject.toml, installed and tested; needs uv.
+test-minimum:
+	uv venv --quiet --clear --python $(PYTHON) .venv-minimum
+	uv pip install --quiet --python .venv-minimum --resolution lowest-direct -e '.[test]'
+	.venv-minimum/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not drill'
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -36,4 +42,4 @@ schemas: $(STAMP)
 	$(BIN)/python -m zarrloc.groups.schemas
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-minimum demo

@@ -3,7 +3,7 @@
 import types
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
@@ -59,7 +59,13 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-class CommaSeparated(click.ParamType[Any]):
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # not generic before click 8.4
+
+
+class CommaSeparated(ParamType):
     """`a,b,c` as the tuple `("a", "b", "c")`; an empty text as `()`."""
 
     name = "A,B,..."

@@ -25,6 +25,9 @@ START_S = 2.0
 CONNECT_S = 10.0
 """How long a running scheduler may take to answer."""
 
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
+"""Windows ends a process by SIGTERM, which nothing there can ignore."""
+
 CLOSE_S = 30.0
 """How long a cluster of our own may take to end, before its workers are killed."""
 
@@ -238,7 +241,7 @@ def _close(cluster: Any) -> None:
         for nanny in cluster.workers.values():
             if nanny.pid is not None:
                 with suppress(ProcessLookupError):
-                    os.kill(nanny.pid, signal.SIGKILL)
+                    os.kill(nanny.pid, KILL)
 
 
 def _cuda_cluster(run: RunConfig, prefetch: int) -> Any:

@@ -63,7 +63,12 @@ def is_remote(uri: str) -> bool:
 
 def absolute(uri: str) -> str:
     """The address as a reader in any other folder can use it."""
-    return uri if is_remote(uri) or not uri else os.path.abspath(uri)
+    return uri if is_remote(uri) or not uri else slashed(os.path.abspath(uri))
+
+
+def slashed(path: str, separator: str = os.sep) -> str:
+    """A path with the slashes that addresses have, which Windows takes as well."""
+    return path if separator == "/" else path.replace(separator, "/")
 
 
 def stat(uri: str, *, unsigned: bool = False) -> File:

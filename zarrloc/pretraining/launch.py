@@ -29,6 +29,7 @@ from torch.multiprocessing.spawn import (
 from zarrloc.errors import ClusterError, ConfigError, ZarrlocError
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
+KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no other
 SAME_REQUEST_S = 1.0
 GRACE_S = 10.0
 """For the others to end by themselves when one process has failed."""
@@ -224,7 +225,7 @@ def _spawn(
             "continues from the last checkpoint"
         ) from error
     finally:
-        end(signal.SIGKILL)
+        end(KILL)
     worst: int = max(codes[:])
     return worst
 

@@ -172,10 +172,14 @@ def cached(
     return Arrays(images, source.roles, source.shard, source.extents), None
 
 
+def _user() -> int:
+    return os.getuid() if hasattr(os, "getuid") else 0  # Windows' folder is the user's own
+
+
 def _in_file(source: FovSource | CellSource, location: Location, world: World) -> Image:
     """All samples in a file that the processes of this run on this node map, and no others."""
     what = f"{combine([location.uri, source.digest]):016x}-{world.shared(uuid.uuid4().hex)}"
-    path = Path(tempfile.gettempdir()) / f"zarrloc-{os.getuid()}-{what}.npy"
+    path = Path(tempfile.gettempdir()) / f"zarrloc-{_user()}-{what}.npy"
     owner, shape = world.local == 0, (len(source.shard), *source.shape)
     if owner:
         wanted = math.prod(shape) * source.dtype.itemsize

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import tifffile
+from dask.system import cpu_count
 
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.errors import ClusterError, ConfigError
@@ -65,7 +66,7 @@ def _write_fovs(
     """Write every field; yields the rows of `cells.csv` in the order of targets and fields."""
     pairs = [(target, field) for target in targets for field in range(target.fovs)]
     jobs = [(out, target, field, fid, config) for fid, (target, field) in enumerate(pairs, 1)]
-    workers = min(config.workers or len(os.sched_getaffinity(0)), len(jobs))
+    workers = min(config.workers or cpu_count(), len(jobs))
     if workers == 1 or len(jobs) < _POOL_FROM:
         for job in jobs:
             yield from _write_fov(job)

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import zarr
 from zarr.abc.store import Store
@@ -29,13 +30,13 @@ class Location:
             return where
         text = str(where)
         if text.startswith("file://"):
-            text = unquote(urlsplit(text).path) or "/"
+            text = url2pathname(urlsplit(text).path) or "/"
         if "://" in text:
             return cls(text.rstrip("/"))
         path = Path(text).expanduser().resolve()
         if path == Path(path.anchor):
             raise StoreError(f"{where} is the root of the file system; name a folder in it")
-        return cls(str(path))
+        return cls(path.as_posix())
 
     @property
     def path(self) -> Path | None:
