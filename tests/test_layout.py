@@ -23,6 +23,7 @@ RANKS = (
     {"report"},
     {"exports"},
     {"stages"},
+    {"reproduction"},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from zarrloc.engine.verify import verify
     from zarrloc.exports.export import export
     from zarrloc.report.write import write_report
+    from zarrloc.reproduction.reproduce import reproduce
     from zarrloc.stages.annotate import annotate
     from zarrloc.stages.embed import embed
     from zarrloc.stages.evaluate import evaluate
@@ -55,6 +56,7 @@ _HOMES = {
     "open_store": "store.read",
     "predict": "stages.predict",
     "pretrain": "stages.pretrain",
+    "reproduce": "reproduction.reproduce",
     "segment": "stages.segment",
     "split": "stages.split",
     "train": "stages.train",
@@ -83,6 +85,7 @@ __all__ = [
     "open_store",
     "predict",
     "pretrain",
+    "reproduce",
     "segment",
     "split",
     "train",

@@ -26,6 +26,8 @@ COMMANDS = (
     "pretrain",
     "preview",
     "report",
+    "plan",
+    "reproduce",
     "export",
     "info",
     "verify",

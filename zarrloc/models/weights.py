@@ -205,14 +205,24 @@ def _cache() -> Path:
     return Path(os.environ.get("ZARRLOC_CACHE") or pooch.os_cache("zarrloc"))
 
 
+def is_cached(source: str) -> bool:
+    """Whether a published file is on this machine."""
+    return _cached(source).exists()
+
+
+def _cached(source: str) -> Path:
+    base, _, name = source.rpartition("/")
+    # timm's files all have one name: the repository's tells them apart.
+    stem = base.split("/")[-3] if name == "model.safetensors" else ""
+    return _cache() / (f"{stem}.safetensors" if stem else name)
+
+
 def _download(source: str) -> Path:
     """The local copy of a published file; Zenodo's come with a checksum, Facebook has none."""
     import pooch
 
     base, _, name = source.rpartition("/")
-    # timm's files all have one name: the repository's tells them apart.
-    stem = base.split("/")[-3] if name == "model.safetensors" else ""
-    path = _cache() / (f"{stem}.safetensors" if stem else name)
+    path = _cached(source)
     if path.exists():
         return path
     known = None

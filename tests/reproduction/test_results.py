@@ -1,0 +1,71 @@
+"""What is written of a reproduced table: every row, its difference, and what is marked."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from zarrloc.reproduction.results import Figure, Line, Result, as_csv, as_html, as_markdown, write
+
+RESULTS = [
+    Result("near", {"macro_f1": (0.80, 0.01)}, {"macro_f1": Figure(0.815, 0.01, (0.81, 0.82))}),
+    Result("far", {"macro_f1": (0.80, 0.01)}, {"macro_f1": Figure(0.75, 0.01)}, note="a stand-in"),
+    Result("absent", {"macro_f1": (0.9, 0.02)}, missing="no weights | here"),
+    Result("<b>", {"k=1": (0.7,)}, {"k=1": Figure(0.2), "k=3": Figure(0.3)}),
+]
+
+
+def line(paper: tuple[float, ...], mean: float, sd: float | None) -> Line:
+    return Line("r", "macro_f1", paper, Figure(mean, sd), "")
+
+
+def test_a_row_beyond_two_sd_of_the_difference_is_marked() -> None:
+    both = math.hypot(0.01, 0.02)
+    assert not line((0.8, 0.01), 0.8 + 1.99 * both, 0.02).differs
+    assert line((0.8, 0.01), 0.8 + 2.01 * both, 0.02).differs
+    assert line((0.8, 0.01), 0.8 - 2.01 * both, 0.02).differs
+    assert line((0.8, 0.01), 0.83, None).differs
+    assert not line((0.8,), 0.1, 0.01).differs  # the paper gives no sd: nothing to judge by
+    assert line((0.8, 0.01), 0.78, 0.0).difference == pytest.approx(-0.02)
+
+
+def test_markdown_has_every_row_and_why_one_is_missing() -> None:
+    text = as_markdown("T", RESULTS, ["a note"])
+    rows = [row for row in text.splitlines() if row.startswith("|")][2:]
+    assert rows[0] == "| near | macro_f1 | 0.800 ± 0.010 | 0.815 ± 0.010 | +0.015 |  |"
+    assert rows[1].endswith("| -0.050 | differs; a stand-in |")
+    assert rows[2].endswith("| – | – | could not run: no weights \\| here |")
+    assert [row.split(" | ")[1] for row in rows] == ["macro_f1"] * 3 + ["k=1", "k=3"]
+    assert "- a note" in text
+
+
+def test_csv_holds_numbers() -> None:
+    rows = list(csv.DictReader(as_csv(RESULTS).splitlines()))
+    assert [row["differs"] for row in rows] == ["0", "1", "0", "0", "0"]
+    assert float(rows[1]["difference"]) == pytest.approx(-0.05)
+    assert rows[2]["measured"] == ""
+    assert rows[3]["paper_sd"] == rows[3]["measured_sd"] == ""
+
+
+def test_html_marks_rows_escapes_names_and_holds_its_figure(tmp_path: Path) -> None:
+    picture = tmp_path / "f.png"
+    picture.write_bytes(b"\x89PNG")
+    page = as_html("T & U", RESULTS, ["n <1"], picture)
+    assert page.count("<tr class=differs>") == 1
+    assert "&lt;b&gt;" in page
+    assert "<b>" not in page
+    assert "data:image/png;base64,iVBORw==" in page
+    assert "T &amp; U" in page
+    assert "n &lt;1" in page
+
+
+def test_all_forms_are_written(tmp_path: Path) -> None:
+    written = write(tmp_path / "t", "table", "T", RESULTS, ["n"], None)
+    assert sorted(path.name for path in written) == [
+        "table.csv", "table.html", "table.json", "table.md",
+    ]  # fmt: skip
+    record = json.loads((tmp_path / "t" / "table.json").read_text())
+    assert record["rows"][0]["measured"]["macro_f1"]["each"] == [0.81, 0.82]
+    assert not list((tmp_path / "t").glob("*.partial"))

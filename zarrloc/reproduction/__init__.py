@@ -1,0 +1,1 @@
+"""A paper's tables as files: planned as stages, run, and set beside the paper's figures."""

@@ -1,0 +1,185 @@
+"""What is missing, and what it will cost, before anything is run.
+
+Time is arithmetic over speed: multiplications and additions of a ViT by its shape, over what a
+small ViT was just measured to do on this machine.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.groups.fovs import Fovs
+from zarrloc.models import backbones
+from zarrloc.models.inputs import Size
+from zarrloc.models.specs import SPECS, BackboneSpec
+from zarrloc.models.vit import Backbone
+from zarrloc.pixels.window import window_px
+from zarrloc.pretraining.objectives import objective_of
+from zarrloc.pretraining.start import start_spec
+from zarrloc.reproduction.jobs import Job
+from zarrloc.store.columns import read_column
+from zarrloc.store.location import Location
+from zarrloc.store.read import committed
+
+GPU_FLOPS = 1e14
+"""Of a data-centre GPU at 16 bits, as a ViT gets out of it: GPU-hours where there is none."""
+CELLS_A_FIELD = 25
+SEGMENT_S = {"watershed": 0.5}
+OTHER_SEGMENT_S = 20.0
+"""A field by Cellpose on a core."""
+CLASSIC_S = 0.5
+FIELD_PX = 600**2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one job."""
+
+    done: bool
+    items: int
+    seconds: float
+    gpu_seconds: float
+    bytes: int
+    files: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine does."""
+
+    flops: float
+    """A ViT's multiplications and additions a second."""
+    device: str
+
+    @classmethod
+    def measured(cls) -> "Machine":
+        """Takes about a second."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        spec = BackboneSpec(
+            "probe", "vit_tiny_patch16_224", ("a",), 16, 192, "", options={"depth": 3}
+        )
+        network = Backbone(spec).to(device).eval()
+        images = torch.rand(8, 1, 224, 224, device=device)
+        best = 1e9
+        with torch.inference_mode():
+            for _ in range(3):
+                start = time.perf_counter()
+                network(images)
+                if device == "cuda":
+                    torch.cuda.synchronize()
+                best = min(best, time.perf_counter() - start)
+        return cls(8 * forward_flops(spec, 197) / best, device)
+
+
+def forward_flops(spec: BackboneSpec, tokens: int) -> float:
+    """Floating-point operations of one image's forward pass."""
+    with torch.device("meta"):
+        vit = Backbone(spec).vit
+    blocks = getattr(vit, "blocks", None)
+    if blocks is None:  # no ViT: its weights once a token
+        return float(2 * sum(p.numel() for p in vit.parameters()) * tokens)
+    weights = sum(p.numel() for p in blocks.parameters())
+    flops: float = 2 * weights * tokens + 4 * len(blocks) * tokens**2 * vit.embed_dim
+    return flops
+
+
+def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) -> Cost:
+    """Of a job, on the store as it is."""
+    done = is_done(job, location, out)
+    if job.kind == "split":
+        return Cost(done, fovs.rows, 0.1, 0.0, fovs.rows, 2)
+    if job.kind == "segment":
+        each = SEGMENT_S.get(job.settings["config"].get("model", "cyto3"), OTHER_SEGMENT_S)
+        seconds = fovs.rows * each * fovs.megapixels * 1e6 / FIELD_PX
+        pixels = int(fovs.rows * fovs.megapixels * 1e6)
+        return Cost(done, fovs.rows, seconds, seconds / 40, pixels // 20, _blocks(fovs))
+    if job.kind == "train":
+        steps = job.settings.epochs * fovs.rows * 5
+        weights = 384 * 512 + 512 * 256
+        flops = 6.0 * steps * weights
+        return Cost(done, fovs.rows, flops / machine.flops, flops / GPU_FLOPS, 5 * 4 * weights, 20)
+    if job.kind == "pretrain":
+        return _training(job.settings, done, location, fovs, machine)
+    return _embedding(job, done, location, fovs, machine)
+
+
+def is_done(job: Job, location: Location, out: Path) -> bool:
+    """Whether what it makes is there; a stage goes over it again, and finds what is missing."""
+    if job.kind == "pretrain":
+        return (out / "backbones" / job.name / "backbone.json").exists()
+    group = {"split": "splits", "segment": "cells", "embed": "embeddings", "train": "heads"}
+    return committed(location, f"{group[job.kind]}/{job.name}") is not None
+
+
+def _embedding(job: Job, done: bool, location: Location, fovs: Fovs, machine: Machine) -> Cost:
+    config, spec = job.settings, _spec(job)
+    rows = _rows(config.level, config.cells, location, fovs)
+    height, width = fovs.height, fovs.width
+    if config.level == "cell":
+        height = width = window_px(config.crop_um, fovs.pixel_size_um)
+    if spec is None:
+        each = CLASSIC_S * height * width / FIELD_PX
+        return Cost(done, rows, rows * each, 0.0, rows * 346 * 4, _blocks(fovs))
+    plan = Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
+    tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
+    passes = len(fovs.roles) if config.channels == "replicate" else 1
+    flops = rows * passes * forward_flops(spec, tokens)
+    size = rows * passes * spec.features * 4
+    return Cost(done, rows, flops / machine.flops, flops / GPU_FLOPS, size, _blocks(fovs))
+
+
+def _training(
+    config: PretrainConfig, done: bool, location: Location, fovs: Fovs, machine: Machine
+) -> Cost:
+    spec = start_spec(config, fovs.roles)
+    rows = _rows(config.level, config.cells, location, fovs)
+    samples = max(1, round(rows * config.fraction))
+    seen = config.steps * config.batch if config.steps else config.epochs * samples
+    objective = objective_of(config, spec)
+    each = 0.0
+    for i, view in enumerate(objective.views()):
+        # Forward and backward of the student, and the teacher's forward of a global view.
+        times = 4 if i < 2 and objective.teaches else 3
+        each += times * forward_flops(spec, 1 + (view.size // spec.patch) ** 2)
+    with torch.device("meta"):
+        weights = sum(p.numel() for p in Backbone(spec).parameters())
+    flops = seen * each
+    return Cost(done, samples, flops / machine.flops, flops / GPU_FLOPS, 20 * weights, 8)
+
+
+def _spec(job: Job) -> BackboneSpec | None:
+    """Of what embeds; None for classic features."""
+    if job.settings.backbone == backbones.CLASSIC:
+        return None
+    for need in job.needs:
+        if need.kind == "pretrain" and not Path(job.settings.backbone).is_dir():
+            roles: Any = ("nucleus", "protein")
+            return start_spec(need.settings, roles)
+    return backbones.spec(job.settings.backbone)
+
+
+def _rows(level: str, cells: str | None, location: Location, fovs: Fovs) -> int:
+    if level == "fov":
+        return fovs.rows
+    table = committed(location, f"cells/{cells}")
+    return CELLS_A_FIELD * fovs.rows if table is None else len(read_column(table, "fov_index"))
+
+
+def _blocks(fovs: Fovs) -> int:
+    return -(-fovs.rows // fovs.shard) + 10
+
+
+def fetched(job: Job) -> str | None:
+    """Where weights come from that this machine does not have; None where none are wanted."""
+    config = job.settings
+    name = config.start if job.kind == "pretrain" else config.backbone
+    if name not in SPECS or config.weights is not None:
+        return None
+    from zarrloc.models.weights import is_cached
+
+    source = SPECS[name].source
+    return None if is_cached(source) else source

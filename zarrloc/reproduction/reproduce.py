@@ -1,0 +1,398 @@
+"""`reproduce` and `plan`: a table's rows are planned, run as far as they can be, and compared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zarrloc.config.evaluate import EvaluateConfig
+from zarrloc.config.reproduce import ReproduceConfig, StandInsConfig
+from zarrloc.config.run import RunConfig
+from zarrloc.config.segment import SegmentConfig
+from zarrloc.errors import ConfigError, ZarrlocError
+from zarrloc.groups.fovs import Fovs
+from zarrloc.reproduction.draw import draw
+from zarrloc.reproduction.estimate import Cost, Machine, cost, fetched, is_done
+from zarrloc.reproduction.jobs import (
+    Job,
+    Task,
+    read_stand_ins,
+    read_table,
+    task_of,
+    with_stand_ins,
+)
+from zarrloc.reproduction.results import Figure, Result, as_markdown, write
+from zarrloc.stages.embed import embed
+from zarrloc.stages.evaluate import evaluate
+from zarrloc.stages.pretrain import pretrain
+from zarrloc.stages.segment import segment
+from zarrloc.stages.split import split
+from zarrloc.stages.train import train
+from zarrloc.store.location import Location
+
+SAY = partial(print, flush=True)
+MAX_HOURS = 24.0
+INCOMPLETE = 3
+"""Exit code where some rows could not run."""
+
+
+class CannotRun(ZarrlocError):
+    """A job that this machine or this store cannot do."""
+
+
+@dataclass
+class Reproduction:
+    """One table on one store."""
+
+    table: ReproduceConfig
+    location: Location
+    out: Path
+    stand_ins: StandInsConfig
+    max_hours: float
+    run: RunConfig | None
+    say: Callable[[str], None]
+    failed: dict[tuple[str, str], str] = field(default_factory=dict)
+    """Why a job is not done, by its key."""
+    finished: set[tuple[str, str]] = field(default_factory=set)
+    machine: Machine | None = None
+
+    def __post_init__(self) -> None:
+        self.fovs = Fovs.of(self.location)
+
+    def tasks(self, table: ReproduceConfig) -> list[Task | Result]:
+        """A task a row, or why there is none."""
+        found: list[Task | Result] = []
+        for row in table.rows:
+            try:
+                found.append(task_of(table, row, self.stand_ins, self.fovs, self.out))
+            except ZarrlocError as error:
+                found.append(Result(row.name, dict(row.paper), missing=str(error)))
+        return found
+
+    # --- before ---
+
+    def costs(self, tasks: Sequence[Task | Result]) -> list[tuple[Job, Cost | str]]:
+        """Every job once, in order, with its cost or why it has none."""
+        jobs = {
+            job.key: job for task in tasks if isinstance(task, Task) for job in task.job.chain()
+        }
+        return [(job, self.cost(job)) for job in jobs.values()]
+
+    def cost(self, job: Job) -> Cost | str:
+        """Of a job; a text where it cannot even be worked out."""
+        self.machine = self.machine or Machine.measured()
+        try:
+            return cost(job, self.location, self.fovs, self.out, self.machine)
+        except (ZarrlocError, RuntimeError, ValueError) as error:
+            return str(error)
+
+    def plan(self) -> list[str]:
+        """What is missing, what it takes, and what cannot run here."""
+        tasks = self.tasks(self.table)
+        costs = self.costs(tasks)
+        assert self.machine is not None or not costs
+        lines = [self.table.title, f"store      {self.location.uri}: {self.fovs.rows} fields"]
+        if self.machine:
+            lines.append(
+                f"machine    {self.machine.device}, {self.machine.flops / 1e9:.0f} GFLOP/s measured"
+            )
+        lines.append("")
+        lines += [_in_words(job, found, self.max_hours) for job, found in costs]
+        todo = [found for _, found in costs if isinstance(found, Cost) and not found.done]
+        seconds, gpu = (sum(getattr(c, name) for c in todo) for name in ("seconds", "gpu_seconds"))
+        lines += [
+            "",
+            f"to do      {len(todo)} of {len(costs)} stages for {len(tasks)} rows",
+            f"time       {_time(seconds)} here, by estimate; on one data-centre GPU "
+            f"{gpu / 3600:.2g} GPU-hours",
+            f"storage    {_bytes(sum(c.bytes for c in todo))}, {sum(c.files for c in todo)} files",
+        ]
+        wanted = sorted({str(url) for job, _ in costs if (url := _fetched(job))})
+        lines += [f"to fetch   {url}" for url in wanted]
+        lines += [
+            f"cannot run {task.name}: {task.missing}" for task in tasks if isinstance(task, Result)
+        ]
+        return lines
+
+    # --- running ---
+
+    def results(self, table: ReproduceConfig) -> list[Result]:
+        """Run what is missing for a table, and score it; a row that fails costs itself alone."""
+        found = []
+        for number, task in enumerate(self.tasks(table), start=1):
+            if isinstance(task, Task):
+                self.say(f"[{number}/{len(table.rows)}] {task.row.name}")
+                task = self._result(table, task)
+            if task.missing:
+                self.say(f"    could not run: {task.missing}")
+            found.append(task)
+        return found
+
+    def _result(self, table: ReproduceConfig, task: Task) -> Result:
+        row = task.row
+        blank = Result(row.name, dict(row.paper), note=task.stand_in)
+        try:
+            for job in task.job.chain():
+                self._do(job)
+            measured = self._score(table, task.job)
+        except ZarrlocError as error:
+            return _without(blank, str(error))
+        except Exception as error:  # whatever one row's weights or data do, the others are run
+            return _without(blank, f"{type(error).__name__}: {error}")
+        heads = {"head": task.job.name} if task.job.kind == "train" else {}
+        embedding = task.job.settings.embedding if heads else task.job.name
+        fraction = row.finetune.fraction if row.finetune else None
+        return Result(
+            row.name, dict(row.paper), measured, note=task.stand_in, embedding=embedding,
+            fraction=fraction, **heads,
+        )  # fmt: skip
+
+    def _do(self, job: Job) -> None:
+        """Do a job, once a process; one that failed fails again without being tried."""
+        if job.key in self.finished:
+            return
+        if job.key in self.failed:
+            raise CannotRun(self.failed[job.key])
+        try:
+            if not is_done(job, self.location, self.out):
+                found = self.cost(job)
+                if isinstance(found, Cost) and found.seconds > 3600 * self.max_hours:
+                    raise CannotRun(_too_long(job, found, self.machine, self.max_hours))
+            self._carry_out(job)
+        except Exception as error:
+            own = (
+                str(error)
+                if isinstance(error, ZarrlocError)
+                else f"{type(error).__name__}: {error}"
+            )
+            self.failed[job.key] = own
+            raise
+        self.finished.add(job.key)
+
+    def _carry_out(self, job: Job) -> None:
+        store, settings = self.location, job.settings
+        self.say(f"    {job.kind} {job.name}")
+        if job.kind == "split":
+            split(store, settings, job.name)
+        elif job.kind == "segment":
+            if not is_done(job, store, self.out):
+                config = SegmentConfig.of(settings["config"])
+                table = {key: settings[key] for key in ("crop_um", "keep_percentile")}
+                segment(self._path, config, job.name, run=self.run, quiet=True, **table)
+        elif job.kind == "pretrain":
+            folder = self.out / "backbones" / job.name
+            code = pretrain(store, folder, settings, say=lambda text: None)
+            if code == 1:
+                raise KeyboardInterrupt
+            if code:
+                raise CannotRun(f"its training collapsed; {folder} holds the log")
+        elif job.kind == "embed":
+            summary = embed(self._path, settings, job.name, run=self.run, quiet=True)
+            if summary.exit_code:
+                self.say(f"    some rows have no embedding: `zarrloc info {store.uri} --errors`")
+        else:
+            train(store, settings, job.name)
+
+    @property
+    def _path(self) -> str:
+        return self.location.uri
+
+    def _score(self, table: ReproduceConfig, job: Job) -> dict[str, Figure]:
+        if job.kind == "train":
+            given = EvaluateConfig(head=job.name, baselines=False, bootstrap=0)
+            scores = evaluate(self.location, given)[table.part]["macro_f1"]
+            if scores["mean"] is None:
+                raise CannotRun(f"no labelled row in the {table.part} part")
+            each = tuple(value for value in scores["each"] if value is not None)
+            return {"macro_f1": Figure(scores["mean"], scores["sd"], each)}
+        given = EvaluateConfig(
+            embedding=job.name, knn=table.knn, labels=table.labels, weak=table.weak,
+            baselines=False, bootstrap=0,
+        )  # fmt: skip
+        by_k = evaluate(self.location, given)["knn"]
+        return {f"k={k}": Figure(scores["macro_f1"]) for k, scores in by_k.items()}
+
+
+def plan(
+    file: str | Path,
+    store: str | Path | Location,
+    *,
+    out: str | Path | None = None,
+    stand_ins: str | Path | None = None,
+    max_hours: float = MAX_HOURS,
+) -> list[str]:
+    """What `reproduce` would do, line by line: stages, time, GPU-hours, bytes. Runs nothing.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        The file is no table, or the store has no fields.
+    """
+    return _open(file, store, out, stand_ins, max_hours, None, SAY).plan()
+
+
+def reproduce(
+    file: str | Path,
+    store: str | Path | Location,
+    *,
+    out: str | Path | None = None,
+    stand_ins: str | Path | None = None,
+    max_hours: float = MAX_HOURS,
+    sensitivity: bool = False,
+    run: RunConfig | None = None,
+    say: Callable[[str], None] = SAY,
+) -> int:
+    """Run a table of a paper on `store`, and write it beside the paper's figures.
+
+    Stages are shared between rows and files, and what is done is not done again: a run that was
+    killed continues. A row that cannot run says why, and the others do.
+
+    Parameters
+    ----------
+    file
+        The table, as `examples/paper/table1.yaml`.
+    store
+        A store with fields and labels.
+    out
+        Folder for the backbones that are trained and the tables; `<store>.reproduce` if not given.
+    stand_ins
+        File of small backbones to be taken instead of the paper's.
+    max_hours
+        The longest that one stage may take, by estimate.
+    sensitivity
+        Also run the alternatives to what the paper leaves open.
+
+    Returns
+    -------
+    int
+        0, or 3 where some rows could not run.
+
+    Raises
+    ------
+    ConfigError, StoreError
+        The file is no table, or the store has no fields.
+    """
+    what = _open(file, store, out, stand_ins, max_hours, run, say)
+    for line in what.plan():
+        say(line)
+    say("")
+    results = what.results(what.table)
+    told = _notes(what)
+    if sensitivity:
+        told += _sensitivity(what, results)
+    stem = Path(file).stem
+    folder = what.out / "tables"
+    figure = None
+    try:
+        figure = draw(what.table.figure, results, what.location, folder, stem)
+    except (ZarrlocError, ValueError) as error:
+        told.append(f"the figure could not be drawn: {error}")
+    written = write(folder, stem, what.table.title, results, told, figure)
+    say("\n" + as_markdown(what.table.title, results, told))
+    say("written: " + ", ".join(map(str, [*written, *([figure] if figure else [])])))
+    return INCOMPLETE if any(result.missing for result in results) else 0
+
+
+def _open(
+    file: str | Path,
+    store: str | Path | Location,
+    out: str | Path | None,
+    stand_ins: str | Path | None,
+    max_hours: float,
+    run: RunConfig | None,
+    say: Callable[[str], None],
+) -> Reproduction:
+    table = read_table(Path(file))
+    given = read_stand_ins(None if stand_ins is None else Path(stand_ins))
+    location = Location.of(store)
+    if out is None and location.path is None:
+        raise ConfigError(f"{location.uri} is no local store: say with --out where tables go")
+    folder = Path(out) if out is not None else Path(f"{location.path}.reproduce")
+    return Reproduction(
+        with_stand_ins(table, given), location, folder.resolve(), given, max_hours, run, say
+    )
+
+
+def _notes(what: Reproduction) -> list[str]:
+    table = what.table
+    part = "the test set" if table.part == "test" else "the validation folds"
+    if table.level == "cell":
+        scored = f"leave-one-out neighbours of cells by {table.labels} labels"
+    else:
+        scored = f"mean and sd over {table.folds} folds' heads on {part}, split by {table.group}"
+    told = [
+        f"measured: {scored}; `differs` is more than two sd of the difference",
+        *(f"{name} is {getattr(table, name)}: {why}" for name, why in table.reasons.items()),
+    ]
+    if what.stand_ins.backbones:
+        told.append("small stand-ins took the backbones' place: orders can be compared, values not")
+    return told
+
+
+def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
+    """What each row would score under the alternatives, one setting at a time."""
+    told = []
+    for name, alternatives in what.table.choices.items():
+        own = getattr(what.table, name)
+        for value in alternatives:
+            if value == own:
+                continue
+            what.say(f"\n{name}: {own} -> {value}")
+            other = what.results(what.table.model_copy(update={name: value}))
+            for before, after in zip(results, other, strict=True):
+                for key in before.measured.keys() & after.measured.keys():
+                    was, now = before.measured[key].mean, after.measured[key].mean
+                    told.append(
+                        f"with {name} {value} instead of {own}: {before.name}, {key}: "
+                        f"{was:.3f} -> {now:.3f} ({now - was:+.3f})"
+                    )
+                if after.missing:
+                    told.append(f"with {name} {value}: {after.name} could not run: {after.missing}")
+    return told
+
+
+def _without(blank: Result, reason: str) -> Result:
+    return Result(blank.name, blank.paper, missing=" ".join(reason.split())[:500], note=blank.note)
+
+
+def _fetched(job: Job) -> str | None:
+    return fetched(job) if job.kind in ("pretrain", "embed") else None
+
+
+def _in_words(job: Job, found: Cost | str, max_hours: float) -> str:
+    name = f"{job.kind:<9}  {job.name:<21}"
+    what = {"pretrain": "start", "embed": "backbone", "train": "embedding"}.get(job.kind)
+    about = str(getattr(job.settings, what)) if what else ""
+    about = Path(about).name if "/" in about else about
+    if isinstance(found, str):
+        return f"{name}  {about}: cannot be planned: {found}"
+    if found.done:
+        return f"{name}  {about}: there"
+    long = " (longer than --max-hours: left out)" if found.seconds > 3600 * max_hours else ""
+    return (
+        f"{name}  {about}: {found.items} rows, {_time(found.seconds)}, {_bytes(found.bytes)}{long}"
+    )
+
+
+def _too_long(job: Job, found: Cost, machine: Machine | None, max_hours: float) -> str:
+    on = "no GPU: " if machine is not None and machine.device == "cpu" else ""
+    return (
+        f"{on}{job.kind} would take {_time(found.seconds)} here by estimate "
+        f"({found.gpu_seconds / 3600:.2g} GPU-hours), more than --max-hours {max_hours:g}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def _bytes(count: int) -> str:
+    value: Any = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} TB"
