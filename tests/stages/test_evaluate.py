@@ -424,3 +424,48 @@ def test_a_probe_of_an_embedding_is_never_left_out_without_a_word(store, tmp_pat
     from zarrloc.report.paper_figures import score_figures
 
     assert score_figures(alone, tmp_path)
+
+
+# --- small data ---------------------------------------------------------------------------------
+
+
+def test_the_defaults_learn_three_plain_classes_of_forty_fields(tmp_path):
+    """With one step an epoch, the paper's 300 epochs taught a head nothing."""
+    store = make_store(tmp_path / "few.zarr", proteins=8, fields=5)
+    location = Location.of(store)
+    fovs = location.group("fovs", mode="r")
+    rows = np.arange(40)
+    grade = np.zeros((40, len(LABELS)), np.uint8)
+    grade[rows, rows // 5 % 3] = 3
+    revise(location, "fovs", grade=(("fov", "label"), grade))
+    rng = np.random.default_rng(0)
+    features = np.concatenate([grade / 3 + 0.2 * rng.normal(size=grade.shape),
+                               rng.normal(size=(40, 8))], axis=1)  # fmt: skip
+    blank = np.array([""] * 40)
+    write_embedding(location, "few", features, read_column(fovs, "fov"), blank, stage_attrs(fovs))
+    made = split(store, SplitConfig(folds=2), "s")
+    assert made.exit_code == 0
+    config = TrainConfig(embedding="few", split="s")
+    assert config.epochs_of(1) == 3000
+    assert config.epochs_of(11) == 300
+    assert TrainConfig(embedding="few", split="s", epochs=7).epochs_of(1) == 7
+    summary = train(store, config, "head")
+    assert summary.validation[0] > 0.9
+    assert not any("PREDICTS NOTHING" in note for note in summary.notes)
+
+
+def test_a_head_that_predicts_nothing_says_so(store, tmp_path):
+    config = TrainConfig(embedding="noise", split="grouped", epochs=60)
+    summary = train(store, config, "silent")
+    assert summary.validation[0] == 0
+    assert any("THE HEAD PREDICTS NOTHING" in note for note in summary.notes)
+    again = train(store, config, "silent")
+    assert any("THE HEAD PREDICTS NOTHING" in note for note in again.notes)
+    got = evaluate(store, EvaluateConfig(head="silent", baselines=False, bootstrap=0))
+    assert any("THE HEAD PREDICTS NOTHING" in note for note in got["notes"])
+
+
+def test_what_is_too_little_is_said(nameless):
+    store, _ = nameless
+    with pytest.raises(ConfigError, match=r"10 groups do not fill 50 folds.*at most 10 folds"):
+        split(store, SplitConfig(group="plate", folds=50), "many")

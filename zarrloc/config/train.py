@@ -9,6 +9,11 @@ from zarrloc.config.base import Config
 Weak = Literal["ignore", "positive", "negative"]
 
 
+EPOCHS = 300
+STEPS = 3000
+"""Of the paper: 300 epochs of about ten batches. Fewer fields go through more epochs."""
+
+
 class HeadConfig(Config):
     """One classification head and how it is optimised; every fold gets the same."""
 
@@ -16,7 +21,12 @@ class HeadConfig(Config):
     dropout: float = Field(default=0.5, ge=0, lt=1, description="Dropout after each hidden layer.")
     lr: float = Field(default=1e-4, gt=0, description="Initial learning rate, cosine to 0.")
     weight_decay: float = Field(default=0.04, ge=0, description="AdamW's decoupled weight decay.")
-    epochs: int = Field(default=300, ge=1, description="Epochs.")
+    epochs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Epochs; default: the paper's 300, or as many as make its 3,000 steps where "
+        "an epoch has few.",
+    )
     batch: int = Field(
         default=512, ge=1, description="Largest batch; an epoch is cut into equal ones."
     )
@@ -31,6 +41,10 @@ class HeadConfig(Config):
         "fp32. Weights, loss and optimizer are fp32 always.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of weights, samples and dropout.")
+
+    def epochs_of(self, steps: int) -> int:
+        """How many epochs to train where one has `steps` steps."""
+        return self.epochs or max(EPOCHS, -(-STEPS // steps))
 
 
 class DeviceConfig(Config):

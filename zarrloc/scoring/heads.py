@@ -98,10 +98,11 @@ def train_heads(
     optimiser = torch.optim.AdamW(
         parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.epochs)
+    epochs = config.epochs_of(steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
     fast = precision_of(config.precision, device) == "bf16"
 
-    for order in _epochs(weight, steps * batch, config, generators):
+    for order in _epochs(weight, steps * batch, epochs, config.resample, generators):
         for index in torch.split(order.to(device), batch, dim=1):  # (fold, batch)
             h = torch.addcmul(shift, x[index], factor)  # (fold, batch, f)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast):
@@ -151,7 +152,8 @@ def _linear(
 def _epochs(
     weight: npt.NDArray[np.float64],
     draws: int,
-    config: HeadConfig,
+    epochs: int,
+    resample: str,
     generators: Sequence[torch.Generator],
 ) -> Iterator[Tensor]:
     """The rows of each epoch, int64 `(fold, draws)`: balanced, with replacement."""
@@ -161,8 +163,8 @@ def _epochs(
         return torch.stack([w.multinomial(draws, replacement=True, generator=g) for w, g in pairs])
 
     sample = drawn()
-    for _ in range(config.epochs):
-        if config.resample == "once":
+    for _ in range(epochs):
+        if resample == "once":
             shuffle = [torch.randperm(draws, generator=g) for g in generators]
             yield sample.gather(1, torch.stack(shuffle))
         else:

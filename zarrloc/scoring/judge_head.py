@@ -11,7 +11,7 @@ from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_sampl
 from zarrloc.groups.heads import StoredHead, read_head
 from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_in_training
-from zarrloc.scoring.evaluation import score_folds, training_rows
+from zarrloc.scoring.evaluation import never_called, out_of_fold, score_folds, training_rows
 from zarrloc.scoring.heads import device_of
 from zarrloc.scoring.metrics import Truth, truth_of
 from zarrloc.scoring.probe import train_probe
@@ -46,6 +46,9 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
 
     features = samples.features[rows]
     leakage = leakage_of(fold, truth.positive, siblings, samples.labels)
+    probability = head.heads.probability(features, device)
+    own = out_of_fold(probability, fold)
+    called = own >= (head.threshold if config.threshold == "tuned" else 0.5)
     result: dict[str, Any] = {
         "head": name,
         "embedding": trained["embedding"],
@@ -55,8 +58,8 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         "siblings": siblings.by,
         "sibling_share": leakage.sibling_share,
         "leakage": leakage.told("rows"),
-        **judge(truth, head.heads.probability(features, device)),
-        "notes": notes_on(samples),
+        **judge(truth, probability),
+        "notes": notes_on(samples) + never_called(truth, own, called, samples.labels),
     }
     if config.probe:
         result["probe"] = probe(truth, features)

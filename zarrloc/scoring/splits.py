@@ -82,10 +82,12 @@ def make_folds(
     fold = stratify(content, np.array(shares), seed) - (test > 0)
     empty = set(range(-1 if test > 0 else 0, folds)) - set(fold.tolist())
     if empty:
+        most = len(names) - (test > 0)
+        finer = "a finer --group (image: each field alone, which siblings then leak between)"
         raise ConfigError(
             f"{len(names)} groups do not fill {folds} folds"
             f"{' and a test set' if test > 0 else ''}: {len(empty)} would be empty; "
-            "ask for fewer folds or a finer --group"
+            + (f"ask for at most {most} folds, or {finer}" if most > 1 else f"ask for {finer}")
         )
     return fold[code].astype(np.int8)
 

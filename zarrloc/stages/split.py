@@ -10,6 +10,7 @@ from zarrloc.config.split import SplitConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.groups.embeddings import group_of, read_labels, read_text, siblings_of
 from zarrloc.groups.splits import Leakage, read_fold
+from zarrloc.scoring.evaluation import from_one_group
 from zarrloc.scoring.metrics import truth_of
 from zarrloc.scoring.splits import leakage_of, make_folds
 from zarrloc.store.attrs import StageAttrs, check_name
@@ -27,6 +28,8 @@ class SplitSummary:
     group: str
     unlabelled: int
     made: bool
+    alone: tuple[str, ...] = ()
+    """Labels that only one group shows."""
     exit_code: int = 0
 
     def lines(self) -> list[str]:
@@ -44,6 +47,12 @@ class SplitSummary:
         if self.leakage.thin_labels:
             thin = ", ".join(f"{label} ({n})" for label, n in self.leakage.thin_labels.items())
             told.append(f"  labels with fewer than two {by}s in some fold: {thin}")
+        if self.alone:
+            told.append(
+                f"  labels that only one {self.group} shows, so that no fold can both learn and "
+                f"score them: {', '.join(self.alone)}; show them in more {self.group}s, or group "
+                "more finely (--group)"
+            )
         if self.unlabelled:
             told.append(f"  {self.unlabelled} fields have no label")
         return told
@@ -90,4 +99,5 @@ def split(
         by,
         int((~(labels.grade > 0).any(axis=1)).sum()),
         made,
+        tuple(from_one_group(truth_of(labels.grade), group, labels.names)),
     )

@@ -11,12 +11,20 @@ from zarrloc.config.train import TrainConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples, row_folds
 from zarrloc.groups.heads import Heads, head_arrays, read_head
-from zarrloc.scoring.evaluation import finite, out_of_fold, score_folds, training_rows
+from zarrloc.scoring.evaluation import (
+    finite,
+    never_called,
+    out_of_fold,
+    score_folds,
+    training_rows,
+)
 from zarrloc.scoring.heads import device_of, precision_of, train_heads
 from zarrloc.scoring.metrics import best_thresholds, truth_of
 from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.store.columns import read_column
 from zarrloc.store.digest import digest
 from zarrloc.store.location import Location
+from zarrloc.store.read import need
 
 
 @dataclass(frozen=True)
@@ -80,10 +88,20 @@ def train(
     if not carry_out(location, path, make, overwrite=overwrite).made:
         notes.insert(0, "nothing to do: trained already with these settings on these values")
     head = read_head(location, name)
+    notes += _silence(location, path, samples, config)
     if save is not None:
         head.save(save)
         notes.append(f"weights saved to {save}")
     return TrainSummary(path, config.weak, head.validation, head.test, notes)
+
+
+def _silence(location: Location, path: str, samples: Samples, config: TrainConfig) -> list[str]:
+    """Whether the head calls anything at all."""
+    truth = truth_of(samples.grade, config.weak)
+    rows = samples.finite & truth.labelled
+    group = need(location, path, "train STORE")
+    own = read_column(group, "probability")[rows]
+    return never_called(truth[rows], own, own >= 0.5, samples.labels)
 
 
 def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
