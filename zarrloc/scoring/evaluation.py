@@ -182,21 +182,18 @@ def never_called(
     truth: Truth, probability: Array32, called: Bools, labels: tuple[str, ...]
 ) -> list[str]:
     """Words for a head that is silent: it calls nothing, or never some label that is there."""
-    there = truth.positive.any(axis=0)
-    silent = [
-        label for label, is_there, ever in zip(labels, there, called.any(axis=0), strict=True)
-        if is_there and not ever
-    ]  # fmt: skip
+    silent = np.asarray(truth.positive.any(axis=0) & ~called.any(axis=0))
+    names = [labels[index] for index in np.flatnonzero(silent)]
     highest = float(np.nanmax(probability)) if np.isfinite(probability).any() else 0.0
-    if silent and not called.any():
+    if names and not called.any():
         return [
             f"THE HEAD PREDICTS NOTHING: no label reaches its threshold on any of {len(called)} "
             f"rows (the highest probability is {highest:.2f}). It has learned too little: train "
             "longer (--epochs), with a higher --lr or a smaller --weight-decay; `evaluate "
             "--threshold tuned` shows whether it ranks the rows at least"
         ]
-    if silent:
-        return [f"labels that are never called: {', '.join(silent)}"]
+    if names:
+        return [f"labels that are never called: {', '.join(names)}"]
     return []
 
 
