@@ -1,5 +1,7 @@
 """`zarrloc annotate`."""
 
+from pathlib import Path
+
 import click
 
 from zarrloc_cli.options import report
@@ -9,14 +11,46 @@ from zarrloc_cli.options import report
 @click.argument("store")
 @click.option("--pixel-size-um", type=float, help="Side of a pixel in micrometres.")
 @click.option("--channels", help="A role for each channel, such as nucleus,protein.")
-def command(store: str, pixel_size_um: float | None, channels: str | None) -> int:
+@click.option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Table of labels (CSV, TSV, Excel), as `zarrloc ingest` takes it.",
+)
+@click.option(
+    "--cell-lines",
+    type=click.Path(path_type=Path),
+    help="OpenCell's all-public-targets.csv, which joins labels to files.",
+)
+@click.option(
+    "--conditions",
+    type=click.Path(path_type=Path),
+    help="Table by well (or fov, path, protein), or a plate map: its columns become coordinates.",
+)
+def command(
+    store: str,
+    pixel_size_um: float | None,
+    channels: str | None,
+    labels: Path | None,
+    cell_lines: Path | None,
+    conditions: Path | None,
+) -> int:
     """Change what STORE says beside its pixels; images, masks and embeddings stay as they are.
 
     \b
     zarrloc annotate my.zarr --pixel-size-um 0.325
     zarrloc annotate my.zarr --channels protein,nucleus
+    zarrloc annotate my.zarr --conditions plate.xlsx
     """
     from zarrloc.stages.annotate import annotate
 
     names = [name.strip() for name in channels.split(",")] if channels else []
-    return report(annotate(store, pixel_size_um=pixel_size_um, channels=names))
+    return report(
+        annotate(
+            store,
+            pixel_size_um=pixel_size_um,
+            channels=names,
+            labels=labels,
+            cell_lines=cell_lines,
+            conditions=conditions,
+        )
+    )

@@ -30,6 +30,11 @@ from zarrloc_cli.options import config_options, report, split
     type=click.Path(path_type=Path),
     help="OpenCell's all-public-targets.csv, which joins labels to files.",
 )
+@click.option(
+    "--conditions",
+    type=click.Path(path_type=Path),
+    help="Table by well (or fov, path, protein), or a plate map: its columns become coordinates.",
+)
 @click.option("--overwrite", is_flag=True, help="Make the fields anew, whatever the store holds.")
 @click.option("--rehash", is_flag=True, help="Compare files by content, not by size and time.")
 @click.option(

@@ -215,3 +215,40 @@ def test_what_matched_and_what_did_not_is_counted(tmp_path: Path) -> None:
         "labels.csv: 7 of 9 rows match no field: fov 'x0', fov 'x1', fov 'x2', fov 'x3', fov 'x4', "
         "...",
     ]
+
+
+def test_conditions_by_well_and_plate(tmp_path: Path) -> None:
+    text = "Plate\tWell\tCondition\tdose\np1\tA1\tDMSO\t0\np2\tA01\ttaxol\t1\n"
+    table = labels.read_conditions(_file(tmp_path, text))
+    assert (table.labelled, table.labels, table.coords) == (False, (), ("condition", "dose"))
+    row = table.match(_fov("x", plate="p2", well="A01"))
+    assert row is not None
+    assert row.values == {"condition": "taxol", "dose": "1"}
+    assert table.match(_fov("x", plate="p3", well="A01")) is None
+    with pytest.raises(SourceError, match="it has well, plate 'A1 p1', the fields have 'A01 p3'"):
+        table.need_match([_fov("x", plate="p3", well="A01")])
+
+
+def test_wells_without_their_plate_are_taken_for_every_plate_and_that_is_said(
+    tmp_path: Path,
+) -> None:
+    table = labels.read_conditions(_file(tmp_path, "well,condition\nA01,DMSO\n"))
+    found = [_fov(plate, plate=plate, well="A01") for plate in ("p1", "p2")]
+    assert any("each of 2 plates (p1, p2)" in note for note in table.account(found))
+    assert table.account(found[:1]) == ["conditions: all 1 FOVs matched"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("well,label\nA01,er\n", "column 'label' says labels; give it as --labels"),
+        ("well,plate\nA01,p1\n", "says nothing of the fields beside their well, plate"),
+        ("dose,drug\n1,x\n", "column 'fov' or 'path' is missing"),
+        ("well,condition\nA1,x\nA01,y\n", "lines 2 and 3 contradict one another on well 'A01'"),
+    ],
+)
+def test_a_table_that_is_none_of_conditions_is_refused(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(SourceError, match=message):
+        labels.read_conditions(_file(tmp_path, text))

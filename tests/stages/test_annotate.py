@@ -2,14 +2,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from zarrloc_cli.main import main
 
+from tests.image_files import pixels, write
 from tests.objects import opened
 from tests.stages.conftest import SERIAL, bright_spots
+from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.verify import verify
-from zarrloc.errors import ConfigError, StoreError
+from zarrloc.errors import ConfigError, SourceError, StoreError
 from zarrloc.groups.fovs import Fovs
 from zarrloc.stages.annotate import annotate
+from zarrloc.stages.ingest import ingest
 from zarrloc.stages.segment import segment_fovs
 from zarrloc.store.location import Location
 
@@ -52,3 +56,52 @@ def test_what_cannot_be_is_refused_and_changes_nothing(fresh: Fresh, tmp_path: P
     assert (store / "fovs/zarr.json").read_bytes() == metadata
     with pytest.raises(StoreError, match="no store at"):
         annotate(tmp_path / "none", pixel_size_um=1.0)
+
+
+def test_conditions_and_labels_join_onto_stored_fields(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = ["path,fov,well"]
+    for row, well in enumerate(("A01", "A02", "B01", "B02")):
+        write(tmp_path / f"raw/{row}.tif", pixels(row))
+        lines.append(f"raw/{row}.tif,f{row},{well}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines))
+    (tmp_path / "map.csv").write_text("drug,1,2\nA,DMSO,taxol\nB,DMSO,\nC,taxol\n")
+    (tmp_path / "labels.tsv").write_text("fov\tlabel\nf0\ter\nf1\tgolgi\n")
+    store = tmp_path / "s"
+    config = IngestConfig(channels=("nucleus", "protein"))
+    summary = ingest(
+        None, store, config, manifest=tmp_path / "manifest.csv",
+        conditions=tmp_path / "map.csv", run=SERIAL, quiet=True,
+    )  # fmt: skip
+    assert "conditions: 3 of 4 FOVs matched; without: f3" in summary.notes
+    assert "map.csv: 1 of 4 rows match no field: well 'C01'" in summary.notes
+    assert list(opened(store, "fovs")["drug"].values) == ["DMSO", "taxol", "DMSO", ""]
+    assert "grade" not in opened(store, "fovs")
+
+    (tmp_path / "more.csv").write_text("well,drug,dose\na1,DMSO,0\na2,taxol,10\nb1,DMSO,0\nb2,,5\n")
+    image = opened(store, "fovs").image.load()
+    with pytest.raises(SystemExit) as ended:
+        main(["annotate", str(store), "--conditions", str(tmp_path / "more.csv"),
+              "--labels", str(tmp_path / "labels.tsv")])  # fmt: skip
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert "labels: 0 labels of 0 fields -> 2 labels of 2 fields" in said
+    assert "dose: (none) -> 3 values" in said
+    assert "conditions: all 4 FOVs matched" in said
+    data = opened(store, "fovs").load()
+    assert {"drug", "dose", "well", "protein"} <= set(data.coords)
+    assert data["image"].values.tobytes() == image.values.tobytes()
+    assert list(data["dose"].values) == ["0", "10", "0", "5"]
+    assert dict(zip(data["label"].values, data["grade"].values[0], strict=True)) == {
+        "er": 3, "golgi": 0,
+    }  # fmt: skip
+    assert not any(found.faults for found in verify(store, deep=True))
+    again = annotate(store, conditions=tmp_path / "more.csv", labels=tmp_path / "labels.tsv")
+    assert again.changes == []
+
+    metadata = (store / "fovs/zarr.json").read_bytes()
+    (tmp_path / "none.csv").write_text("well,drug\nH12,x\n")
+    with pytest.raises(SourceError, match="none of its 1 rows matches any of 4 fields"):
+        annotate(store, conditions=tmp_path / "none.csv")
+    assert (store / "fovs/zarr.json").read_bytes() == metadata

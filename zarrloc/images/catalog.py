@@ -7,15 +7,24 @@ orders them by file name, later ones append in the same way.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.images.fields import FovSource, further
 from zarrloc.images.labels import LabelTable, Row
+from zarrloc.store.columns import array_of, read_column
 
 IDENTITY_COORDS = ("protein", "ensg", "cell_line")
 """Text coordinates every store has; empty where the source does not say."""
+
+
+Arrays = dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]]
+"""Name -> dims, values."""
+
+_NO_COORDS = {"fov", "source", "error", "height", "width"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +43,59 @@ class Catalog:
     def __len__(self) -> int:
         return len(self.fov)
 
+    def arrays(self) -> Arrays:
+        """What no worker writes: names, text coordinates and grades of every row."""
+        named = {"fov": self.fov, "source": self.source, **self.coords}
+        texts: Arrays = {name: (("fov",), _text(values)) for name, values in named.items()}
+        if not self.labels:
+            return texts
+        grades: Arrays = {
+            "label": (("label",), _text(self.labels)),
+            "grade": (("fov", "label"), self.grades),
+        }
+        return texts | grades
+
 
 EMPTY = Catalog((), (), {})
+
+
+def stored(group: zarr.Group) -> Catalog:
+    """The rows of a store's `fovs`, without their present sources."""
+
+    def text(name: str) -> tuple[str, ...]:
+        return tuple(map(str, read_column(group, name)))
+
+    coords = {
+        name: text(name)
+        for name, array in group.arrays()
+        if array.metadata.dimension_names == ("fov",)  # type: ignore[union-attr]
+        and name not in _NO_COORDS
+        and array.dtype.kind == "T"
+    }
+    labelled = "grade" in group
+    rows = array_of(group, "fov").shape[0]
+    return Catalog(
+        text("fov"),
+        text("source"),
+        coords,
+        labels=text("label") if labelled else (),
+        grades=read_column(group, "grade") if labelled else np.zeros((rows, 0), np.uint8),
+    )
+
+
+def with_sources(catalog: Catalog) -> Catalog:
+    """The same, each row with a source that knows its names: what a table can be matched to."""
+    return replace(catalog, sources=tuple(_named(catalog, row) for row in range(len(catalog))))
+
+
+def _named(catalog: Catalog, row: int) -> FovSource:
+    coords = {name: values[row] for name, values in catalog.coords.items()}
+    paths = tuple(catalog.source[row].split("|"))
+    return FovSource(catalog.fov[row], paths, 0, "image", coords)
+
+
+def _text(values: Sequence[str]) -> npt.NDArray[Any]:
+    return np.array(list(values), np.dtypes.StringDType())
 
 
 def merge(
@@ -123,14 +183,7 @@ def label(catalog: Catalog, table: LabelTable) -> tuple[Catalog, list[str]]:
     labels such rows have; a table that speaks of no labels leaves all of them alone.
     """
     found = [one for one in catalog.sources if one is not None]
-    absent = [
-        FovSource(
-            catalog.fov[row], tuple(catalog.source[row].split("|")), 0, "image",
-            {name: values[row] for name, values in catalog.coords.items()},
-        )
-        for row, one in enumerate(catalog.sources)
-        if one is None
-    ]  # fmt: skip
+    absent = [_named(catalog, row) for row, one in enumerate(catalog.sources) if one is None]
     notes = table.account(found, absent)
     matches = [None if one is None else table.match(one) for one in catalog.sources]
     coords = dict(catalog.coords)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import ConfigError, SourceError
-from zarrloc.images import files, tables, wells
+from zarrloc.images import files, platemap, tables, wells
 from zarrloc.images.fields import FovSource
 from zarrloc.images.tables import Table
 
@@ -89,6 +89,14 @@ class LabelTable:
             notes.append(
                 f"{self.path.name}: {len(idle)} of {len(self.names)} rows match no field: {them}"
             )
+        if self.column == "well":
+            plates = {one.coords.get("plate", "") for one, match in matches if match is not None}
+            if len(plates) > 1:
+                notes.append(
+                    f"{self.path.name}: names wells without their plate; it was taken for each of "
+                    f"{len(plates)} plates ({_some(sorted(plates), SHOWN)}). A column plate tells "
+                    "them apart"
+                )
         return [*notes, *self.notes]
 
     def _told(self, source: FovSource) -> str:
@@ -117,6 +125,43 @@ def read(labels: str | Path, cell_lines: str | Path | None = None) -> LabelTable
             "its all-public-targets.csv"
         )
     return _anyones(table)
+
+
+def read_all(
+    labels: str | Path | None,
+    cell_lines: str | Path | None = None,
+    conditions: str | Path | None = None,
+) -> list[LabelTable]:
+    """The tables that are given, in the order in which they are applied."""
+    if labels is None and cell_lines is not None:
+        raise ConfigError(f"{cell_lines}: joins OpenCell's labels to images; give --labels, too")
+    found = [] if labels is None else [read(labels, cell_lines)]
+    return found if conditions is None else [*found, read_conditions(conditions)]
+
+
+def read_conditions(path: str | Path) -> LabelTable:
+    """Read what was done to fields: a table by well, field or protein, or a map of a plate.
+
+    Every column that names no field becomes a coordinate, such as `condition` or `dose`. A plate
+    map has the numbers of columns in its first line and the letters of rows in its first column;
+    its corner says what it holds, by default `condition`; several maps may follow one another.
+    Raises SourceError on rows that contradict one another, and where it says nothing of a field.
+    """
+    lines = tables.read_lines(path)
+    table = platemap.table_of(lines) or tables.table_of(lines)
+    known = [name for name in table.columns if name in tables.LABEL_COLUMNS]
+    if known:
+        raise SourceError(
+            f"{table.path}: column {known[0]!r} says labels; give it as --labels, where further "
+            "columns become coordinates just so"
+        )
+    found = _anyones(table, labelled=False)
+    if not found.coords:
+        raise SourceError(
+            f"{table.path}: says nothing of the fields beside their {found.column}; it has "
+            f"{', '.join(table.columns)}"
+        )
+    return found
 
 
 def read_opencell(annotations_csv: str | Path, cell_lines_csv: str | Path) -> LabelTable:
@@ -166,11 +211,12 @@ def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:
     )
 
 
-def _anyones(table: Table) -> LabelTable:
+def _anyones(table: Table, labelled: bool = True) -> LabelTable:
     column, keys_of, keys = _join(table)
     # A table by field may set its wells; a table by well may not spell them in another way.
     named_by = {"plate", "well", "site"} if column == "well" else {column}
-    return _made(table, {"fov", "path", "channel", *named_by}, column, keys_of, keys)
+    known = {"fov", "path", "channel", *named_by}
+    return _made(table, known, column, keys_of, keys, labelled)
 
 
 Keys = Callable[[dict[str, str]], Iterable[str]]
@@ -208,9 +254,10 @@ def _made(
     column: str,
     keys_of: Keys,
     keys: Callable[[FovSource], Iterable[str]],
+    labelled: bool = True,
 ) -> LabelTable:
     given = [name for name in table.columns if name in tables.LABEL_COLUMNS]
-    if not given:
+    if labelled and not given:
         table.require("label")
     if "label" in given and len(given) > 1:
         raise SourceError(f"{table.path}: has {' and '.join(given)}; give labels one way")
@@ -231,7 +278,10 @@ def _made(
         )
         for key, one in found.items()
     }
-    names = {row.line: row.cells[column] for row in table.rows}
+    named_by = [column]
+    if column == "well":
+        named_by += [name for name in ("plate", "site") if name in table.columns]
+    names = {row.line: " ".join(row.cells[name] for name in named_by) for row in table.rows}
     notes = [*table.notes, *_doubts(table, labels)]
     merged = len({id(one) for one in found.values() if one.merged})
     if merged:
@@ -243,7 +293,9 @@ def _made(
         "becomes no coordinate"
         for name, example in varying.items()
     ]
-    return LabelTable(table.path, labels, coords, rows, keys, column, names, tuple(notes))
+    return LabelTable(
+        table.path, labels, coords, rows, keys, ", ".join(named_by), names, tuple(notes), labelled
+    )
 
 
 def _grades(table: Table, row: tables.Row, given: Sequence[str], graded: bool) -> dict[str, int]:

@@ -27,7 +27,7 @@ from zarrloc.images.shape import Shape, shape_of
 from zarrloc.pixels import background
 from zarrloc.store import document
 from zarrloc.store.attrs import StageAttrs
-from zarrloc.store.columns import array_of, read_column
+from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
 from zarrloc.store.read import committed, need, stage_attrs
@@ -54,6 +54,7 @@ def ingest(
     *,
     labels_csv: str | Path | None = None,
     cell_lines_csv: str | Path | None = None,
+    conditions: str | Path | None = None,
     manifest: str | Path | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
@@ -66,7 +67,8 @@ def ingest(
 
     `source` is a folder, glob, file or object-store prefix; `manifest` a CSV with `path` and maybe
     `channel`, `fov` and columns to keep. `labels_csv` is OpenCell's annotation table (then
-    `cell_lines_csv` is needed for the join) or anyone's. `reader` replaces the TIFF reader.
+    `cell_lines_csv` is needed for the join) or anyone's; `conditions` a table or a plate map, whose
+    columns become coordinates. `reader` replaces the TIFF reader.
     Raises `SourceError`, `ConfigError`, `ChannelError`, `StoreError` or `LockedError` before
     anything is written; a bad file afterwards gets an `error` in its row.
     """
@@ -83,8 +85,8 @@ def ingest(
         selection=Selection(config.only, config.genes, config.limit),
         quiet=quiet,
     )
-    table = None if labels_csv is None else labels.read(labels_csv, cell_lines_csv)
-    if table is not None:
+    said = labels.read_all(labels_csv, cell_lines_csv, conditions)
+    for table in said:
         table.need_match(found)
     notes: list[str] = []
     # What makes a new store impossible is refused before anything is written.
@@ -98,9 +100,9 @@ def ingest(
             notes.extend((*found.notes, *shape.notes))
             old = catalog.EMPTY
         else:
-            shape, old = _shape_in(before, settings), _catalog_in(before)
+            shape, old = _shape_in(before, settings), catalog.stored(before.group)
         rows = catalog.merge(old, found, _same_file(before, old))
-        if table is not None:
+        for table in said:
             rows, matched = catalog.label(rows, table)
             notes.extend(matched)
         work = ReadImages(
@@ -141,7 +143,7 @@ def _plan(
         return int(held[ROW_DIGEST][row]) != 0 and (same or rows.sources[row] is None)
 
     spans = [range(start, min(start + shard, len(rows))) for start in range(0, len(rows), shard)]
-    coords = _texts(rows) | _labels(rows)
+    coords = rows.arrays()
     channels = _channels(shape) if before.group is None else {}
     template = fovs.template(
         len(rows), len(shape.channels.roles), shape.height, shape.width, shape.dtype, shard
@@ -327,46 +329,8 @@ def _channels(shape: Shape) -> Arrays:
     }
 
 
-def _texts(rows: Catalog) -> Arrays:
-    """Names and text coordinates of every row: what no worker writes."""
-    named = {"fov": rows.fov, "source": rows.source, **rows.coords}
-    return {name: (("fov",), _text(values)) for name, values in named.items()}
-
-
-def _labels(rows: Catalog) -> Arrays:
-    if not rows.labels:
-        return {}
-    return {"label": (("label",), _text(rows.labels)), "grade": (("fov", "label"), rows.grades)}
-
-
 def _text(values: Sequence[str]) -> npt.NDArray[Any]:
     return np.array(list(values), np.dtypes.StringDType())
-
-
-def _catalog_in(before: Before) -> Catalog:
-    group = before.group
-    assert group is not None
-
-    def text(name: str) -> tuple[str, ...]:
-        return tuple(map(str, read_column(group, name)))
-
-    fixed = {"fov", "source", "error", "height", "width"}
-    coords = {
-        name: text(name)
-        for name, array in group.arrays()
-        if array.metadata.dimension_names == ("fov",)  # type: ignore[union-attr]
-        and name not in fixed
-        and array.dtype.kind == "T"
-    }
-    grades = before.column("grade")
-    rows = array_of(group, "fov").shape[0]
-    return Catalog(
-        text("fov"),
-        text("source"),
-        coords,
-        labels=() if grades is None else text("label"),
-        grades=np.zeros((rows, 0), np.uint8) if grades is None else grades,
-    )
 
 
 def failures(store: str | Path) -> str:
