@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,14 @@ class Tally:
 
     ended: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def of(self, case: object) -> Iterator[None]:
+        """Whatever is raised within is a case that was lost."""
+        try:
+            yield
+        except Exception as error:
+            self.lost.append(f"{case}: {type(error).__name__}: {error}")
 
     def tell(self, what: str) -> None:
         tried = sum(self.ended.values()) + len(self.lost)

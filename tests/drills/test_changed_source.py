@@ -143,11 +143,8 @@ def _run(folder: Path, count: int, seed: int) -> None:
     for n, rng in enumerate(draws(count, seed)):
         way, moment = list(WAYS)[n % 4], MOMENTS[(n + n // 4) % 3]
         parted = bool(n // 4 % 2)
-        try:
+        with tally.of(f"{n}: {way} when {moment}{', a file a channel' if parted else ''}"):
             tally.ended[_drill(folder / str(n), rng, way, moment, parted)] += 1
-        except Exception as error:
-            case = f"{n}: {way} when {moment}{', a file a channel' if parted else ''}"
-            tally.lost.append(f"{case}: {type(error).__name__}: {error}")
     tally.tell("source files changed while they are ingested")
 
 

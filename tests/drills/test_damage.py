@@ -184,10 +184,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _drill(undisturbed: Path, count: int, seed: int) -> None:
     tally = Tally()
     for case in cases(undisturbed, count, seed):
-        try:
+        with tally.of(case):
             tally.ended[drill(undisturbed, case)] += 1
-        except Exception as error:
-            tally.lost.append(f"{case}: {type(error).__name__}: {error}")
     tally.tell("damaged files")
 
 
@@ -220,10 +218,8 @@ def _drill_training(undisturbed: Path, count: int, seed: int) -> None:
     chosen = np.random.default_rng(seed).permutation(len(every))[:count]
     tally = Tally()
     for state, case in (every[at] for at in sorted(chosen)):
-        try:
+        with tally.of(f"{state.name}, {case}"):
             tally.ended[_trained_again(undisturbed, state, case)] += 1
-        except Exception as error:
-            tally.lost.append(f"{state.name}, {case}: {type(error).__name__}: {error}")
     tally.tell("damaged files of a training")
 
 

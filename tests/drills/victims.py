@@ -1,16 +1,19 @@
-"""Processes that do one stage each, forked from one that has loaded everything already."""
+"""Processes that do one stage each, as its command does, forked from one that has loaded all."""
 
 import functools
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+from zarrloc_cli import main as cli
+
 from zarrloc.config.run import RunConfig
-from zarrloc.errors import ZarrlocError
 from zarrloc.models import backbones
 
 Do = Callable[[Path, RunConfig], int]
@@ -20,7 +23,11 @@ CONTEXT.set_forkserver_preload(["tests.drills.victims", "zarrloc.stages.pretrain
 SECONDS = 240
 """None takes a tenth as long; a run that hangs has lost."""
 
-REFUSED, RAISED = 2, 77
+RAISED = 77
+"""Exit code where a command would have shown a traceback."""
+
+FILES = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir")
+"""Operations on files, as Python's audit events name them."""
 
 
 def start(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None = None) -> Any:
@@ -37,7 +44,7 @@ def saying(process: Any, store: Path) -> str:
 
 
 def _sayings(store: Path, pid: int) -> Path:
-    return store.with_name(f"{store.stem}-{pid}.said")
+    return store.with_name(f"said-{store.stem}-{pid}.txt")
 
 
 def _do(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None) -> None:
@@ -45,17 +52,24 @@ def _do(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None) -
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     load_once()
-    if before is not None:
-        before()
+
+    @click.command()
+    def command() -> int:
+        return do(store, run)
+
+    cli.Commands.get_command = lambda *_: command  # type: ignore[assignment, method-assign]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    code: Any = RAISED
     try:
-        code = do(store, run)
-    except ZarrlocError as error:
-        print(error, flush=True)
-        code = REFUSED
-    except Exception:
+        if before is not None:
+            before()
+        cli.main(["info"])
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
         traceback.print_exc()
-        code = RAISED
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
@@ -63,3 +77,31 @@ def load_once() -> None:
     """Build a backbone once a process, not once a run."""
     if not hasattr(backbones.load, "cache_info"):
         backbones.load = functools.cache(backbones.load)  # type: ignore[assignment]
+
+
+def count(
+    store: Path,
+    counted: Any,
+    when: int = 0,
+    then: Callable[[str], None] = lambda path: None,
+    *,
+    writes: bool = False,
+    lasting: bool = False,
+) -> None:
+    """Count this process's operations on a store's files; before the `when`th, call `then(path)`.
+
+    Of `writes`, only those that may change something; `lasting`, before all later ones, too.
+    """
+    prefix = str(store.with_suffix(""))  # what lies beside the store has it as well
+    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+    def heard(event: str, arguments: tuple[Any, ...]) -> None:
+        if event not in FILES or not str(arguments[0]).startswith(prefix):
+            return
+        if writes and event == "open" and not arguments[2] & writing:
+            return
+        counted.value += 1
+        if counted.value == when or (lasting and 0 < when < counted.value):
+            then(str(arguments[0]))
+
+    sys.addaudithook(heard)

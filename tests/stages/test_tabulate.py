@@ -16,11 +16,13 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine import cluster
 from zarrloc.engine.telemetry import Summary
+from zarrloc.engine.verify import verify
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.segmentations import read_fields
 from zarrloc.pixels import measure
 from zarrloc.simulate import Nuclei, simulate_nuclei
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.label import label
 from zarrloc.stages.segment import segment, segment_fovs, tabulate
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
@@ -118,6 +120,37 @@ def test_new_fields_append_rows(raw: Path, tmp_path: Path) -> None:
     xr.testing.assert_identical(
         first.drop_dims("block").drop_attrs(), before.drop_dims("block").drop_attrs()
     )
+
+
+def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
+    folder, store = tmp_path / "raw", tmp_path / "a.zarr"
+    files = sorted(raw.iterdir())
+    folder.mkdir()
+    for file in files[:3]:
+        shutil.copy2(file, folder)
+    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    run(store)
+    table = tmp_path / "judged.csv"
+
+    def judge(row: int) -> None:
+        cells = opened(store)
+        fov, cell = str(cells.fov.values[row]), int(cells.mask_label.values[row])
+        table.write_text(f"fov,mask_label,whole,confirmed\n{fov},{cell},yes,yes\n")
+        label(store, "spots", table)
+
+    judge(0)
+    few = opened(store).sizes["cell"]
+    for file in files[3:]:
+        shutil.copy2(file, folder)
+    ingest(folder, store, run=SERIAL, quiet=True)
+    run(store)
+    cells = opened(store)
+    assert cells.sizes["cell"] > few
+    assert np.flatnonzero(cells.expert_seen).tolist() == [0]
+    judge(cells.sizes["cell"] - 1)
+    assert np.flatnonzero(opened(store).expert_seen).tolist() == [0, cells.sizes["cell"] - 1]
+    assert run(store).blocks_run == 0
+    assert not any(found.faults for found in verify(store, deep=True))
 
 
 def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:

@@ -229,7 +229,7 @@ def _chunks(group: zarr.Group, whole: Document, name: str) -> Iterator[int]:
     array, stage = array_of(group, name), whole.stage
     step, of_blocks = array.chunks[0], name in RECEIPTS
     output = _readable(group, "block_output") if _is_made_again(whole, name) else None
-    for chunk in range(-(-array.shape[0] // step)):
+    for chunk in range(-(-array.shape[0] // step) if array.size else 0):
         start, stop = chunk * step, (chunk + 1) * step
         if not of_blocks and output is not None:
             start, stop = start // stage.block_rows, -(-stop // stage.block_rows)

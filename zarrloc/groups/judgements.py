@@ -84,9 +84,28 @@ def columns(
         before["expert_grade"][verdict.row] = verdict.grade
     labels = np.array(cells.labels, dtype=np.dtypes.StringDType())
     columns = {"label": (Variable.like(("label",), labels), labels)}
-    for name, values in before.items():
-        dims = ("cell", "label")[: values.ndim]
-        columns[name] = (Variable.like(dims, values, attrs={"long_name": _ARRAYS[name]}), values)
+    return columns | {name: (_variable(name, values), values) for name, values in before.items()}
+
+
+def _variable(name: str, values: npt.NDArray[Any]) -> Variable:
+    dims = ("cell", "label")[: values.ndim]
+    return Variable.like(dims, values, attrs={"long_name": _ARRAYS[name]})
+
+
+def grown(
+    column: Callable[[str], npt.NDArray[Any] | None], rows: int
+) -> dict[str, tuple[Variable, npt.NDArray[Any]]]:
+    """The judgements of a table that gets `rows` rows: nothing has been said of the new ones.
+
+    `column(name)` is a column of the table as it is, or None where it has no such column.
+    """
+    columns = {}
+    for name in _ARRAYS:
+        values = column(name)
+        if values is not None:
+            more = np.zeros((rows - len(values), *values.shape[1:]), values.dtype)
+            values = np.concatenate([values, more])
+            columns[name] = (_variable(name, values), values)
     return columns
 
 

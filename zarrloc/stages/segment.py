@@ -22,6 +22,7 @@ from zarrloc.errors import ConfigError
 from zarrloc.groups import cells, segmentations
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
+from zarrloc.groups.judgements import grown as judged_rows
 from zarrloc.groups.segmentations import COLUMNS, Masks
 from zarrloc.pixels import measure, population
 from zarrloc.pixels.window import window_px
@@ -225,6 +226,7 @@ def tabulate(
         )
         coords = {coord: values[fov_index] for coord, values in fovs.coords.items()}
         coords["channel"] = np.array(fovs.roles, np.dtypes.StringDType())
+        judgements = {} if changed else judged_rows(before.column, len(fov_index))
         inputs, blocks = _cell_blocks(fov_index, attrs, fovs, masks)
 
         read[:] = [(fovs, masks)]
@@ -234,8 +236,9 @@ def tabulate(
 
         return Plan(
             attrs,
-            cells.template(len(fovs.roles), len(fov_index), coords),
-            coords=coords,
+            cells.template(len(fovs.roles), len(fov_index), coords)
+            | {name: variable for name, (variable, _) in judgements.items()},
+            coords=coords | {name: values for name, (_, values) in judgements.items()},
             coordinates=("error", *coords),
             about={"block_cells": rows},
             work=MeasureCells(location, group, name, config["window_px"], len(fovs.roles)),
