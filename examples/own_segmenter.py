@@ -10,8 +10,6 @@ from scipy import ndimage
 from skimage.filters import gaussian, threshold_otsu
 
 import zarrloc
-from zarrloc.config.run import RunConfig
-from zarrloc.config.segment import SegmentConfig
 
 
 def nuclei_by_otsu(image: np.ndarray, roles: tuple[str, ...]) -> np.ndarray:
@@ -23,8 +21,5 @@ def nuclei_by_otsu(image: np.ndarray, roles: tuple[str, ...]) -> np.ndarray:
 
 if __name__ == "__main__":  # workers are spawned, and import this file
     store = sys.argv[1] if len(sys.argv) > 1 else "demo/demo.zarr"
-    run = RunConfig(dashboard=":0")
-    for summary in zarrloc.segment(
-        store, SegmentConfig(), "otsu", function=nuclei_by_otsu, run=run
-    ):
-        print(*summary.notes, sep="\n")
+    result = zarrloc.segment(store, name="otsu", function=nuclei_by_otsu, dashboard=":0")
+    print(*result.notes, sep="\n")

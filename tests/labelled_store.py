@@ -58,6 +58,7 @@ def make_store(
         "ensg": (("fov",), np.array([""] * n)),
         "cell_line": (("fov",), np.array([""] * n)),
         "block_output": (("block",), np.ones(1, np.uint64)),
+        "block_bytes": (("block",), np.ones(1, np.int64)),
     }
     if labelled:
         fovs |= {"grade": (("fov", "label"), grade), "label": (("label",), np.array(LABELS))}

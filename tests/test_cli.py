@@ -242,7 +242,7 @@ def test_the_main_job_through_the_installed_command(tmp_path: Path) -> None:
     options = ["--backbone", "timm:test_vit", "--weights", "random:0", "--dashboard", ":0"]
     said = call("embed", "oc.zarr", "--name", "smoke", *options)
     assert "bottleneck: " in said.stdout
-    assert "Dask dashboard: http://" in said.stdout
+    assert "Dask dashboard: http://" in said.stderr
     assert "Traceback" not in said.stderr
     assert "Warning" not in said.stderr
     described = json.loads(call("info", "oc.zarr", "--json").stdout)

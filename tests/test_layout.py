@@ -24,6 +24,7 @@ RANKS = (
     {"exports"},
     {"stages"},
     {"reproduction"},
+    {"api"},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(file for file in ROOT.rglob("*.py") if file != ROOT / "__init__.py")

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,16 +15,20 @@ class Result:
 
     Attributes
     ----------
-    what
+    what : str
         What was made: a group of the store such as `embeddings/dino`, or a file.
-    done, reused
-        Items (fields, cells, blocks, files) that this call made, and that were there already.
-    failures
+    done, reused : int
+        Items (fields, cells, rows, files) that this call made, and that were there already.
+    failures : dict of str to str
         Item -> why it failed.
-    seconds
-        How long it took.
-    notes
+    seconds : float
+        How long the call took.
+    notes : list of str
         What a reader should know besides.
+    details : dict
+        What else the command found, such as scores; `result["test"]` is `result.details["test"]`.
+    exit_code : int
+        What the command line would return: 0 all done, 3 finished with failures, 1 not finished.
     """
 
     what: str = ""
@@ -33,34 +37,36 @@ class Result:
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """0 all done; 3 finished, but some items failed."""
-        return 3 if self.failures else 0
+    details: dict[str, Any] = field(default_factory=dict)
+    exit_code: int = 0
+    told: list[str] = field(default_factory=list)
+    """Lines in which the command itself tells how it ended, in place of the counts."""
 
     @property
     def failed(self) -> "pd.DataFrame":
         """One row a failed item: `item`, `reason`."""
         import pandas as pd
 
-        rows = list(self.failures.items())
-        return pd.DataFrame(rows, columns=["item", "reason"])
+        return pd.DataFrame(list(self.failures.items()), columns=["item", "reason"])
 
     def lines(self) -> Sequence[str]:
         """For a terminal."""
-        told = f"{self.what}: {self.done} done"
+        if self.told:
+            return self.told
+        counts = f"{self.what}: {self.done} done"
         if self.reused:
-            told += f", {self.reused} there already"
+            counts += f", {self.reused} there already"
         if self.failures:
-            told += f", {len(self.failures)} failed"
-        return [f"{told}, {self.seconds:.1f} s", *(f"  {note}" for note in self.notes)]
+            counts += f", {len(self.failures)} failed (`.failed` lists them)"
+        return [f"{counts}, {self.seconds:.1f} s", *(f"  {note}" for note in self.notes)]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.details[name]
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
         text = "<br>".join(html.escape(line) for line in self.lines())
-        if not self.failures:
-            return f"<div>{text}</div>"
-        return f"<div>{text}{self.failed.to_html(max_rows=20)}</div>"
+        table = self.failed.to_html(max_rows=20, index=False) if self.failures else ""
+        return f"<div>{text}{table}</div>"

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import logging
 import sys
 from typing import Any
 
@@ -56,8 +57,25 @@ def zarrloc() -> None:
     """Protein localization in fluorescence microscopy: TIFFs to embeddings to predictions."""
 
 
+def log_to_stderr() -> None:
+    """Show what the library logs, such as where the dashboard is, beside the command's output."""
+    log = logging.getLogger("zarrloc")
+    if not log.handlers:
+        log.addHandler(_Stderr())
+        log.setLevel(logging.INFO)
+
+
+class _Stderr(logging.Handler):
+    """One plain line a message, to what standard error is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write it."""
+        click.echo(record.getMessage(), err=True)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line. Exit codes: 0 all done; 2 refused; 3 some items failed; 1 the rest."""
+    log_to_stderr()
     try:
         result: Any = zarrloc.main(arguments, standalone_mode=False)
     except click.exceptions.Exit as request:

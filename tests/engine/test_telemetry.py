@@ -42,15 +42,19 @@ def test_a_summary_says_what_failed_and_how_to_see_it() -> None:
 
 
 def test_plain_lines_come_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "zarrloc")
     now = [0.0]
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: now[0])
     with Progress("embeddings/e", 10, 40, "FOV") as progress:
         for _ in range(10):
             now[0] += 4.0
             progress.advance(4, 1)
-    lines = capsys.readouterr().err.splitlines()
+    lines = caplog.messages
+    assert capsys.readouterr() == ("", ""), "the library prints nothing"
     assert lines[0] == "embeddings/e: 3/10 blocks, 1.0 FOV/s, 28 s left, 3 errors"
     assert len(lines) == 3
 

@@ -5,6 +5,7 @@ stage read under it, compares with what stands under the name, allocates or grow
 whose input changed, commits, and releases.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,8 @@ from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, hold
 from zarrloc.store.remote import present, snapshot
 from zarrloc.store.template import Variable
+
+LOG = logging.getLogger("zarrloc")
 
 Array = tuple[tuple[str, ...], npt.NDArray[Any]]
 """Names of an array's axes, and its values."""
@@ -379,7 +382,7 @@ def _drive(
     load = Load(len(blocks), work.on_device, plan.block_s, threads, crashed=died)
     pool, threads = cluster.executor(load)
     if pool.dashboard and not quiet:
-        print(f"Dask dashboard: {pool.dashboard}", flush=True)
+        LOG.info("Dask dashboard: %s", pool.dashboard)
     if isinstance(work, Settling):
         execution = execution or {**_call(pool, work), "threads": threads}
         work = work.settled(execution)

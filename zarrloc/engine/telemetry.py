@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,8 @@ from zarrloc.store.location import Location
 PHASES = ("read", "decode", "device", "finish", "write", "wait", "open")
 PLAIN_LINE_S = 10.0
 REMOTE_LOG_S = 30.0
+
+LOG = logging.getLogger("zarrloc")
 
 
 @dataclass
@@ -90,7 +93,7 @@ class Summary:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """One live line on a terminal, a plain line now and then elsewhere."""
+    """One live line on a terminal or in a notebook; elsewhere a line now and then in the log."""
 
     def __init__(self, group: str, blocks: int, rows: int, unit: str, quiet: bool = False) -> None:
         self.group, self.blocks, self.rows, self.unit = group, blocks, rows, unit
@@ -101,7 +104,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __enter__(self) -> Self:
         self.start = self.last = time.monotonic()
-        if not self.quiet and sys.stderr.isatty():
+        if not self.quiet and (sys.stderr.isatty() or _in_notebook()):
             self._go_live()
         return self
 
@@ -135,11 +138,9 @@ class Progress(AbstractContextManager["Progress"]):
         elif not self.quiet and now - self.last > PLAIN_LINE_S:
             self.last = now
             left = (self.rows - self.done_rows) / max(rate, 1e-9)
-            print(
-                f"{self.group}: {self.done}/{self.blocks} blocks, {rate:.1f} {self.unit}/s, "
-                f"{left:.0f} s left, {self.errors} errors",
-                file=sys.stderr,
-                flush=True,
+            LOG.info(
+                "%s: %d/%d blocks, %.1f %s/s, %.0f s left, %d errors",
+                *(self.group, self.done, self.blocks, rate, self.unit, left, self.errors),
             )
 
     def __exit__(
@@ -150,6 +151,14 @@ class Progress(AbstractContextManager["Progress"]):
     ) -> None:
         if self.live is not None:
             self.live.stop()
+
+
+def _in_notebook() -> bool:
+    """Whether this process shows widgets: rich then draws its bar as one."""
+    if "IPython" not in sys.modules:
+        return False
+    shell = sys.modules["IPython"].get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 class RunLog(AbstractContextManager["RunLog"]):

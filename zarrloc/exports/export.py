@@ -35,16 +35,11 @@ ENDINGS = {
 
 @dataclass(kw_only=True, repr=False)
 class ExportResult(Result):
-    """What was written; rows that failed in the store are in it, with their `error`."""
+    """What was written, whole: rows that failed in the store are in it, with their `error`."""
 
     out: Path
     bytes: int = 0
     unit: str = "rows"
-
-    @property
-    def exit_code(self) -> int:
-        """0: an export is complete, or it raises. What failed in the store is named."""
-        return 0
 
     def lines(self) -> list[str]:
         """For a terminal."""

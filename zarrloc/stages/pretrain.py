@@ -1,10 +1,10 @@
 """`pretrain`: sets a run up, watches it, saves it, and continues it."""
 
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,7 @@ from zarrloc.pretraining.start import start_backbones, start_channels, start_spe
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
 
-PRINT = partial(print, flush=True)
-"""Progress shows at once, in a batch system's file too."""
+LOG = logging.getLogger("zarrloc")
 
 STOPPED = 1
 """Exit code of a run that a signal ended early: the same command continues it."""
@@ -74,7 +73,7 @@ def pretrain(
     config: PretrainConfig,
     *,
     overwrite: bool = False,
-    say: Callable[[str], None] = PRINT,
+    say: Callable[[str], None] = LOG.info,
 ) -> int:
     """Train a backbone on `store` without labels, into the folder `out`; returns an exit code.
 

@@ -1,0 +1,1 @@
+"""The Python face: commands as functions with keywords, the opened store, estimators."""
