@@ -131,7 +131,7 @@ def test_verify(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     called = Called([Finding("fovs", 3, 1, {2: "its object is missing"})])
     monkeypatch.setattr("zarrloc.engine.verify.verify", called)
     assert _call("verify", "oc.zarr", "--deep") == 3
-    assert called == [(("oc.zarr",), {"deep": True, "repair": False})]
+    assert called == [(("oc.zarr",), {"deep": True, "repair": False, "run": RunConfig()})]
     assert "block 2: its object is missing" in capsys.readouterr().out
     assert _call("verify", "oc.zarr", "--repair") == 0
 

@@ -550,7 +550,9 @@ def label(store: Store, cells: str, csv: str | Path) -> Result:
     return timed(call)
 
 
-def verify(store: Store, *, deep: bool = False, repair: bool = False) -> Result:
+def verify(
+    store: Store, *, deep: bool = False, repair: bool = False, run: RunConfig | None = None
+) -> Result:
     """Compare a store with what was written into it.
 
     Parameters
@@ -561,6 +563,8 @@ def verify(store: Store, *, deep: bool = False, repair: bool = False) -> Result:
         Decode every block and compare its values' digest.
     repair
         Rebuild what can be, and mark bad blocks as not done.
+    run
+        Where blocks are decoded.
 
     Returns
     -------
@@ -582,7 +586,7 @@ def verify(store: Store, *, deep: bool = False, repair: bool = False) -> Result:
     from zarrloc.engine.verify import verify as check
 
     def call() -> Result:
-        found = check(_plain(store), deep=deep, repair=repair)
+        found = check(_plain(store), deep=deep, repair=repair, run=run)
         failures: dict[str, str] = {}
         for one in found:
             failures |= {f"{one.group} block {block}": why for block, why in one.bad.items()}
