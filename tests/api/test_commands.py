@@ -1,4 +1,5 @@
 import doctest
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,7 @@ def test_every_example_of_the_docstrings_runs(
         weights, "obtain", lambda backbone, given: obtain(backbone, given or "random:0")
     )
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(logging.getLogger("zarrloc"), "handlers", [])  # the command line's own
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner()
     said: list[str] = []
     for thing in (*(getattr(commands, name) for name in ORDER), opened.Store, opened.open):

@@ -47,6 +47,7 @@ def test_plain_lines_come_now_and_then(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "zarrloc")
+    monkeypatch.setattr(telemetry.LOG, "handlers", [])  # the command line's own
     now = [0.0]
     monkeypatch.setattr(telemetry.time, "monotonic", lambda: now[0])
     with Progress("embeddings/e", 10, 40, "FOV") as progress:
