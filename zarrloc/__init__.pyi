@@ -22,6 +22,7 @@ from zarrloc.config.segment import SegmentConfig as SegmentConfig
 from zarrloc.config.split import SplitConfig as SplitConfig
 from zarrloc.config.train import TrainConfig as TrainConfig
 from zarrloc.exports.export import export as export
+from zarrloc.reproduction.reproduce import reproduce as reproduce
 from zarrloc.result import Result as Result
 from zarrloc.store.info import info as info
 from zarrloc.store.location import Location as Location
@@ -55,6 +56,7 @@ __all__ = [
     "predict",
     "pretrain",
     "preview",
+    "reproduce",
     "segment",
     "split",
     "train",
@@ -272,7 +274,7 @@ def train(
     dropout: float = ...,
     lr: float = ...,
     weight_decay: float = ...,
-    epochs: int = ...,
+    epochs: int | None = ...,
     batch: int = ...,
     resample: Literal['epoch', 'once'] = ...,
     precision: Literal['auto', 'fp32', 'bf16'] = ...,
