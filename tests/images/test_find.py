@@ -285,7 +285,7 @@ def test_an_object_store_prefix_reads_like_a_folder(tmp_path: Path) -> None:
     assert list(map(find.content_hash, remote)) == list(map(find.content_hash, local))
     (single,) = find.find(remote[1].paths[0])
     assert single == remote[1]
-    with pytest.raises(SourceError, match=r"holds no \.tif"):
+    with pytest.raises(SourceError, match="holds no image"):
         find.find(f"{tmp_path.as_uri()}/absent")
     with pytest.raises(SourceError, match="cannot be opened"):
         find.find(f"{tmp_path.as_uri()}/absent.tif")

@@ -366,8 +366,8 @@ def _tree(folder: Path) -> set[str]:
     ("arguments", "words"),
     [
         (["none", "s"], "none"),
-        (["empty", "s"], "no .tif"),
-        (["raw/*.png", "s"], "no .tif"),
+        (["empty", "s"], "no image"),
+        (["raw/*.png", "s"], "no image"),
         (["raw", "s", "--labels", "none.csv"], "none.csv"),
         (["raw", "s", "--labels", "nolabel.csv"], "'label' is missing"),
         (["raw", "s", "--labels", "annotations.csv"], "--cell-lines"),

@@ -6,6 +6,7 @@ A store that does not answer is no fault of a file: it ends the work with a `Rem
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -54,6 +55,15 @@ def folder_of(paths: Sequence[str]) -> str:
     folders = [path.split("/")[:-1] for path in paths]
     same = itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
     return "/".join(names[0] for names in same)
+
+
+_SCENE = re.compile(r"(.+\.(?:czi|lif|nd2|companion\.ome))#(\d+)", re.IGNORECASE | re.DOTALL)
+
+
+def without_scene(uri: str) -> tuple[str, int | None]:
+    """The file of an address, and which of its images is meant, as in `slide.czi#3`."""
+    match = _SCENE.fullmatch(uri)
+    return (match[1], int(match[2])) if match else (uri, None)
 
 
 def is_remote(uri: str) -> bool:
@@ -116,6 +126,9 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
                 for name in sorted(folders)
                 if not name.startswith(".") and _is_new(os.path.join(parent, name), seen)
             ]
+            for name in [name for name in folders if name.lower().endswith(".zarr")]:
+                folders.remove(name)  # one file to us, and thousands to the file system
+                yield File(absolute(os.path.join(parent, name)))
             for name in names:
                 if not name.startswith("."):
                     yield stat(os.path.join(parent, name))

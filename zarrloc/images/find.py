@@ -13,7 +13,7 @@ from pathlib import Path
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
-from zarrloc.images import cellprofiler, files, opencell, plates, tables, tiff, tokens
+from zarrloc.images import cellprofiler, files, formats, opencell, plates, tables, tiff, tokens
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
@@ -78,7 +78,9 @@ def find(
         found = _understood(list(images(text)), channels, project, unsigned, notes)
     found = selection.of(found)
     if not found:
-        raise SourceError(f"{text}: {notes[0] if notes else 'holds no .tif or .tiff file'}")
+        raise SourceError(
+            f"{text}: {notes[0] if notes else 'holds no image (TIFF, OME-Zarr, CZI, LIF, ND2)'}"
+        )
     by_name = sorted(found, key=lambda one: (_name(one.paths[0]), one.paths))[: selection.limit]
     return Fields(told_apart(by_name), notes)
 
@@ -91,8 +93,9 @@ def _understood(
     notes: list[str],
 ) -> list[FovSource]:
     """Fields of files whose names nobody explained: by vendor, by a word, else one a file."""
-    known = [file for file in listed if opencell.parse_name(file.name)]
-    others = [file for file in listed if not opencell.parse_name(file.name)]
+    held, rest = _of_containers(listed, unsigned)
+    known = [file for file in rest if opencell.parse_name(file.name)]
+    others = [file for file in rest if not opencell.parse_name(file.name)]
     by_vendor = plates.recognise(others, unsigned=unsigned)
     notes += by_vendor.notes
     parts, rest = tokens.by_channel(by_vendor.rest, lambda file: _holds_one(file, unsigned))
@@ -107,6 +110,7 @@ def _understood(
     whole = [_whole(part.file) for part in alone if not part.plane]
     anyones = [*joined(parts, channels), *joined(planes), *whole]
     return [
+        *held,
         *map(_whole, _one_kind(known, project)),
         *joined(by_vendor.parts, channels),
         *tokens.with_wells(anyones),
@@ -127,7 +131,7 @@ def content_hash(source: FovSource, *, unsigned: bool = False) -> int:
     Raises SourceError where one cannot be read.
     """
     digest = xxh3_64()
-    for uri in source.paths:
+    for uri in (part for path in source.paths for part in formats.contents(path)):
         digest.update(files.data(uri, unsigned=unsigned))
     return digest.intdigest() or 1
 
@@ -140,7 +144,8 @@ def refuse_changed(source: FovSource, *, unsigned: bool = False) -> None:
     SourceError
         Where one was changed, replaced or removed meanwhile: what was read may be of two versions.
     """
-    found = [files.stat(uri, unsigned=unsigned) for uri in source.paths]
+    parts = (part for path in source.paths for part in formats.contents(path))
+    found = [files.stat(uri, unsigned=unsigned) for uri in parts]
     # Without an ETag, a list's times may be finer than those of a single object.
     known = all(not files.is_remote(file.uri) or file.has_etag for file in found)
     if known and identity(found) != source.identity:
@@ -149,6 +154,9 @@ def refuse_changed(source: FovSource, *, unsigned: bool = False) -> None:
 
 def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -> Iterator[File]:
     remote = files.is_remote(source)
+    if formats.is_other(source.rstrip("/")) and (remote or os.path.isdir(source)):
+        yield File(files.absolute(source.rstrip("/")))
+        return
     if remote and not _is_tiff(source):
         roots = selection.roots(source, unsigned=unsigned)
         listed: Iterator[File] = chain.from_iterable(
@@ -157,7 +165,7 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
     elif os.path.isdir(source):
         listed = files.walk(source)
     elif glob.has_magic(source) and not remote and not os.path.exists(source):
-        listed = map(files.stat, sorted(glob.iglob(_glob(source), recursive=True)))
+        listed = map(_stat, sorted(glob.iglob(_glob(source), recursive=True)))
     else:
         single = files.stat(source, unsigned=unsigned)
         if single.problem:
@@ -167,7 +175,7 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
     taken = (
         file
         for file in (listed if quiet else told(listed, source))
-        if _is_tiff(file.name)
+        if (_is_tiff(file.name) or formats.is_other(file.name))
         and not _DERIVED.fullmatch(file.name)
         and not plates.THUMBNAIL.fullmatch(file.name)
         and selection.takes(file)
@@ -175,8 +183,33 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
     yield from selection.enough(taken) if remote else taken
 
 
+def _stat(uri: str) -> File:
+    if uri.rstrip("/").lower().endswith(".zarr") and os.path.isdir(uri):
+        return File(files.absolute(uri))
+    return files.stat(uri)
+
+
 def _is_tiff(name: str) -> bool:
-    return name.lower().endswith((".tif", ".tiff"))
+    return formats.is_tiff(name)
+
+
+def _of_containers(listed: Sequence[File], unsigned: bool) -> tuple[list[FovSource], list[File]]:
+    """Fields of the files that may hold several images, and the files that none of them names."""
+    found: list[FovSource] = []
+    named: set[str] = set()
+    for file in listed:
+        if not formats.is_other(file.name):
+            continue
+        try:
+            mine = formats.fields(file.uri, unsigned=unsigned)
+        except SourceError as error:
+            problem = file.problem or str(error)
+            fov = file.name.partition(".")[0]
+            mine = [FovSource(fov, (file.uri,), identity([file]), "image", problem=problem)]
+        named |= {uri for one in mine for path in one.paths for uri in formats.contents(path)}
+        found += mine
+    rest = [f for f in listed if not formats.is_other(f.name) and f.uri not in named]
+    return found, rest
 
 
 def _one_kind(found: Iterable[File], project: str | None) -> list[File]:

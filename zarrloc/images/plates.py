@@ -168,6 +168,19 @@ NAMINGS = (
         "d{}",
     ),
     Naming(
+        "Micro-Manager 2",
+        re.compile(
+            r"img_channel(?P<channel>\d+)_position(?P<site>\d+)_time(?P<t>\d+)_z(?P<z>\d+)"
+            rf"{_TIFF}",
+            re.IGNORECASE,
+        ),
+        "ch{}",
+    ),
+    Naming(
+        "Micro-Manager",
+        re.compile(rf"img_(?P<t>\d{{9}})_(?P<channel>.+)_(?P<z>\d{{3}}){_TIFF}", re.IGNORECASE),
+    ),
+    Naming(
         "Human Protein Atlas",
         re.compile(
             r"(?:(?P<plate>\d+)_(?P<well>[A-P]\d{1,2})_(?P<site>\d+)|(?P<fov>.+))"
@@ -247,7 +260,8 @@ def _parts(
             channel = f"{channel}: {index.names[int(number)]}"
         parts.append(
             Part(
-                file, said.get("fov") or "_".join(filter(None, name)), folder, channel,
+                file, said.get("fov") or "_".join(filter(None, name)) or files.base_name(folder),
+                folder, channel,
                 said.get("z") or said.get("z2", ""), coords, pixel_size_um=index.pixel_size_um,
             )
         )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import SourceError
-from zarrloc.images import files, tiff
+from zarrloc.images import files, formats, tiff
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import Channels, natural
 
@@ -23,9 +23,7 @@ def read_uri(
     check: Callable[[tiff.Header], None] | None = None,
 ) -> tiff.Image:
     """The built-in `tiff.Reader`, once its options are bound with `functools.partial`."""
-    return tiff.read(
-        files.content(uri, unsigned=unsigned), axes=axes, channels=channels, check=check
-    )
+    return formats.read(uri, axes=axes, channels=channels, unsigned=unsigned, check=check)
 
 
 def describe(
@@ -38,8 +36,7 @@ def describe(
     """Header of a field's (first) file, not decoded; channel names those of the field."""
     if source.problem:
         raise SourceError(source.problem)
-    content = files.content(source.paths[0], unsigned=unsigned)
-    about = tiff.header(content, axes=axes, channels=channels)
+    about = formats.header(source.paths[0], axes=axes, channels=channels, unsigned=unsigned)
     return known_of(source, about)
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import tifffile
 
 from zarrloc.errors import SourceError
-from zarrloc.images import dtypes
+from zarrloc.images import dtypes, micromanager
 from zarrloc.images.tiff_metadata import channels_and_pixel_size
 from zarrloc.pixels import project as projection
 
@@ -102,7 +102,11 @@ def read(
                 f"declares {series.nbytes:,} bytes of pixels, more than the {MOST_BYTES:,} that "
                 "are read from one file; split it"
             )
-        pixels = series.asarray(maxworkers=1).reshape(about.shape)
+        pixels = series.asarray(maxworkers=1)
+        layout = micromanager.layout(tif) if axes is None else None
+        if layout is not None:
+            pixels = pixels.reshape(-1, *about.shape[-2:])[list(layout.pages)]
+        pixels = pixels.reshape(about.shape)
     native = np.ascontiguousarray(pixels, dtype=about.dtype)
     return Image(native, about.axes, about.channel_names, about.pixel_size_um)
 
@@ -155,7 +159,13 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
     complaints: list[str] = []
     token = _complaints.set(complaints)
     try:
-        with tifffile.TiffFile(io.BytesIO(file) if isinstance(file, bytes) else file) as tif:
+        with ExitStack() as stack:
+            source = io.BytesIO(file) if isinstance(file, bytes) else file
+            tif = stack.enter_context(tifffile.TiffFile(source))
+            if micromanager.TAG in tif.pages[0].tags:
+                # Its OME-XML and its index speak of other files, too: pages are taken as they are.
+                flags = {"is_ome": False, "is_imagej": False, "is_micromanager": False}
+                tif = stack.enter_context(tifffile.TiffFile(source, **flags))
             yield tif
     except SourceError:
         raise
@@ -243,6 +253,10 @@ def _header(
     channels: int | None,
 ) -> Header:
     shape = tuple(int(size) for size in series.shape)
+    layout = micromanager.layout(tif) if axes is None else None
+    if layout is not None:
+        shape, dtype = (*layout.sizes, *shape[-2:]), np.dtype(series.dtype).name
+        return Header(shape, "TZCYX", dtype, layout.names, layout.pixel_size_um)
     if axes is None:
         if not set(series.axes) <= set(AXES):
             raise SourceError(

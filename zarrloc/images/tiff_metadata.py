@@ -8,6 +8,9 @@ import tifffile
 
 _UNITS_UM = {
     "nm": 1e-3,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
     "um": 1.0,
     "\u00b5m": 1.0,
     "\u03bcm": 1.0,
@@ -25,6 +28,12 @@ _COUNTS = re.compile(r"(?:[czt]:\d+/\d+\s*)+(?:-\s*)?", re.IGNORECASE)
 _FILE_NAME = re.compile(
     r"\.(tiff?|lif|czi|nd2|stk|oi[bf]|lsm|ims|dv|vsi|png|jpe?g)\b", re.IGNORECASE
 )
+
+
+def to_um(size: float, unit: str | None) -> float | None:
+    """A length in micrometres; None for one without a unit, or none at all."""
+    scale = _UNITS_UM.get(str(unit).lower(), _UNITS_UM.get(str(unit), 0))
+    return size * scale if size * scale > 0 else None
 
 
 class About(NamedTuple):

@@ -206,7 +206,7 @@ def _same_file(before: Before, old: Catalog) -> Callable[[int, FovSource], bool]
     """
 
     def same(row: int, one: FovSource) -> bool:
-        path = old.source[row].split("|")[0]
+        path, _ = files.without_scene(old.source[row].split("|")[0])
         if one.source == old.source[row] or files.is_remote(path) or not os.path.exists(path):
             return True
         if int(digests["source_digest"][row]) == one.identity or one.problem:

@@ -1,0 +1,92 @@
+"""CZI, LIF and ND2 through bioio, where its reader is installed: `pip install zarrloc[formats]`."""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from zarrloc.errors import SourceError
+from zarrloc.images import files
+from zarrloc.images.fields import FovSource, identity
+from zarrloc.images.tiff import MOST_BYTES, Header, Image
+
+READERS = {".czi": "bioio_czi", ".lif": "bioio_lif", ".nd2": "bioio_nd2"}
+EXTRA = "zarrloc[formats]"
+
+
+def fields(uri: str) -> list[FovSource]:
+    """The scenes of a file, at `uri#0`, `uri#1`... Raises SourceError."""
+    image = _opened(uri)
+    scenes = list(map(str, image.scenes))
+    stem = files.base_name(uri).rpartition(".")[0]
+    same = identity([files.stat(uri)])
+    named = len(set(scenes)) == len(scenes)
+    return [
+        FovSource(
+            stem if len(scenes) == 1 else f"{stem}_{scene if named else place}".replace("/", "_"),
+            (f"{uri}#{place}",),
+            same,
+            "image",
+        )
+        for place, scene in enumerate(scenes)
+    ]
+
+
+def header(uri: str, place: int) -> Header:
+    """What the file says of one of its scenes. Raises SourceError."""
+    return _about(_scene(uri, place))
+
+
+def read(uri: str, place: int, check: Callable[[Header], None] | None = None) -> Image:
+    """The pixels of one scene. Raises SourceError."""
+    image = _scene(uri, place)
+    about = _about(image)
+    if check is not None:
+        check(about)
+    size = int(np.prod(about.shape, dtype=np.int64)) * np.dtype(about.dtype).itemsize
+    if size > MOST_BYTES:
+        raise SourceError(f"declares {size:,} bytes of pixels, more than {MOST_BYTES:,}")
+    try:
+        pixels = np.ascontiguousarray(image.get_image_data(about.axes))
+    except Exception as error:  # each vendor's library raises its own
+        raise SourceError(f"cannot be decoded: {error}") from error
+    return Image(pixels, about.axes, about.channel_names, about.pixel_size_um)
+
+
+def _scene(uri: str, place: int) -> Any:
+    image = _opened(uri)
+    try:
+        image.set_scene(place)
+    except Exception as error:
+        raise SourceError(f"has no image {place}: {error}") from error
+    return image
+
+
+def _opened(uri: str) -> Any:
+    module = READERS[uri[-4:].lower()]
+    if files.is_remote(uri):
+        raise SourceError("lies in an object store, where this format is not read; copy it first")
+    try:
+        bioio, reader = importlib.import_module("bioio"), importlib.import_module(module)
+    except ImportError as error:
+        raise SourceError(
+            f"needs bioio and {module.replace('_', '-')} to be read: pip install '{EXTRA}' "
+            f"({error})"
+        ) from error
+    try:
+        return bioio.BioImage(uri, reader=reader.Reader)
+    except Exception as error:  # each vendor's library raises its own
+        raise SourceError(f"cannot be opened: {error}") from error
+
+
+def _about(image: Any) -> Header:
+    try:
+        axes = "".join(axis for axis in "TZCYX" if axis in image.dims.order)
+        shape = tuple(int(getattr(image.dims, axis)) for axis in axes)
+        names = tuple(map(str, image.channel_names or ())) or None
+        sides = [getattr(image.physical_pixel_sizes, axis) for axis in "XY"]
+        dtype = np.dtype(image.dtype).name
+    except Exception as error:  # each vendor's library raises its own
+        raise SourceError(f"cannot be understood: {error}") from error
+    return Header(shape, axes, dtype, names, *(float(side) if side else None for side in sides))
