@@ -164,7 +164,7 @@ def test_backbones_are_all_listed(
     ("what", "code", "words"),
     [
         (ConfigError("got a, expected b"), 2, "zarrloc: got a, expected b\n"),
-        (LockedError("held by run x"), 2, "zarrloc: held by run x\n"),
+        (LockedError("held by run x"), 4, "zarrloc: held by run x\n"),
         (KeyboardInterrupt(), 1, "zarrloc: stopped; the same command continues from here\n"),
     ],
 )

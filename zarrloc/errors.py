@@ -57,5 +57,9 @@ class ClusterError(ZarrlocError, RuntimeError):
     """Workers could not be started, reached or kept alive."""
 
 
+class RunError(ZarrlocError, RuntimeError):
+    """A run was given up, for a reason that lies with the machine and may be gone the next time."""
+
+
 class WorkerError(ClusterError):
     """Workers died, or were not there, for a reason that may be gone the next time."""

@@ -3,9 +3,10 @@
 import errno
 import json
 
-from zarrloc.errors import RemoteError, ZarrlocError
+from zarrloc.errors import LockedError, RemoteError, RunError, WorkerError, ZarrlocError
 
-REFUSED, FAILED = 2, 1
+FAILED, REFUSED, LOCKED = 1, 2, 4
+"""Exit codes: the same command may do better; something must be changed; try later."""
 
 ADVICE = {
     errno.ENOSPC: "make room; the same command continues from here",
@@ -26,7 +27,7 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, ZarrlocError) and error.problems:
         return "; ".join(f"{_flag(path)}: {text}" for path, text in error.problems.items()), REFUSED
     if isinstance(error, ZarrlocError):
-        return str(error), FAILED if isinstance(error, RemoteError) else REFUSED
+        return str(error), _code(error)
     if type(error).__module__ == "zarr.errors":
         return f"{_first_line(error)}; `zarrloc verify STORE` finds what is damaged", REFUSED
     if isinstance(error, OSError):
@@ -43,6 +44,12 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, MemoryError):
         return f"out of memory; {ADVICE[errno.ENOMEM]}", FAILED
     return None
+
+
+def _code(error: ZarrlocError) -> int:
+    if isinstance(error, LockedError):
+        return LOCKED
+    return FAILED if isinstance(error, RemoteError | RunError | WorkerError) else REFUSED
 
 
 def _flag(path: str) -> str:

@@ -4,11 +4,13 @@ import importlib
 import importlib.util
 import logging
 import sys
+import threading
 from typing import Any
 
 import click
 
-from zarrloc_cli.faults import explain
+from zarrloc_cli import stops
+from zarrloc_cli.faults import FAILED, explain
 
 # In the order of the work. Each is a module here that exposes `command`.
 COMMANDS = (
@@ -74,7 +76,12 @@ class _Stderr(logging.Handler):
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 all done; 2 refused; 3 some items failed; 1 the rest."""
+    """Run the command line.
+
+    Exit codes: 0 all done; 2 refused; 3 some items failed; 4 locked by another run; 1 the rest.
+    """
+    if threading.current_thread() is threading.main_thread():
+        stops.handle(FAILED)
     log_to_stderr()
     try:
         result: Any = zarrloc.main(arguments, standalone_mode=False)
@@ -85,7 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         click.echo("zarrloc: stopped; the same command continues from here", err=True)
-        sys.exit(1)
+        sys.exit(FAILED)
     except Exception as error:
         explained = explain(error)
         if explained is None:

@@ -13,7 +13,15 @@ import click
 import pytest
 from zarrloc_cli import main as cli
 
-from zarrloc.errors import ConfigError, StoreError, WeightsError
+from zarrloc.errors import (
+    ClusterError,
+    ConfigError,
+    LockedError,
+    RunError,
+    StoreError,
+    WeightsError,
+    WorkerError,
+)
 from zarrloc.models.weights import read_tensors
 from zarrloc.store.attrs import check_name
 from zarrloc.store.location import Location
@@ -86,7 +94,11 @@ def _zarr_error() -> Exception:
         (OSError(errno.ESTALE, "Stale file handle"), 1, "the same command continues"),
         (json.JSONDecodeError("Expecting value", "", 0), 2, "zarrloc verify STORE"),
         (MemoryError(), 1, "out of memory"),
-        (_obstore_error(), 1, "The key has expired; check address and key"),
+        (_obstore_error(), 1, "The key has expired; the same command continues"),
+        (LockedError("'fovs' is being written by run x"), 4, "is being written by run x"),
+        (WorkerError("no worker is left"), 1, "no worker is left"),
+        (RunError("the first 8 blocks all failed"), 1, "8 blocks"),
+        (ClusterError("no CUDA cluster here"), 2, "no CUDA"),
         (_zarr_error(), 2, "zarrloc verify STORE"),
         (ConfigError("no", {"shard_fovs": "too small"}), 2, "--shard-fovs: too small"),
     ],

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -47,7 +48,9 @@ def _until(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
-def _script(folder: Path, text: str, *arguments: object) -> "subprocess.Popen[str]":
+def _script(
+    folder: Path, text: str, *arguments: object, inherited: Any = signal.default_int_handler
+) -> "subprocess.Popen[str]":
     path = folder / "script.py"
     path.write_text(text)
     return subprocess.Popen(
@@ -56,6 +59,7 @@ def _script(folder: Path, text: str, *arguments: object) -> "subprocess.Popen[st
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, inherited),  # whatever pytest has itself
     )
 
 
@@ -73,9 +77,11 @@ def _done(store: Path) -> int:
 
 
 @contextmanager
-def _running(folder: Path, store: Path) -> Iterator["subprocess.Popen[str]"]:
+def _running(
+    folder: Path, store: Path, inherited: Any = signal.default_int_handler
+) -> Iterator["subprocess.Popen[str]"]:
     """A run that has some receipts in the store and has not come to its end."""
-    process = _script(folder, GUARDED, store)
+    process = _script(folder, GUARDED, store, inherited=inherited)
     try:
         _until(lambda: process.poll() is not None or _done(store) > 0)
         assert process.poll() is None, process.communicate()[1]
@@ -109,11 +115,17 @@ def test_the_coordinator_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "to_all"),
-    [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.slow)],
+    ("how", "to_all", "inherited"),
+    [
+        (signal.SIGINT, True, signal.SIG_IGN),
+        pytest.param(signal.SIGINT, True, signal.default_int_handler, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, False, signal.SIG_IGN, marks=pytest.mark.slow),
+    ],
 )
-def test_a_run_is_stopped(tmp_path: Path, how: signal.Signals, to_all: bool) -> None:
-    with _running(tmp_path, tmp_path / "s") as process:
+def test_a_run_is_stopped(
+    tmp_path: Path, how: signal.Signals, to_all: bool, inherited: signal.Handlers
+) -> None:
+    with _running(tmp_path, tmp_path / "s", inherited) as process:
         # A terminal's Ctrl-C reaches the workers too, a batch system's SIGTERM the coordinator.
         (os.killpg if to_all else os.kill)(process.pid, how)
         _, said = process.communicate(timeout=120)

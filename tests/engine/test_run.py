@@ -16,7 +16,7 @@ from zarrloc.engine.block import Block
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
 from zarrloc.engine.ledger import KILLED, Ledger
-from zarrloc.errors import ConfigError, LockedError
+from zarrloc.errors import ConfigError, LockedError, RunError
 from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, StaleRun, hold
@@ -128,13 +128,40 @@ def test_a_block_that_kills_only_as_a_whole_is_left_undone(tmp_path: Path, pool:
     assert run_toy(tmp_path / "s").blocks_run == 1
 
 
+def test_a_passing_fault_fails_the_block_and_no_row(tmp_path: Path) -> None:
+    summary = run_toy(tmp_path / "s", do={6: "stale"})
+    assert summary.exit_code == 1
+    assert "block 1 (rows 4 to 7): OSError: Stale file handle" in summary.failures[0]
+    assert _errors(tmp_path / "s") == dict.fromkeys(range(4, 8), PENDING)
+    assert run_toy(tmp_path / "s").blocks_run == 1
+
+
+def test_a_run_that_meets_nothing_but_passing_faults_gives_up(tmp_path: Path) -> None:
+    bad = dict.fromkeys(range(40, 100), "stale")
+    with pytest.raises(RunError, match=r"8 blocks in a row.*Stale.*the same command continues"):
+        run_toy(tmp_path / "s", rows=100, do=bad)
+    assert run_toy(tmp_path / "s", rows=100).blocks_run == 15
+    # What is in one's way again and again is not in the others'.
+    bad = dict.fromkeys(range(40, 100, 8), "stale")
+    assert len(run_toy(tmp_path / "t", rows=100, do=bad).failures) == 8
+
+
+def test_a_row_that_lacked_memory_is_done_again_by_the_next_plain_run(tmp_path: Path) -> None:
+    summary = run_toy(tmp_path / "s", do={6: "memory", 9: "raise"})
+    assert (summary.exit_code, summary.rows_failed) == (3, 2)
+    assert _errors(tmp_path / "s") == {6: "out of memory", 9: "ValueError: row 9 is bad"}
+    again = run_toy(tmp_path / "s")
+    assert (again.blocks_run, again.rows_failed) == (1, 1)
+    assert _errors(tmp_path / "s").keys() == {9}
+
+
 def test_a_stage_that_cannot_open_fails_the_run_and_no_row(tmp_path: Path) -> None:
     summary = run_toy(tmp_path / "s", do={-1: "open"})
     assert summary.exit_code == 1
     assert len(summary.failures) == 5
     assert "OSError: no model here" in summary.failures[0]
     assert set(_errors(tmp_path / "s").values()) == {PENDING}
-    with pytest.raises(RuntimeError, match=r"first 8 blocks all failed.*no model here"):
+    with pytest.raises(RunError, match=r"first 8 blocks all failed.*no model here"):
         run_toy(tmp_path / "long", rows=100, do={-1: "open"})
     assert run_toy(tmp_path / "long", rows=100).blocks_run == 25
 

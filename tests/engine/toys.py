@@ -1,5 +1,6 @@
 """A stage without science: rows are numbers, and chosen rows raise, kill or dawdle."""
 
+import errno
 import os
 import time
 from collections.abc import Mapping
@@ -53,6 +54,10 @@ class Toy:
             match self.do.get(row):
                 case "raise":
                     raise ValueError(f"row {row} is bad")
+                case "stale":
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                case "memory":
+                    raise MemoryError
                 case "kill":
                     os._exit(9)
                 case "kill in company" if len(block.skip) < len(block) - 1:

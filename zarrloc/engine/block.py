@@ -19,6 +19,7 @@ import zarr
 from zarrloc.engine.executors import say_begun
 from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST
+from zarrloc.store import retry
 from zarrloc.store.columns import array_of, fill_array
 from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location, StoreClock
@@ -123,7 +124,19 @@ class Receipt:
 
 
 class BlockFailure(RuntimeError):
-    """A block could not be done, for a reason that lies with no single FOV."""
+    """A block could not be done, for a reason that lies with no single FOV; it may have passed."""
+
+    def __init__(self, message: str, passing: bool = False) -> None:
+        super().__init__(message, passing)
+        self.passing = passing
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def _told(error: Exception) -> str:
+    local = isinstance(error, OSError) and not isinstance(error, StoreError)
+    return f"{type(error).__name__}: {retry.reason(error) if local else error}"
 
 
 NOT_A_ROWS_FAULT = (BlockFailure, StoreError)
@@ -171,7 +184,7 @@ def run_block(
     With `write=False` nothing is stored: a probe for what kills a worker. Raises `BlockFailure`
     naming the block and its rows, with the cause chained.
     """
-    with _COMPANY.joined(alone):
+    with retry.patient(), _COMPANY.joined(alone):
         if alone:
             say_begun()
         return _run_block(stage, block, token, write)
@@ -196,7 +209,8 @@ def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) 
     except Exception as error:
         raise BlockFailure(
             f"{stage.group} block {block.index} (rows {block.start} to {block.stop - 1}): "
-            f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-4)}"
+            f"{_told(error)}\n{traceback.format_exc(limit=-4)}",
+            retry.is_passing(error),
         ) from error
     seconds["total"] = time.perf_counter() - begin
     digested = dict(output.columns)
@@ -225,7 +239,9 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
         return _compute(stage, block, data, seconds), seconds, clock
     except NOT_A_ROWS_FAULT:
         raise
-    except Exception:
+    except Exception as error:
+        if not retry.is_of_a_row(error):
+            raise
         live = [unit for unit in block.units if any(row not in block.skip for row in unit)]
         guilty: dict[int, str] = {}
         bad = 0
@@ -236,8 +252,10 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
             except NOT_A_ROWS_FAULT:
                 raise
             except Exception as error:
+                if not retry.is_of_a_row(error):
+                    raise
                 bad += 1
-                guilty.update(dict.fromkeys(unit, f"{type(error).__name__}: {error}"))
+                guilty.update(dict.fromkeys(unit, retry.in_words(error)))
         # Nothing to blame, or everything: the fault is the stage's or the machine's.
         if bad in ({0, len(live)} if len(live) > 1 else {0}):
             raise
@@ -283,6 +301,7 @@ def write_rows(
     return stored_bytes(array, start // step)
 
 
+@retry.persistent
 def stored_bytes(array: zarr.Array[Any], row_shard: int) -> int:
     """Size of the object that holds one shard of rows, in bytes; 0 where it is absent."""
     from zarr.core.sync import sync

@@ -15,6 +15,7 @@ from zarrloc.engine.block import Receipt
 from zarrloc.groups.receipts import ROW_DIGEST
 from zarrloc.store.columns import column_digest, read_columns, write_column
 from zarrloc.store.digest import digest
+from zarrloc.store.retry import may_succeed_again
 from zarrloc.store.template import COLUMN_CHUNK, PENDING, Variable
 
 FLUSH_S = 3.0
@@ -88,9 +89,12 @@ class Ledger:
         error = self.columns["error"][start:stop]
         return np.asarray((error != "") & (error != PENDING), dtype=bool)
 
-    def killed(self) -> npt.NDArray[np.bool_]:
-        """Which rows killed their worker."""
-        return np.asarray(self.columns["error"] == KILLED, dtype=bool)
+    def again(self) -> npt.NDArray[np.bool_]:
+        """Which rows failed for another reason than their own bytes, and may now succeed."""
+        error, failed = self.columns["error"], self.errors()
+        for row in np.flatnonzero(failed).tolist():
+            failed[row] = error[row] == KILLED or may_succeed_again(str(error[row]))
+        return failed
 
     def record(self, receipt: Receipt) -> None:
         """Take a finished block's columns and receipt; they reach the store at the next flush."""

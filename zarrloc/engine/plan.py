@@ -27,7 +27,7 @@ from zarrloc.engine.run import run as run_blocks
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, StoreError, WorkerError
 from zarrloc.groups.receipts import ROW_DIGEST
-from zarrloc.store import document, objects
+from zarrloc.store import document, objects, retry
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import column_digest, put_columns, read_column
 from zarrloc.store.document import NEXT, Document, State
@@ -209,7 +209,7 @@ def carry_out(
         if plan.work is None:
             summary, columns = Summary(path, 0, 0), dict(plan.coords)
         else:
-            with ExitStack() as stack:
+            with retry.patient(), ExitStack() as stack:
                 if not isinstance(run, Cluster):
                     run = stack.enter_context(Cluster(run))
                 summary, ledger = _drive(location, target, found, plan, run, token, quiet)
@@ -437,7 +437,7 @@ def todo(
     retry_failed: bool = False,
 ) -> list[Block]:
     """Blocks whose receipt is missing or speaks of other input, or whose rows may now succeed."""
-    again = ledger.errors() if retry_failed else ledger.killed()
+    again = ledger.errors() if retry_failed else ledger.again()
     blocks = []
     for index, made_from in enumerate(inputs):
         start = index * ledger.block_rows

@@ -10,12 +10,12 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from zarrloc.engine.block import Block, Receipt, Stage, run_block
+from zarrloc.engine.block import Block, BlockFailure, Receipt, Stage, run_block
 from zarrloc.engine.cluster import wait_out
 from zarrloc.engine.executors import Dask, Done, Executor
 from zarrloc.engine.ledger import KILLED, Ledger
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
-from zarrloc.errors import LockedError
+from zarrloc.errors import LockedError, RunError
 from zarrloc.store.digest import combine
 from zarrloc.store.lock import RunToken, StaleRun
 
@@ -99,6 +99,8 @@ class _Runner:
         self.suspects: deque[Block] = deque()
         self.flying: dict[str, Block] = {}
         self.trial: Trial | None = None
+        self.passing = 0
+        """Blocks in a row that failed for a reason that passes."""
         self.tried = ""
         """Key of the call that the trial waits for."""
 
@@ -158,6 +160,7 @@ class _Runner:
         if end.killed or end.error is not None:
             self._fail(block, end)
             return
+        self.passing = 0
         receipt: Receipt = end.value
         self.ledger.record(receipt)
         self.log.block(receipt)
@@ -178,9 +181,16 @@ class _Runner:
         self.summary.failures.append(reason.splitlines()[0])
         trace = "".join(traceback.format_exception(end.error)) if end.error else reason
         self.log.write("failure", block=block.index, reason=trace)
+        passing = isinstance(end.error, BlockFailure) and end.error.passing
+        self.passing = self.passing + 1 if passing else 0
         if len(self.summary.failures) >= GIVE_UP and not self.summary.blocks_run:
-            raise RuntimeError(
+            raise RunError(
                 f"the first {GIVE_UP} blocks all failed; the first: {self.summary.failures[0]}"
+            )
+        if self.passing == GIVE_UP:
+            raise RunError(
+                f"{GIVE_UP} blocks in a row failed though each was tried for minutes; the last: "
+                f"{self.summary.failures[-1]}; the same command continues from here"
             )
 
     def _still_ours(self) -> None:
@@ -225,7 +235,10 @@ def _alone(block: Block, write: bool) -> Generator[tuple[Block, bool], Done | No
 
 @contextmanager
 def _stopped_by_signals() -> Iterator[None]:
-    """Let SIGTERM stop a run as Ctrl-C does, and Ctrl-C where it was ignored at start (nohup)."""
+    """Let SIGTERM stop a run as Ctrl-C does, and Ctrl-C where it was ignored at start (nohup).
+
+    Handlers that an application has of its own stay.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -233,7 +246,12 @@ def _stopped_by_signals() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = {one: signal.signal(one, interrupt) for one in (signal.SIGINT, signal.SIGTERM)}
+    nobodys = (signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler)
+    before = {
+        one: signal.signal(one, interrupt)
+        for one in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(one) in nobodys
+    }
     try:
         yield
     finally:

@@ -16,6 +16,9 @@ from typing import Any
 
 from zarrloc.errors import SourceError, StoreError
 from zarrloc.store.remote import ForbiddenError, at_once, fetched, in_words, object_store
+from zarrloc.store.retry import CANNOT_BE_OPENED, is_of_a_row, persistent, reason
+
+FORBIDDEN = "these credentials may not read it"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def slashed(path: str, separator: str = os.sep) -> str:
     return path if separator == "/" else path.replace(separator, "/")
 
 
+@persistent
 def stat(uri: str, *, unsigned: bool = False) -> File:
     """Look at one file; what stands in the way becomes its `problem`. Its `uri` is absolute."""
     uri = absolute(uri)
@@ -95,12 +99,14 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
         if not S_ISREG(found.st_mode):  # opening a pipe would wait for ever
             return File(uri, problem="is not a file")
         return File(uri, found.st_size, str(found.st_mtime_ns))
-    except ForbiddenError as error:
-        return File(uri, problem=f"cannot be opened: {error}")
+    except ForbiddenError:
+        return File(uri, problem=f"{CANNOT_BE_OPENED}: {FORBIDDEN}")
     except StoreError:
         raise
     except OSError as error:
-        return File(uri, problem=f"cannot be opened: {_reason(error)}")
+        if not is_of_a_row(error):
+            raise
+        return File(uri, problem=f"{CANNOT_BE_OPENED}: {reason(error)}")
 
 
 def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
@@ -109,33 +115,39 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
     Links to folders are followed, each folder once: a loop of links ends.
     """
     try:
-        if is_remote(folder):
-            store, prefix = _located(folder, unsigned)
-            root, _ = _split(folder)
-            with in_words(folder):
-                for batch in store.list(prefix):
-                    for meta in batch:
-                        below = meta["path"].removeprefix(prefix)
-                        if not any(part.startswith(".") for part in below.split("/")):
-                            yield _remote_file(f"{root}/{meta['path']}", meta)
-            return
-        seen = set(map(_place, [Path(folder).resolve(), *Path(folder).resolve().parents]))
-        for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-            folders[:] = [
-                name
-                for name in sorted(folders)
-                if not name.startswith(".") and _is_new(os.path.join(parent, name), seen)
-            ]
-            for name in [name for name in folders if name.lower().endswith(".zarr")]:
-                folders.remove(name)  # one file to us, and thousands to the file system
-                yield File(absolute(os.path.join(parent, name)))
-            for name in names:
-                if not name.startswith("."):
-                    yield stat(os.path.join(parent, name))
+        yield from _remote_files(folder, unsigned) if is_remote(folder) else _local_files(folder)
     except StoreError:
         raise
     except OSError as error:
-        raise SourceError(f"{folder}: cannot be listed: {_reason(error)}") from error
+        raise SourceError(f"{folder}: cannot be listed: {reason(error)}") from error
+
+
+def _remote_files(folder: str, unsigned: bool) -> Iterator[File]:
+    store, prefix = _located(folder, unsigned)
+    root, _ = _split(folder)
+    with in_words(folder):
+        for batch in store.list(prefix):
+            for meta in batch:
+                below = meta["path"].removeprefix(prefix)
+                if not any(part.startswith(".") for part in below.split("/")):
+                    yield _remote_file(f"{root}/{meta['path']}", meta)
+
+
+@persistent
+def _local_files(folder: str) -> list[File]:
+    found = []
+    seen = set(map(_place, [Path(folder).resolve(), *Path(folder).resolve().parents]))
+    for parent, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        folders[:] = [
+            name
+            for name in sorted(folders)
+            if not name.startswith(".") and _is_new(os.path.join(parent, name), seen)
+        ]
+        for name in [name for name in folders if name.lower().endswith(".zarr")]:
+            folders.remove(name)  # one file to us, and thousands to the file system
+            found.append(File(absolute(os.path.join(parent, name))))
+        found += [stat(os.path.join(parent, name)) for name in names if not name.startswith(".")]
+    return found
 
 
 def folders(folder: str, *, unsigned: bool = False) -> list[str]:
@@ -157,6 +169,7 @@ def content(uri: str, *, unsigned: bool = False) -> bytes | Path:
     return data(uri, unsigned=unsigned) if is_remote(uri) else Path(uri)
 
 
+@persistent
 def data(uri: str, *, unsigned: bool = False) -> bytes:
     """All bytes of one file. SourceError."""
     try:
@@ -165,11 +178,13 @@ def data(uri: str, *, unsigned: bool = False) -> bytes:
         store, key = _located(uri, unsigned)
         return fetched(store, key, uri)
     except ForbiddenError as error:
-        raise SourceError(f"cannot be opened: {error}") from error
+        raise SourceError(f"{CANNOT_BE_OPENED}: {FORBIDDEN}") from error
     except StoreError:
         raise
     except OSError as error:
-        raise SourceError(f"cannot be opened: {_reason(error)}") from error
+        if not is_of_a_row(error):
+            raise
+        raise SourceError(f"{CANNOT_BE_OPENED}: {reason(error)}") from error
 
 
 def _located(uri: str, unsigned: bool) -> tuple[Any, str]:
@@ -186,12 +201,6 @@ def _split(uri: str) -> tuple[str, str]:
 
 def _remote_file(uri: str, meta: Any) -> File:
     return File(uri, meta["size"], meta["e_tag"] or str(meta["last_modified"]))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError) and not error.strerror:
-        return "there is no such object"
-    return getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
 
 
 def _place(folder: str | Path) -> tuple[int, int]:

@@ -159,7 +159,7 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
         return
     if remote and not _is_tiff(source):
         roots = selection.roots(source, unsigned=unsigned)
-        listed: Iterator[File] = chain.from_iterable(
+        listed: Iterable[File] = chain.from_iterable(
             files.walk(root, unsigned=unsigned) for root in roots
         )
     elif os.path.isdir(source):

@@ -23,6 +23,7 @@ from zarrloc.errors import SourceError
 from zarrloc.images import dtypes, micromanager
 from zarrloc.images.tiff_metadata import channels_and_pixel_size
 from zarrloc.pixels import project as projection
+from zarrloc.store import retry
 
 AXES = "TZCYX"
 
@@ -69,6 +70,7 @@ class Reader(Protocol):
         ...
 
 
+@retry.persistent
 def header(
     file: bytes | str | Path, *, axes: str | None = None, channels: int | None = None
 ) -> Header:
@@ -77,6 +79,7 @@ def header(
         return _header(tif, _checked_series(tif), axes, channels)
 
 
+@retry.persistent
 def read(
     file: bytes | str | Path,
     *,
@@ -169,10 +172,12 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
             yield tif
     except SourceError:
         raise
+    except MemoryError as error:
+        raise SourceError(retry.in_words(error)) from error
     except Exception as error:
-        raise SourceError(
-            f"is truncated or damaged: {str(error) or type(error).__name__}"
-        ) from error
+        if not retry.is_of_a_row(error):
+            raise
+        raise SourceError(f"is truncated or damaged: {retry.detail(error)}") from error
     finally:
         _complaints.reset(token)
 
@@ -185,7 +190,9 @@ def _check_magic(file: bytes | str | Path) -> None:
             with open(file, "rb") as opened:
                 start = opened.read(4)
         except OSError as error:
-            raise SourceError(f"cannot be opened: {error.strerror}") from error
+            if not retry.is_of_a_row(error):
+                raise
+            raise SourceError(f"{retry.CANNOT_BE_OPENED}: {retry.reason(error)}") from error
     if not start:
         raise SourceError("is empty (0 bytes)")
     if start not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):

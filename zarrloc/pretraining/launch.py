@@ -26,7 +26,7 @@ from torch.multiprocessing.spawn import (
     start_processes,
 )
 
-from zarrloc.errors import ClusterError, ConfigError, ZarrlocError
+from zarrloc.errors import ClusterError, ConfigError, WorkerError, ZarrlocError
 
 STOPS = (signal.SIGINT, signal.SIGTERM)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no other
@@ -220,7 +220,7 @@ def _spawn(
     except ProcessExitedException as error:
         if stopped.is_set():  # before it had a handler: there was nothing to save
             raise KeyboardInterrupt from error
-        raise ClusterError(
+        raise WorkerError(
             f"process {error.error_index} of {processes} died ({_cause(error)}); the same command "
             "continues from the last checkpoint"
         ) from error

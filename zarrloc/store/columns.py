@@ -18,6 +18,7 @@ from zarrloc.store.digest import digest
 from zarrloc.store.document import Document
 from zarrloc.store.location import Location
 from zarrloc.store.remote import RemoteStore, at_once, held
+from zarrloc.store.retry import persistent
 from zarrloc.store.template import Variable, separator_of
 
 
@@ -88,6 +89,7 @@ def write_column(group: zarr.Group, name: str, values: npt.NDArray[Any], start: 
     fill_array(array_of(group, name), values, start)
 
 
+@persistent
 def fill_array(array: zarr.Array[Any], values: npt.NDArray[Any], start: int = 0) -> None:
     """Write rows `start` onwards of an opened array."""
     if values.dtype.kind in "UO":
@@ -144,11 +146,16 @@ def decoded(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any
         Where the stored bytes cannot be decoded.
     """
     try:
-        return np.asarray(array_of(group, name)[index])
-    except (StoreError, OSError, TimeoutError):  # a store that does not answer is no damage
+        return _values(group, name, index)
+    except (StoreError, OSError, TimeoutError, MemoryError):  # the disk or the store, no damage
         raise
     except Exception as error:  # codecs raise what they like on damaged bytes
         raise DamageError(f"{_broken(group, name)}: {type(error).__name__}: {error}") from error
+
+
+@persistent
+def _values(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any]:
+    return np.asarray(array_of(group, name)[index])
 
 
 def _broken(group: zarr.Group, name: str) -> str:

@@ -15,6 +15,7 @@ from zarr.storage import LocalStore, WrapperStore
 from zarrloc.errors import StoreError
 from zarrloc.store.remote import RemoteStore
 from zarrloc.store.remote import object_store as object_store
+from zarrloc.store.retry import persistent
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Location:
             return LocalStore(self.path, read_only=read_only)
         return RemoteStore.at(self.uri, read_only=read_only)
 
+    @persistent
     def group(
         self, path: str, *, mode: str = "r+", clock: "StoreClock | None" = None
     ) -> zarr.Group:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from zarrloc.store.location import Location
 from zarrloc.store.remote import at_once, fetched, held, in_words, object_store
+from zarrloc.store.retry import persistent
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -21,6 +22,7 @@ def each(location: Location, function: Callable[[T], R], items: Iterable[T]) -> 
     return list(map(function, items)) if location.path is not None else at_once(function, items)
 
 
+@persistent
 def read(location: Location, key: str) -> bytes | None:
     """The object's bytes, or None where there is none."""
     if location.path is not None:
@@ -41,6 +43,7 @@ def read(location: Location, key: str) -> bytes | None:
     return found
 
 
+@persistent
 def write(location: Location, key: str, data: bytes) -> None:
     """Replace the object in one step: a reader finds the old bytes or the new ones."""
     if location.path is None:
@@ -57,6 +60,7 @@ def write(location: Location, key: str, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+@persistent
 def children(location: Location, path: str = "") -> list[str]:
     """Names directly below `path` that have something below them, sorted."""
     if location.path is not None:

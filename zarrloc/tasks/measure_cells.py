@@ -13,6 +13,7 @@ import numpy.typing as npt
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups.segmentations import FieldRun, read_fields
 from zarrloc.pixels import measure
+from zarrloc.store import retry
 from zarrloc.store.location import Location, StoreClock
 
 
@@ -61,8 +62,10 @@ class MeasureCells:
                 else:
                     tables.append(self._measured(run, fov, count))
             except Exception as error:
+                if not retry.is_of_a_row(error):
+                    raise
                 tables.append(self._nothing(fov, count))
-                skip.update(dict.fromkeys(rows, f"{type(error).__name__}: {error}"))
+                skip.update(dict.fromkeys(rows, retry.in_words(error)))
         return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}, skip
 
     def finish(self, block: Block, state: Any) -> Output:

@@ -18,6 +18,7 @@ from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
 from zarrloc.groups.segmentations import MASK_DTYPE
 from zarrloc.segmenters import Segmenter
+from zarrloc.store import retry
 from zarrloc.store.location import Location, StoreClock
 
 
@@ -122,7 +123,9 @@ class _Rows:
         try:
             self.work[at] = work(*arguments)
         except Exception as error:
-            self.error[at] = f"{type(error).__name__}: {error}"
+            if not retry.is_of_a_row(error):
+                raise
+            self.error[at] = retry.in_words(error)
 
     def put(self, at: int, mask: npt.NDArray[Any]) -> None:
         """Take a finished mask `(y, x)` with ids 1..n."""
