@@ -15,8 +15,8 @@ from zarrloc_cli import main as cli
 
 @click.command()
 def command():
-    print("working", flush=True)
     try:
+        print("working", flush=True)
         time.sleep(60)
     finally:
         print("cleaning up", flush=True)
