@@ -35,7 +35,7 @@ def _call(*arguments: str) -> int:
 
 def test_every_command_has_a_module_and_is_listed() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "main", "options", "faults"} == set(NAMES)
+    assert modules - {"__init__", "main", "options", "faults", "stops"} == set(NAMES)
     assert {"ingest", "embed", "info", "verify", "backbones", "simulate"} <= set(NAMES)
 
 
