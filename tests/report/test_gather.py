@@ -1,5 +1,6 @@
 """What the page finds in a store, and how it says what isn't there."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from tests.report.conftest import CONFIG, flat
 from tests.written import drop, put, revise
 from zarrloc.config.evaluate import PredictConfig
 from zarrloc.config.report import ReportConfig
+from zarrloc.config.train import TrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.report.gather import chosen, gather
+from zarrloc.report.page import render
 from zarrloc.stages.predict import predict
+from zarrloc.stages.train import train
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
@@ -153,3 +157,35 @@ def test_a_head_of_another_store_is_shown_but_not_scored(trained: Path, tmp_path
 def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store at"):
         gather(Location.of(tmp_path / "x.zarr"), CONFIG, flat)
+
+
+def test_a_coordinate_in_place_of_the_labels(trained: Path) -> None:
+    config = CONFIG.model_copy(update={"target": "plate"})
+    contents = gather(Location.of(trained), config, flat)
+    assert contents.samples is not None
+    assert contents.truth is not None
+    assert contents.samples.labels == tuple(f"plate{i}" for i in range(10))
+    assert contents.truth.exclusive
+    assert (contents.truth.positive.sum(axis=1) == 1).all()
+    assert contents.knn is not None
+    assert contents.knn["target"] == "plate"
+    assert "zarrloc train --target plate" in contents.absent["scores"]
+    with pytest.raises(ConfigError, match="was trained on labels, not on plate"):
+        gather(Location.of(trained), config.model_copy(update={"head": "head"}), flat)
+
+
+def test_a_head_of_classes_brings_its_own_target(trained: Path, tmp_path: Path) -> None:
+    store = tmp_path / "t.zarr"
+    shutil.copytree(trained, store)
+    learn = TrainConfig(
+        embedding="planted", split="grouped", target="plate", hidden=(), epochs=3, lr=0.05
+    )
+    train(store, learn, "plates")
+    contents = gather(Location.of(store), CONFIG.model_copy(update={"head": "plates"}), flat)
+    assert contents.calls is not None
+    assert contents.scores is not None
+    assert contents.samples is not None
+    assert contents.samples.target == "plate"
+    assert (contents.calls.called.sum(axis=1) == 1).all()
+    page = render(Location.of(store), contents, CONFIG)
+    assert "Classes of plate" in page

@@ -469,3 +469,123 @@ def test_what_is_too_little_is_said(nameless):
     store, _ = nameless
     with pytest.raises(ConfigError, match=r"10 groups do not fill 50 folds.*at most 10 folds"):
         split(store, SplitConfig(group="plate", folds=50), "many")
+
+
+# --- conditions ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def conditions(tmp_path_factory):
+    """Forty fields of twelve wells and three conditions, no label, no protein's name."""
+    path = make_store(
+        tmp_path_factory.mktemp("plate") / "s.zarr", proteins=8, fields=5, labelled=False
+    )
+    location = Location.of(path)
+    well = np.arange(40) % 12
+    drug = np.array(["DMSO", "nocodazole", "taxol"])[well % 3]
+    drug[39] = ""  # a field that nobody says anything of
+    revise(
+        location, "fovs",
+        protein=(("fov",), np.array([""] * 40)),
+        well=(("fov",), np.array([f"{'AB'[w // 6]}{w % 6 + 1:02}" for w in well])),
+        condition=(("fov",), drug),
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    features = np.concatenate(
+        [np.eye(3)[well % 3] + 0.25 * rng.normal(size=(40, 3)), rng.normal(size=(40, 5))], axis=1
+    )
+    fovs = location.group("fovs", mode="r")
+    blank = np.array([""] * 40)
+    write_embedding(location, "cond", features, read_column(fovs, "fov"), blank, stage_attrs(fovs))
+    made = split(path, SplitConfig(target="condition", folds=4), "cond")
+    train(path, TrainConfig(embedding="cond", split="cond", target="condition", **QUICK), "cond")
+    return path, drug, made
+
+
+def test_conditions_are_spread_over_folds_and_wells_stay_whole(conditions):
+    store, drug, made = conditions
+    assert (made.group, made.leakage.sibling_share, made.unlabelled) == ("well", 0, 1)
+    for name in ("DMSO", "nocodazole", "taxol"):
+        assert all(((made.fold == f) & (drug == name)).sum() >= 2 for f in range(4))
+    with pytest.raises(ConfigError, match="no coordinate 'dose'"):
+        split(store, SplitConfig(target="dose"), "dose")
+    split(store, SplitConfig(folds=4), "labels")
+    with pytest.raises(ConfigError, match=r"target: \(none\) -> condition"):
+        split(store, SplitConfig(folds=4, target="condition"), "labels")
+
+
+def test_a_head_of_classes_gives_each_row_one(conditions):
+    store, drug, _ = conditions
+    stored = read_head(Location.of(store), "cond")
+    assert stored.labels == ("DMSO", "nocodazole", "taxol")
+    features = zarr.open_array(store / "embeddings/cond/embedding")[:]
+    every = stored.heads.probability(features)
+    np.testing.assert_allclose(every.sum(axis=2), 1, rtol=1e-5)
+    own = zarr.open_array(store / "heads/cond/probability")[:]
+    right = np.array(stored.labels)[own.argmax(axis=1)] == drug
+    got = evaluate(store, EvaluateConfig(head="cond", probe=True, bootstrap=50))
+    assert got["target"] == "condition"
+    assert got["pooled"]["micro_f1"] == pytest.approx(right[:39].mean())
+    assert got["pooled"]["micro_f1"] > 0.9
+    assert got["pooled"]["rows"] == 39
+    assert got["probe"]["pooled"]["micro_f1"] > 0.9
+    assert got["baselines"]["permuted labels"]["pooled"]["micro_f1"] < 0.7
+    assert got["baselines"]["sibling look-up"]["pooled"]["micro_f1"] == 0  # wells are whole
+    text = "\n".join(lines(got))
+    assert "classes of condition, each row in the most probable one" in text
+    assert "wells resampled" in text
+    with pytest.raises(ConfigError, match="was trained on condition, not on plate"):
+        evaluate(store, EvaluateConfig(head="cond", target="plate"))
+    with pytest.raises(ConfigError, match="the store has no labels"):
+        train(store, TrainConfig(embedding="cond", split="cond"), "labels")
+
+
+def test_a_probe_of_classes_is_multinomial_regression(conditions):
+    from sklearn.linear_model import LogisticRegression
+
+    from zarrloc.scoring.metrics import Truth
+    from zarrloc.scoring.probe import train_probe
+
+    store, drug, _ = conditions
+    features = zarr.open_array(store / "embeddings/cond/embedding")[:].astype(np.float32)[:39]
+    names = np.array(["DMSO", "nocodazole", "taxol"])
+    positive = drug[:39, None] == names
+    truth = Truth(positive, np.ones_like(positive), exclusive=True)
+    got = train_probe(features, truth, np.ones((1, 39), bool)).probability(features)[0]
+    scaled = (features - features.mean(0)) / features.std(0)
+    weight = 1 / positive.sum(0)[positive.argmax(1)]
+    expected = LogisticRegression(C=1.0, tol=1e-8, max_iter=10_000).fit(
+        scaled, positive.argmax(1), sample_weight=weight * 39 / weight.sum()
+    )
+    np.testing.assert_allclose(got, expected.predict_proba(scaled), atol=2e-3)
+
+
+def test_neighbours_and_probe_of_classes(conditions):
+    store, _, _ = conditions
+    config = EvaluateConfig(
+        embedding="cond", knn=(1, 5), probe=True, target="condition", exclude_same="auto",
+        bootstrap=20,
+    )  # fmt: skip
+    got = evaluate(store, config)
+    assert (got["exclude_same"], got["rows"], got["target"]) == ("well", 39, "condition")
+    assert got["knn"]["5"]["micro_f1"] > 0.7
+    assert got["probe"]["pooled"]["micro_f1"] > 0.9
+    # every row is called once: false positives are false negatives of another class
+    for row in got["knn"].values():
+        assert sum(label["support"] for label in row["per_label"].values()) == 39
+    assert "classes of condition" in "\n".join(lines(got))
+    with pytest.raises(ConfigError, match="leave --target out"):
+        evaluate(store, config.model_copy(update={"labels": "expert"}))
+
+
+def test_classes_are_predicted_one_a_row(conditions, tmp_path):
+    store, drug, _ = conditions
+    new = tmp_path / "new.zarr"
+    shutil.copytree(store, new)
+    shutil.rmtree(new / "heads")
+    config = PredictConfig(head=f"{store}/heads/cond", embedding="cond")
+    predict(store, config, "again", out=tmp_path / "calls.csv")
+    rows = list(csv.DictReader((tmp_path / "calls.csv").open()))
+    assert all(row["called"] in ("DMSO", "nocodazole", "taxol") for row in rows)
+    right = [row["called"] == name for row, name in zip(rows, drug, strict=True)]
+    assert np.mean(right[:39]) > 0.9

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, PositiveInt
 
-from zarrloc.config.train import DeviceConfig, Weak
+from zarrloc.config.train import TARGET, DeviceConfig, Weak
 
 Threshold = Literal["0.5", "tuned"]
 
@@ -32,6 +32,7 @@ class EvaluateConfig(DeviceConfig):
         "fields (well, plate, donor) do not vote, and share a fold of --probe; auto: protein, or "
         "well where no field names one. The others' figures are shown beside it.",
     )
+    target: str | None = Field(default=None, description=TARGET + " A head knows its own.")
     labels: Literal["weak", "expert"] = Field(
         default="weak", description="Single cells: their field's labels, or an expert's own."
     )

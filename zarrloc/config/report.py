@@ -16,6 +16,11 @@ class ReportConfig(DeviceConfig):
         default=None,
         description="Head to show; default: the first by name there, trained ones before others.",
     )
+    target: str | None = Field(
+        default=None,
+        description="Coordinate of the fields to show instead of their labels, such as condition: "
+        "in map, scores and neighbours; default: the head's, if --head has one.",
+    )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),
         description="Numbers of neighbours to score; an empty text leaves that part out.",

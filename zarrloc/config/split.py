@@ -18,4 +18,9 @@ class SplitConfig(Config):
         "coordinate of the fields (protein, well, donor, plate); auto: protein where fields name "
         "one, else well, else image.",
     )
+    target: str | None = Field(
+        default=None,
+        description="Coordinate of the fields to spread over the folds instead of their labels, "
+        "such as condition.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the random ties.")

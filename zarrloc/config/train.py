@@ -47,6 +47,12 @@ class HeadConfig(Config):
         return self.epochs or max(EPOCHS, -(-STEPS // steps))
 
 
+TARGET = (
+    "Coordinate of the fields to learn instead of their labels, such as condition: each field is "
+    "of one class, its value there."
+)
+
+
 class DeviceConfig(Config):
     """Where torch computes; no part of what a result is."""
 
@@ -60,6 +66,7 @@ class TrainConfig(HeadConfig, DeviceConfig):
 
     embedding: str = Field(description="Name of the embedding to train on.")
     split: str = Field(description="Name of the split.")
+    target: str | None = Field(default=None, description=TARGET)
     weak: Weak = Field(
         default="ignore",
         description="What grades 1 and 2 are: left out of loss and scores, positive, or negative.",

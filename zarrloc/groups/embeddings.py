@@ -58,6 +58,8 @@ class Samples:
     grade: npt.NDArray[np.uint8]
     siblings: "Siblings"
     """Of the rows."""
+    target: str | None = None
+    """The coordinate whose values the labels are: classes, one a row."""
 
     @property
     def finite(self) -> npt.NDArray[np.bool_]:
@@ -70,10 +72,11 @@ class Samples:
         return next((path for path in self.stage.inputs if path.startswith("cells/")), None)
 
 
-def read_samples(location: Location, embedding: str) -> Samples:
+def read_samples(location: Location, embedding: str, target: str | None = None) -> Samples:
     """Read an embedding with what its rows show. `StoreError` where it is absent.
 
-    Without labels in the store, `labels` is empty and `grade` has no columns.
+    Without labels in the store, `labels` is empty and `grade` has no columns. With a `target` they
+    are the classes of that coordinate, as `read_labels` says.
     """
     path = f"embeddings/{embedding}"
     group = need(location, path, f"embed STORE --name {embedding}")
@@ -90,8 +93,8 @@ def read_samples(location: Location, embedding: str) -> Samples:
             f"'{path}' has {len(features)} rows for {rows} fields; run the same `zarrloc embed` "
             "again to add the new ones"
         )
-    labels = read_labels(fovs)
-    siblings = siblings_of(fovs)
+    labels = read_labels(fovs, target)
+    siblings = siblings_of(fovs, target)
     return Samples(
         path,
         level,
@@ -103,11 +106,19 @@ def read_samples(location: Location, embedding: str) -> Samples:
         labels.names,
         labels.grade[fov_index],
         siblings[fov_index],
+        target,
     )
 
 
-def read_labels(fovs: zarr.Group) -> Labels:
-    """The label vocabulary and grades of `fovs`; empty where none were ingested."""
+def read_labels(fovs: zarr.Group, target: str | None = None) -> Labels:
+    """The label vocabulary and grades of `fovs`; empty where none were ingested.
+
+    With a `target` the classes of that coordinate: its values, each field grade 3 in its own and 0
+    in the others; a field where it is empty has no class. Raises ConfigError where the fields have
+    no such coordinate, or it makes no two classes of which one has two fields.
+    """
+    if target is not None:
+        return _classes(fovs, target)
     if "grade" not in fovs:
         return Labels((), np.zeros((len(read_column(fovs, "fov")), 0), np.uint8))
     return Labels(tuple(read_text(fovs, "label").tolist()), read_column(fovs, "grade"))
@@ -139,13 +150,26 @@ class Siblings:
         return Siblings(self.by, self.group[rows], self.known[rows])
 
 
-def siblings_of(fovs: zarr.Group) -> Siblings:
-    """The siblings among the fields of a store."""
+def siblings_of(fovs: zarr.Group, target: str | None = None) -> Siblings:
+    """The siblings among the fields of a store; what is to be told cannot make fields siblings."""
     for by in ("protein", "well"):
-        if by in fovs and (known := read_text(fovs, by) != "").any():
+        if by != target and by in fovs and (known := read_text(fovs, by) != "").any():
             return Siblings(by, group_of(fovs, by), known)
     fields = group_of(fovs, "field")
     return Siblings("field", fields, np.zeros(len(fields), bool))
+
+
+def _classes(fovs: zarr.Group, target: str) -> Labels:
+    group_of(fovs, target)  # refuses what is no coordinate
+    value = read_text(fovs, target)
+    names = sorted({*value.tolist()} - {""})
+    fields = int((value != "").sum())
+    if len(names) < 2 or len(names) == fields:
+        raise ConfigError(
+            f"'{target}' has {len(names)} values for {fields} fields; a target needs two classes "
+            "at least, and more fields than classes"
+        )
+    return Labels(tuple(names), np.where(value[:, None] == np.array(names), 3, 0).astype(np.uint8))
 
 
 def group_of(fovs: zarr.Group, by: str) -> npt.NDArray[np.str_]:
@@ -201,7 +225,8 @@ def need_labels(samples: Samples) -> None:
     """Refuse a store without labels, or with labels for none of these rows."""
     if not samples.labels:
         raise ConfigError(
-            "the store has no labels; bring them in with `zarrloc ingest SOURCE STORE --labels CSV`"
+            "the store has no labels; bring them in with `zarrloc annotate STORE --labels TABLE`, "
+            "or name what else is to be learnt, such as --target condition"
         )
     usable = samples.finite & (samples.grade > 0).any(axis=1)
     if not usable.any():

@@ -43,6 +43,8 @@ class Heads:
     scale: Array32
     weights: tuple[Array32, ...]
     biases: tuple[Array32, ...]
+    exclusive: bool = False
+    """Of classes that exclude one another: probabilities of a row sum to 1."""
 
     def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
         """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
@@ -61,7 +63,8 @@ class Heads:
             h = (x - mean) / scale
             for index, (weight, bias) in enumerate(layers):
                 h = torch.baddbmm(bias[:, None], h.relu() if index else h, weight)
-            out[:, start : start + block] = h.sigmoid().cpu().numpy()
+            p = h.softmax(-1) if self.exclusive else h.sigmoid()
+            out[:, start : start + block] = p.cpu().numpy()
         return out
 
     def arrays(self) -> dict[str, Array32]:
@@ -71,7 +74,7 @@ class Heads:
         return {"mean": self.mean, "scale": self.scale, **weights, **biases}
 
     @classmethod
-    def of_arrays(cls, arrays: dict[str, Array32]) -> "Heads":
+    def of_arrays(cls, arrays: dict[str, Array32], exclusive: bool = False) -> "Heads":
         """The inverse of `arrays`."""
         depth = range((len(arrays) - 2) // 2)
         return cls(
@@ -79,6 +82,7 @@ class Heads:
             arrays["scale"],
             tuple(arrays[f"weight_{i}"] for i in depth),
             tuple(arrays[f"bias_{i}"] for i in depth),
+            exclusive,
         )
 
 
@@ -129,6 +133,7 @@ class StoredHead:
             "format": "zarrloc-head-1",
             "labels": json.dumps(self.labels),
             "threshold": json.dumps(self.threshold.tolist()),
+            "exclusive": json.dumps(self.heads.exclusive),
             "embedding": json.dumps(dict(self.embedding)),
             "zarrloc": self.stage.model_dump_json(),
         }
@@ -189,13 +194,14 @@ def read_head(location: Location, name: str) -> StoredHead:
     assert isinstance(weights, zarr.Group)
     names = [key for key, _ in weights.arrays()]
     values = {key: read_column(group, f"weights/{key}") for key in names}
+    stage = stage_attrs(group)
     return StoredHead(
         path,
-        Heads.of_arrays(values),
+        Heads.of_arrays(values, stage.config.get("target") is not None),
         tuple(map(str, read_column(group, "label"))),
         read_column(group, "threshold"),
         read_column(group, "row_fold"),
         dict(group.attrs["embedding"]),  # type: ignore[arg-type]
         dict(group.attrs["scores"]),  # type: ignore[arg-type]
-        stage_attrs(group),
+        stage,
     )

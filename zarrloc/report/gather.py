@@ -16,7 +16,7 @@ from zarrloc.groups.splits import Leakage, Part
 from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
-from zarrloc.scoring.metrics import Truth, truth_of
+from zarrloc.scoring.metrics import Truth, called_of, truth_of
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.document import groups
@@ -57,11 +57,13 @@ class Calls:
     row_fold: npt.NDArray[np.int8] | None
     weak: str
     split: str
+    target: str | None = None
+    """The coordinate whose values the labels are: classes, one a row."""
 
     @property
     def called(self) -> npt.NDArray[np.bool_]:
         """Which labels each row is given, `(n, label)`."""
-        return np.asarray(self.probability >= self.threshold)
+        return called_of(self.probability, self.threshold, self.target is not None)
 
 
 NOT_COLOURS = frozenset({"fov", "protein", "source", "error"})
@@ -144,18 +146,20 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
     if embedding is None:
         absent["map"] = "There is no embedding yet; make one with `zarrloc embed`."
     else:
-        samples = read_samples(location, embedding)
         calls = _calls(location, head, stages, config) if head else None
+        target = config.target or (calls.target if calls and calls.trained else None)
+        samples = read_samples(location, embedding, target)
         weak: Any = calls.weak if calls else "ignore"
-        truth = truth_of(samples.grade, weak)
+        truth = truth_of(samples.grade, weak, target is not None)
         coords = _coords(fovs, samples)
         if samples.finite.any():
             points = project(samples.features[samples.finite], config)
         else:
             absent["map"] = f"No row of '{samples.group}' has an embedding."
     if head is None:
+        of = f" --target {config.target}" if config.target else ""
         absent["scores"] = (
-            "There is no head yet; make one with `zarrloc split` and `zarrloc train`."
+            f"There is no head yet; make one with `zarrloc split{of}` and `zarrloc train{of}`."
         )
     elif stages[f"heads/{head}"].stage != "train":
         absent["scores"] = f"Head '{head}' only predicted here; it is scored where it was trained."
@@ -170,6 +174,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
             location, absent, "knn", config,
             embedding=embedding, knn=config.knn, exclude_same="auto",
             weak=calls.weak if calls else "ignore",
+            target=samples.target if samples else None,
         )  # fmt: skip
     return Contents(
         facts=_facts(location, fovs, described),
@@ -216,7 +221,17 @@ def chosen(stages: Mapping[str, StageAttrs], config: ReportConfig) -> tuple[str 
             f"head '{config.head}' stands on '{of_head[config.head]}', not on '{wanted}'; "
             "leave --embedding out, or name another --head"
         )
-    fitting = [name for name, path in of_head.items() if wanted in (None, path)]
+    targets = {path.split("/")[1]: attrs.config.get("target") for path, attrs in heads}
+    if config.head and config.target not in (None, targets[config.head]):
+        raise ConfigError(
+            f"head '{config.head}' was trained on {targets[config.head] or 'labels'}, not on "
+            f"{config.target}; leave --target out, or name another --head"
+        )
+    fitting = [
+        name
+        for name, path in of_head.items()
+        if wanted in (None, path) and config.target in (None, targets[name])
+    ]
     head = config.head or (fitting[0] if fitting else None)
     path = of_head[head] if head else wanted or (embeddings[0] if embeddings else None)
     return path.split("/")[1] if path else None, head
@@ -269,6 +284,7 @@ def _calls(
         read_column(group, "row_fold") if trained else None,
         attrs.config.get("weak", "ignore"),
         attrs.config.get("split", ""),
+        attrs.config.get("target"),
     )
 
 

@@ -115,9 +115,12 @@ def map_note(c: Contents) -> str:
     assert c.samples is not None
     left_out = len(c.samples.finite) - len(c.points)
     missing = f" {left_out:,} without an embedding are not shown." if left_out else ""
+    coloured = "Proteins with a single reference label are coloured by it, the others grey."
+    if c.samples.target:
+        coloured = f"Coloured by {c.samples.target}."
     return (
-        f"UMAP of {len(c.points):,} {rows_word(c)}, cosine distances. Proteins with a single "
-        f"reference label are coloured by it, the others grey.{missing} Point at one to see it; "
+        f"UMAP of {len(c.points):,} {rows_word(c)}, cosine distances. {coloured}{missing} Point "
+        "at one to see it; "
         "click a name to hide its points; drag to move; zoom with the buttons, or Ctrl and the "
         "wheel. With the keyboard: Tab to the map, then arrows, +, - and 0."
     )
@@ -138,9 +141,14 @@ def scores_note(c: Contents) -> str:
     s = c.scores
     tuned = s["threshold"] == "tuned"
     threshold = "the threshold that is best on the other folds" if tuned else s["threshold"]
+    rule = (
+        f"Classes of {s['target']}: each row is given the most probable one, and micro-F1 is the "
+        "share of right answers."
+        if s["target"]
+        else f"Weak labels (grades 1 and 2): {s['weak']}. A label is called from {threshold}."
+    )
     return (
-        f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. Weak labels "
-        f"(grades 1 and 2): {s['weak']}. A label is called from {threshold}. "
+        f"Head “{s['head']}” on embedding “{s['embedding']}”, split “{s['split']}”. {rule} "
         f"{sentence(s['leakage'])}"
     )
 

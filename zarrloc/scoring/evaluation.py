@@ -16,6 +16,7 @@ from zarrloc.scoring.metrics import (
     Truth,
     best_thresholds,
     bootstrap_f1,
+    called_of,
     counts,
     interval,
     macro,
@@ -71,7 +72,7 @@ def score_folds(
     inside, test = fold >= 0, fold < 0
     own = out_of_fold(probability, fold)
     threshold = _thresholds(truth, own, fold, tuned)
-    called = own >= threshold
+    called = called_of(own, threshold, truth.exclusive)
     heads = [
         score(truth[rows], own[rows], called[rows], labels)
         for rows in (fold == number for number in range(len(probability)))
@@ -89,7 +90,7 @@ def score_folds(
         result["pooled"]["macro_f1_ci"] = interval(macro(samples))
 
     if truth[test].labelled.any():
-        all_called = probability[:, test] >= threshold[test]
+        all_called = called_of(probability[:, test], threshold[test], truth.exclusive)
         heads = [
             score(truth[test], p[test], c, labels)
             for p, c in zip(probability, all_called, strict=True)
@@ -160,7 +161,7 @@ def score_votes(
     result = {}
     for k in ks:
         votes = vote(found, truth, k, temperature, norm)
-        called = votes >= 0.5
+        called = called_of(votes, 0.5, truth.exclusive)
         scores = score(truth, votes, called, labels)
         result[str(k)] = {**scores.as_dict(), "per_label": dict(scores.per_label)}
         if bootstrap:

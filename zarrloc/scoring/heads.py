@@ -100,6 +100,7 @@ def train_heads(
     )
     epochs = config.epochs_of(steps)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    loss_of = _class_loss if truth.exclusive else _loss
     fast = precision_of(config.precision, device) == "bf16"
 
     for order in _epochs(weight, steps * batch, epochs, config.resample, generators):
@@ -110,7 +111,7 @@ def train_heads(
                     z = torch.baddbmm(bias, h, weights)
                     h = _dropped_relu(z, config.dropout, noise)
                 logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
-            loss = _loss(logits.float(), y[index], known[index])
+            loss = loss_of(logits.float(), y[index], known[index])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
@@ -120,6 +121,7 @@ def train_heads(
         scale,
         tuple(w.detach().cpu().numpy() for w, _ in layers),
         tuple(b.detach().cpu().numpy()[:, 0] for _, b in layers),
+        truth.exclusive,
     )
 
 
@@ -214,3 +216,8 @@ def _loss(logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
         logits, y, weight=known, reduction="none"
     )
     return (each.sum((1, 2)) / known.sum((1, 2)).clamp(min=1)).sum()
+
+
+def _class_loss(logits: Tensor, y: Tensor, known: Tensor) -> Tensor:
+    """Mean cross-entropy of classes, one a row, summed over folds."""
+    return -(y * logits.log_softmax(2)).sum((1, 2)).div(y.shape[1]).sum()

@@ -13,7 +13,7 @@ from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_in_training
 from zarrloc.scoring.evaluation import never_called, out_of_fold, score_folds, training_rows
 from zarrloc.scoring.heads import device_of
-from zarrloc.scoring.metrics import Truth, truth_of
+from zarrloc.scoring.metrics import Truth, called_of, truth_of
 from zarrloc.scoring.probe import train_probe
 from zarrloc.scoring.splits import leakage_of
 from zarrloc.store.location import Location
@@ -26,10 +26,16 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
     device = device_of(config.device)
     head = read_head(location, name)
     trained = head.stage.config
-    samples = read_samples(location, trained["embedding"])
+    target = trained.get("target")
+    if config.target not in (None, target):
+        raise ConfigError(
+            f"'{head.path}' was trained on {target or 'labels'}, not on {config.target}; leave "
+            f"--target out, or train a head with `zarrloc train --target {config.target}`"
+        )
+    samples = read_samples(location, trained["embedding"], target)
     head.check_embedding(samples.stage.config, samples.group)
     _check_same_rows(head, samples)
-    truth = truth_of(samples.grade, trained["weak"])
+    truth = truth_of(samples.grade, trained["weak"], target is not None)
     rows = samples.finite & truth.labelled
     truth, fold, siblings = truth[rows], head.row_fold[rows], samples.siblings[rows]
     train = training_rows(fold, len(head.heads.mean))
@@ -48,13 +54,14 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
     leakage = leakage_of(fold, truth.positive, siblings, samples.labels)
     probability = head.heads.probability(features, device)
     own = out_of_fold(probability, fold)
-    called = own >= (head.threshold if config.threshold == "tuned" else 0.5)
+    called = called_of(own, head.threshold if config.threshold == "tuned" else 0.5, truth.exclusive)
     result: dict[str, Any] = {
         "head": name,
         "embedding": trained["embedding"],
         "split": trained["split"],
         "weak": trained["weak"],
         "threshold": config.threshold,
+        "target": target,
         "siblings": siblings.by,
         "sibling_share": leakage.sibling_share,
         "leakage": leakage.told("rows"),

@@ -23,7 +23,7 @@ from zarrloc.scoring.baselines import permuted, siblings_elsewhere
 from zarrloc.scoring.evaluation import from_one_group, score_votes
 from zarrloc.scoring.heads import device_of, standardisation
 from zarrloc.scoring.knn import Neighbours, neighbours
-from zarrloc.scoring.metrics import Truth, score, truth_of
+from zarrloc.scoring.metrics import Truth, called_of, score, truth_of
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
@@ -50,9 +50,11 @@ class Judged:
 
 def judged(location: Location, name: str, config: EvaluateConfig) -> Judged:
     """What there is to score of an embedding. Raises ConfigError where it is too little."""
-    samples = read_samples(location, name)
+    samples = read_samples(location, name, config.target)
     need_labels(samples)
-    field_truth = truth_of(samples.grade, config.weak)
+    field_truth = truth_of(samples.grade, config.weak, config.target is not None)
+    if config.labels == "expert" and config.target:
+        raise ConfigError(f"an expert's labels are no {config.target}; leave --target out")
     if config.labels == "expert":
         truth, usable = _expert(location, samples)
         notes = [f"{int(usable.sum())} cells that an expert ticked whole and confirmed"]
@@ -136,7 +138,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
         look_up = {}
         if siblings.by != "field":
             seen = siblings_elsewhere(truth, siblings.group, samples.fov_index[rows])
-            scores = score(truth, seen, seen >= 0.5, labels).as_dict()
+            scores = score(truth, seen, called_of(seen, 0.5, truth.exclusive), labels).as_dict()
             look_up["sibling look-up"] = {str(k): scores for k in config.knn}
         result["baselines"] = {
             "permuted labels": votes_on(permuted(truth, config.seed), found[chosen]),
@@ -145,7 +147,7 @@ def judge_neighbours(location: Location, name: str, config: EvaluateConfig) -> d
             title: votes_on(truth, search(_standardised(statistics[rows]))[chosen])
             for title, statistics in rivals.items()
         }
-    return result
+    return {**result, "target": config.target}
 
 
 def _notes(

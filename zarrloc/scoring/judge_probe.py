@@ -60,4 +60,5 @@ def judge_probe(location: Location, name: str, config: EvaluateConfig) -> dict[s
         "rows": len(fold),
         "probe": scores,
         "notes": what.notes,
+        "target": config.target,
     }

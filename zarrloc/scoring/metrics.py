@@ -25,10 +25,12 @@ class Truth:
 
     positive: Bools
     known: Bools
+    exclusive: bool = False
+    """Each row is of one class: the labels exclude one another."""
 
     def __getitem__(self, rows: Any) -> "Truth":
         """The truth of some rows."""
-        return Truth(self.positive[rows], self.known[rows])
+        return Truth(self.positive[rows], self.known[rows], self.exclusive)
 
     @property
     def labelled(self) -> Bools:
@@ -36,7 +38,7 @@ class Truth:
         return np.asarray(self.known.any(axis=1))
 
 
-def truth_of(grade: npt.NDArray[np.uint8], weak: Weak = "ignore") -> Truth:
+def truth_of(grade: npt.NDArray[np.uint8], weak: Weak = "ignore", exclusive: bool = False) -> Truth:
     """Grades `(n, label)` uint8 0..3 as positives and negatives.
 
     Grade 3 is positive, 0 negative; `weak` says what 1 and 2 are: unknown (`ignore`), positive or
@@ -45,7 +47,19 @@ def truth_of(grade: npt.NDArray[np.uint8], weak: Weak = "ignore") -> Truth:
     faint = (grade == 1) | (grade == 2)
     positive = (grade == 3) | (faint & (weak == "positive"))
     known = ~(faint & (weak == "ignore")) & (grade > 0).any(axis=1, keepdims=True)
-    return Truth(positive, known)
+    return Truth(positive, known, exclusive)
+
+
+def called_of(probability: npt.NDArray[np.floating[Any]], threshold: Any, exclusive: bool) -> Bools:
+    """Which labels each row is given, bool `(..., n, label)`: from a threshold; of classes, one.
+
+    A row whose probabilities are NaN, or 0 for every class, is given none.
+    """
+    if not exclusive:
+        return np.asarray(probability >= threshold)
+    filled = np.nan_to_num(probability, nan=0.0)
+    best = filled.argmax(axis=-1)[..., None]
+    return np.asarray((np.arange(filled.shape[-1]) == best) & (filled > 0))
 
 
 def counts(truth: Truth, called: Bools) -> npt.NDArray[np.int64]:

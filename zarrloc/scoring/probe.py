@@ -21,6 +21,8 @@ def train_probe(
 ) -> Heads:
     """Heads without hidden layers, at the optimum: scikit-learn's `LogisticRegression(C=strength)`.
 
+    One a label; of classes that exclude one another, one multinomial regression.
+
     Features are standardised and rows weighted (rarest label, mean 1) as for a head. The
     problems share nothing, so the minimum of their summed losses is each one's own; L-BFGS finds
     it without a draw of chance.
@@ -56,13 +58,17 @@ def train_probe(
         inner = w * inverse
         offset = b - centre @ inner
         logits = (x @ inner.movedim(0, 1).reshape(f, -1)).view(-1, folds, labels)
-        total = 0.5 * w.square().sum() + strength * (
-            torch.nn.functional.binary_cross_entropy_with_logits(
-                logits + offset[:, 0], answer, weight=each, reduction="sum"
+        logits = logits + offset[:, 0]
+        if truth.exclusive:
+            misfit = -(each * answer * logits.log_softmax(2)).sum()
+        else:
+            misfit = torch.nn.functional.binary_cross_entropy_with_logits(
+                logits, answer, weight=each, reduction="sum"
             )
-        )
+        total = 0.5 * w.square().sum() + strength * misfit
         torch.autograd.backward(total)
         return total
 
     solver.step(loss)  # type: ignore[no-untyped-call]
-    return Heads(mean, scale, (w.detach().cpu().numpy(),), (b.detach().cpu().numpy()[:, 0],))
+    weights, biases = w.detach().cpu().numpy(), b.detach().cpu().numpy()[:, 0]
+    return Heads(mean, scale, (weights,), (biases,), truth.exclusive)

@@ -44,7 +44,7 @@ def span(ci: Sequence[float | None] | None) -> str:
 def _head(result: Mapping[str, Any]) -> list[str]:
     told = [
         f"head {result['head']} on embedding {result['embedding']}, split {result['split']}; "
-        f"weak labels: {result['weak']}; threshold: {result['threshold']}",
+        f"{_rule(result)}",
         result["leakage"],
         "",
     ]
@@ -76,7 +76,7 @@ def _head(result: Mapping[str, Any]) -> list[str]:
 def _neighbours(result: Mapping[str, Any]) -> list[str]:
     told = [
         f"embedding {result['embedding']}: leave-one-out neighbours of {result['rows']} rows; "
-        f"labels: {result['labels']}; weak labels: {result['weak']}; votes over "
+        f"{_rule(result)}; votes over "
         f"their {result['vote_norm']}; neighbours excluded: {result['exclude_same']}",
         "",
     ]
@@ -105,8 +105,7 @@ def _probe(result: Mapping[str, Any]) -> list[str]:
     part = scores["pooled"]
     return [
         f"linear probe of embedding {result['embedding']}: {result['rows']} rows in "
-        f"{result['folds']} folds grouped by {result['grouped_by']}; labels: {result['labels']}; "
-        f"weak labels: {result['weak']}",
+        f"{result['folds']} folds grouped by {result['grouped_by']}; {_rule(result)}",
         "",
         *_aligned(
             [
@@ -116,6 +115,17 @@ def _probe(result: Mapping[str, Any]) -> list[str]:
         ),
         *_missing({"all rows": part}),
     ]
+
+
+def _rule(result: Mapping[str, Any]) -> str:
+    """What counts as a label, and from where one is called."""
+    if result["target"]:
+        return (
+            f"classes of {result['target']}, each row in the most probable one, so that micro-F1 "
+            "is the share of right answers"
+        )
+    labels = f"labels: {result['labels']}; " if "labels" in result else ""
+    return f"{labels}weak labels: {result['weak']}; threshold: {result['threshold']}"
 
 
 def _interval(result: Mapping[str, Any]) -> str:

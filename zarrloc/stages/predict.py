@@ -16,6 +16,7 @@ from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, read_samples
 from zarrloc.groups.heads import StoredHead, read_head
 from zarrloc.scoring.heads import device_of
+from zarrloc.scoring.metrics import called_of
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.digest import digest
 from zarrloc.store.location import Location
@@ -65,9 +66,10 @@ def predict(
     samples = read_samples(location, config.embedding)
     head.check_embedding(samples.stage.config, samples.group)
     threshold = head.threshold if config.threshold == "tuned" else np.full(len(head.labels), 0.5)
+    target = head.stage.config.get("target")
     wanted = StageAttrs.of(
         "predict",
-        {"threshold": config.threshold},
+        {"threshold": config.threshold, **({"target": target} if target else {})},
         {
             samples.group: samples.stage.fingerprint,
             "head": head.stage.fingerprint,
@@ -75,7 +77,7 @@ def predict(
         },
     )
     probability = head.heads.probability(samples.features, device_of(config.device)).mean(axis=0)
-    called = probability >= threshold
+    called = called_of(probability, threshold, head.heads.exclusive)
     arrays = _arrays(samples, head, probability, called, threshold)
 
     def make(_: Before) -> Plan:

@@ -67,17 +67,22 @@ def split(
 ) -> SplitSummary:
     """Write `splits/<name>`: `fold (fov)` int8, -1 the test set.
 
-    Stratified over grade-3 labels. Raises `ConfigError` for a grouping the fields don't have or
-    another split of that name, `StoreError` where there are no fields.
+    Stratified over grade-3 labels, or the classes of `config.target`. Raises `ConfigError` for a
+    grouping or a target the fields don't have, or another split of that name, `StoreError` where
+    there are no fields.
     """
     location, path = Location.of(store), f"splits/{check_name(name)}"
     fovs = need(location, "fovs", "ingest SOURCE STORE")
-    fov, siblings, labels = read_text(fovs, "fov"), siblings_of(fovs), read_labels(fovs)
+    fov, labels = read_text(fovs, "fov"), read_labels(fovs, config.target)
+    siblings = siblings_of(fovs, config.target)
     by = siblings.by if config.group == "auto" else config.group
     group = siblings.group if config.group == "auto" else group_of(fovs, by)
     positive = truth_of(labels.grade).positive
+    settings = config.model_dump() | {"group": by}
+    if config.target is None:
+        del settings["target"]
     inputs = {"fovs": stage_attrs(fovs).fingerprint}
-    wanted = StageAttrs.of("split", config.model_dump() | {"group": by}, inputs)
+    wanted = StageAttrs.of("split", settings, inputs)
 
     def make(before: Before) -> Plan:
         if before.attrs is not None:

@@ -19,7 +19,7 @@ from zarrloc.scoring.evaluation import (
     training_rows,
 )
 from zarrloc.scoring.heads import device_of, precision_of, train_heads
-from zarrloc.scoring.metrics import best_thresholds, truth_of
+from zarrloc.scoring.metrics import best_thresholds, called_of, truth_of
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.columns import read_column
 from zarrloc.store.digest import digest
@@ -32,7 +32,8 @@ class TrainSummary:
     """What was trained, and the paper's figure of it."""
 
     path: str
-    weak: str
+    rule: str
+    """What counts as a label, and from where one is called."""
     validation: tuple[float, float]
     """Macro-F1 over the validation folds: mean, sd."""
     test: tuple[float, float] | None
@@ -43,7 +44,7 @@ class TrainSummary:
         """For people."""
         told = [
             f"{self.path}: macro-F1 {self.validation[0]:.3f} ± {self.validation[1]:.3f} on "
-            f"validation folds (weak labels: {self.weak}, threshold 0.5)"
+            f"validation folds ({self.rule})"
         ]
         if self.test is not None:
             told.append(f"  {self.test[0]:.3f} ± {self.test[1]:.3f} on the test set")
@@ -64,14 +65,16 @@ def train(
     `StoreError` or `LockedError`.
     """
     location, path = Location.of(store), f"heads/{check_name(name)}"
-    samples = read_samples(location, config.embedding)
+    samples = read_samples(location, config.embedding, config.target)
     need_labels(samples)
     fold = row_folds(location, config.split, samples)
     device = device_of(config.device)
     content = digest({"features": samples.features, "grade": samples.grade, "fold": fold})
     wanted = StageAttrs.of(
         "train",
-        config.model_dump(mode="json", exclude={"device"}),
+        config.model_dump(
+            mode="json", exclude={"device"} | ({"target"} if not config.target else set())
+        ),
         {
             samples.group: samples.stage.fingerprint,
             "features, labels and folds": f"{content:016x}",
@@ -92,21 +95,25 @@ def train(
     if save is not None:
         head.save(save)
         notes.append(f"weights saved to {save}")
-    return TrainSummary(path, config.weak, head.validation, head.test, notes)
+    rule = f"weak labels: {config.weak}, threshold 0.5"
+    if config.target:
+        rule = f"classes of {config.target}: {', '.join(samples.labels)}"
+    return TrainSummary(path, rule, head.validation, head.test, notes)
 
 
 def _silence(location: Location, path: str, samples: Samples, config: TrainConfig) -> list[str]:
     """Whether the head calls anything at all."""
-    truth = truth_of(samples.grade, config.weak)
+    truth = truth_of(samples.grade, config.weak, config.target is not None)
     rows = samples.finite & truth.labelled
     group = need(location, path, "train STORE")
     own = read_column(group, "probability")[rows]
-    return never_called(truth[rows], own, own >= 0.5, samples.labels)
+    called = called_of(own, 0.5, truth.exclusive)
+    return never_called(truth[rows], own, called, samples.labels)
 
 
 def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
     """Heads of all folds on the rows that can teach."""
-    truth = truth_of(samples.grade, config.weak)
+    truth = truth_of(samples.grade, config.weak, config.target is not None)
     usable = samples.finite & truth.labelled
     rows = training_rows(fold[usable], int(fold.max()) + 1)
     return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
@@ -120,7 +127,7 @@ def _head(
     trained: Heads,
 ) -> Plan:
     """The group of a head: its weights, what it says of every row, and its scores."""
-    truth = truth_of(samples.grade, config.weak)
+    truth = truth_of(samples.grade, config.weak, config.target is not None)
     every = trained.probability(samples.features)
     own = out_of_fold(every, fold)
     usable = samples.finite & truth.labelled
