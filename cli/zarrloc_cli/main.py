@@ -35,6 +35,7 @@ COMMANDS = (
     "info",
     "verify",
     "backbones",
+    "weights",
 )
 
 

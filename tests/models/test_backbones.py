@@ -159,7 +159,8 @@ def test_a_spec_says_what_timm_builds(name: str) -> None:
     with torch.device("meta"):
         vit = Backbone(spec).vit
     kernel = tuple(vit.patch_embed.proj.weight.shape)
-    assert kernel == (spec.features, len(spec.roles), spec.patch, spec.patch)
+    width = spec.features // max(1, spec.pool_heads)
+    assert kernel == (width, len(spec.roles), spec.patch, spec.patch)
     assert vit.norm.eps == (1e-5 if name.startswith("dinov3") else 1e-6)
     if spec.position == "facebook":
         trained = 518 if name.startswith("dinov2") else 224
@@ -178,6 +179,7 @@ print(json.dumps([name for name in ("torch", "timm", "numpy") if name in sys.mod
     assert set(specs.SPECS) == {
         *("dino-vits16", "dino-vits8", "dino-vitb16", "dino-vitb8", "hpa-fov-vitb8"),
         *("hpa-cell-vitb16", "dinov2-vits14", "dinov2-vitb14", "dinov3-vits16", "dinov3-vitb16"),
+        *("subcell-mae", "subcell-vit", "morphem", "cell-dino-hpa", "cell-dino-channel"),
     }
 
 

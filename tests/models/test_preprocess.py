@@ -85,8 +85,8 @@ def test_none_keeps_the_values_as_stored() -> None:
     got = normalise(torch.from_numpy(images), "none")
     assert got.dtype == torch.float32
     np.testing.assert_array_equal(got, images)
-    with pytest.raises(ConfigError, match=r"minmax.*zscore, imagenet, trained, none"):
-        normalise(torch.from_numpy(images), "minmax")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"range.*zscore, minmax, imagenet, trained, none"):
+        normalise(torch.from_numpy(images), "range")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("target", [(224, 168), (100, 75), (500, 375)])

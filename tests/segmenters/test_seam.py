@@ -94,7 +94,7 @@ def test_unknown_models_and_missing_size_models_say_what_to_do(
 def test_published_weights_that_cannot_be_fetched_say_where_to_put_them(
     model: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def offline(*_: object) -> None:
+    def offline(*_: object, **__: object) -> None:
         raise OSError("no network")
 
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path))

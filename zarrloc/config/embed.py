@@ -27,10 +27,11 @@ class EmbedConfig(Config):
         default="native",
         description="native, the longer side in pixels, or um:X for X micrometres a pixel.",
     )
-    norm: Literal["auto", "zscore", "cell", "imagenet", "trained", "none"] = Field(
+    norm: Literal["auto", "zscore", "cell", "minmax", "imagenet", "trained", "none"] = Field(
         default="auto",
         description="Normalisation of each image and channel; auto: as a `zarrloc pretrain` "
-        "backbone was trained, zscore for any other; cell: z-score over the cell's mask.",
+        "backbone was trained, else the backbone's own; cell: z-score over the cell's mask; "
+        "minmax: the range of all channels together becomes 0 to 1.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="Arithmetic; auto: bf16 on a GPU that has it, else fp32."

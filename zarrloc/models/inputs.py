@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Self
 from zarrloc.errors import ConfigError
 from zarrloc.models.specs import RGB
 
-Norm = Literal["zscore", "imagenet", "trained", "none"]
+Norm = Literal["zscore", "minmax", "imagenet", "trained", "none"]
 
 Affine = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and sd of each input of a backbone, for values in [0, 1]."""

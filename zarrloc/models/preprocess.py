@@ -19,6 +19,7 @@ from zarrloc.errors import ConfigError
 from zarrloc.models.channels import ChannelMap
 from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
 
+MINMAX_EPS = 1e-8  # as CellProfiling/SubCellPortable
 ZSCORE_EPS = 1e-7  # added to the sd, as Dino4Cells does
 PERCENTILES = (0.1, 99.9)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -46,6 +47,8 @@ def prepare(
     refuse_norm(norm, channel_map.input_roles, trained)
     plan = size.plan(images.shape[2], images.shape[3], patch, pixel_size_um)
     mapped = channel_map.apply(normalise(resize(images, plan.height, plan.width), norm))
+    if norm == "minmax":
+        mapped = _minmax(mapped, channel_map)
     affine = {"imagenet": (IMAGENET_MEAN, IMAGENET_SD), "trained": trained}.get(norm)
     if affine is not None:
         mapped = _standardised(mapped, channel_map, *affine)
@@ -89,8 +92,8 @@ def normalise(images: Tensor, norm: Norm) -> Tensor:
     `zscore`: minus the mean, over the population sd + 1e-7; a blank channel is 0.
     `imagenet`: the range from percentile 0.1 to 99.9 becomes 0 to 1 (`prepare` then applies
     ImageNet's mean and sd, which belong to inputs); a blank channel is 0. `trained`: the whole
-    range becomes 0 to 1, as `zarrloc pretrain` brings it (its affine comes after). `none`: as
-    stored.
+    range becomes 0 to 1, as `zarrloc pretrain` brings it (its affine comes after). `none`, and
+    `minmax`, which `prepare` applies to the inputs of a pass together: as stored.
     """
     if norm not in get_args(Norm):
         raise ConfigError(f"norm {norm!r}: expected one of {', '.join(get_args(Norm))}")
@@ -133,6 +136,20 @@ def _standardised(
     used = [[channel is not None for channel in inputs] for inputs in channel_map.passes]
     mask = torch.tensor(used, device=mapped.device)[:, None, :, None, None]
     return ((mapped - mean) / sd).where(mask, 0)
+
+
+def _minmax(mapped: Tensor, channel_map: ChannelMap) -> Tensor:
+    """The range of the used inputs of (passes, n, inputs, y, x) together to 0..1, as SubCell's.
+
+    A blank image is 0, and so are unused inputs.
+    """
+    scaled = torch.zeros_like(mapped)
+    for at, inputs in enumerate(channel_map.passes):
+        used = [place for place, channel in enumerate(inputs) if channel is not None]
+        values = mapped[at][:, used]
+        low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
+        scaled[at][:, used] = (values - low) / (high - low + MINMAX_EPS)
+    return scaled
 
 
 def pad_to_patch(images: Tensor, patch: int) -> Tensor:

@@ -8,6 +8,8 @@ from typing import Any, Literal
 RGB = ("R", "G", "B")
 # The order of Dino4Cells' notebooks and augmentation code; its YAML's comments contradict it.
 HPA = ("microtubules", "protein", "nucleus", "er")
+ANY = ("channel",)
+"""The one input of a network that takes a channel at a time."""
 
 # The paper's best map onto an ImageNet backbone (Table D3).
 IMAGENET_CHANNELS = "protein=1,nucleus=2"
@@ -31,8 +33,12 @@ class BackboneSpec:
     licence: str = ""
     default_channels: str = IMAGENET_CHANNELS
     """The channel map used where `--channels` says nothing."""
-    position: Literal["facebook", "timm"] = "facebook"
+    position: Literal["facebook", "hugging", "timm"] = "facebook"
     """How the position embedding is brought to another size (see `zarrloc.models.vit`)."""
+    norm: Literal["zscore", "minmax"] = "zscore"
+    """How an image is normalised where `--norm` says nothing."""
+    pool_heads: int = 0
+    """Heads of the gated attention that pools all tokens (SubCell); 0: the class token alone."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """timm arguments beyond the named model's own: `img_size`, `depth`, `global_pool`, ..."""
 
@@ -68,6 +74,34 @@ def _dinov3(name: str, timm_model: str, features: int) -> BackboneSpec:
     )
 
 
+def _subcell(name: str, file: str) -> BackboneSpec:
+    # As CellProfiling/SubCellPortable: LayerNorm's eps, min-max over a crop's channels together.
+    return BackboneSpec(
+        name,
+        "vit_base_patch16_224",
+        ("nucleus", "protein"),
+        16,
+        1536,
+        f"https://czi-subcell-public.s3.amazonaws.com/models/{file}",
+        "MIT",
+        "natural",
+        position="hugging",
+        norm="minmax",
+        pool_heads=2,
+        options={"img_size": 448, "norm_eps": 1e-12},
+    )
+
+
+def _cell_dino(name: str, roles: tuple[str, ...], channels: str) -> BackboneSpec:
+    # facebookresearch/dinov2, dinov2/hub/cell_dino: LayerScale, no registers.
+    page = "request:https://ai.meta.com/resources/models-and-libraries/cell-dino-downloads/"
+    licence = "FAIR Noncommercial Research"
+    options = {"init_values": 1.0}
+    return BackboneSpec(
+        name, "vit_large_patch16_224", roles, 16, 1024, page, licence, channels, options=options
+    )
+
+
 SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
     {
         spec.name: spec
@@ -92,6 +126,20 @@ SPECS: Mapping[str, BackboneSpec] = MappingProxyType(
             _dinov2("dinov2-vitb14", "vit_base_patch14_dinov2.lvd142m", 768),
             _dinov3("dinov3-vits16", "vit_small_patch16_dinov3.lvd1689m", 384),
             _dinov3("dinov3-vitb16", "vit_base_patch16_dinov3.lvd1689m", 768),
+            _subcell("subcell-mae", "DNA-Protein_MAE-CellS-ProtS-Pool.pth"),
+            _subcell("subcell-vit", "DNA-Protein_ViT-ProtS-Pool.pth"),
+            BackboneSpec(
+                "morphem",
+                "vit_small_patch16_224",
+                ANY,
+                16,
+                384,
+                "https://huggingface.co/CaicedoLab/MorphEm/resolve/main/model.safetensors",
+                "MIT",
+                "replicate",
+            ),
+            _cell_dino("cell-dino-hpa", HPA, "natural"),
+            _cell_dino("cell-dino-channel", ANY, "replicate"),
         )
     }
 )

@@ -24,6 +24,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.vit = _build(spec)
+        if spec.pool_heads:
+            with torch.random.fork_rng(devices=[]):
+                self.vit.pool_model = GatedPool(self.vit.num_features, spec.pool_heads)
         self.weights_hash = ""
         self.weights_source = ""
 
@@ -46,7 +49,8 @@ class Backbone(nn.Module):
         """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.
 
         y and x are multiples of the patch. The feature is the class token after the final norm,
-        or what the timm model pools where it has no class token.
+        all tokens pooled by gated attention where the spec has heads for it, or what the timm
+        model pools where it has no class token.
         """
         _, inputs, height, width = images.shape
         if inputs != len(self.roles) or height % self.patch or width % self.patch:
@@ -58,6 +62,9 @@ class Backbone(nn.Module):
         if self.spec.position == "timm":
             features: Tensor = self.vit(images)
             return features.float()
+        if self.spec.pool_heads:
+            pooled: Tensor = self.vit.pool_model(self.tokens(images))
+            return pooled.float()
         class_token: Tensor = self.vit.norm(self._blocks(images)[:, 0])
         return class_token.float()
 
@@ -93,7 +100,13 @@ class Backbone(nn.Module):
         first = [self.vit.cls_token] + [self.vit.reg_token] * (self.vit.reg_token is not None)
         prefix = torch.cat(first, 1).expand(n, -1, -1)
         # Anew each time: a thousandth of the forward pass, and right while the weights train.
-        position = resample_position(self.vit.pos_embed, rows, columns, prefix.shape[1])
+        position = resample_position(
+            self.vit.pos_embed,
+            rows,
+            columns,
+            prefix.shape[1],
+            by_size=self.spec.position == "hugging",
+        )
         tokens = torch.cat((prefix, patches), dim=1) + position
         if kept is not None:
             where = kept[..., None].expand(-1, -1, width) + prefix.shape[1]
@@ -102,7 +115,30 @@ class Backbone(nn.Module):
         return found
 
 
-def resample_position(embedding: Tensor, rows: int, columns: int, prefix: int = 1) -> Tensor:
+class GatedPool(nn.Module):
+    """SubCell's pooling: weights by a gated attention over all tokens, one set a head.
+
+    Names are those of CellProfiling/SubCellPortable's checkpoints, in whose sequences a dropout
+    comes first.
+    """
+
+    def __init__(self, width: int, heads: int, hidden: int = 512) -> None:
+        super().__init__()
+        self.attention_v = nn.Sequential(nn.Identity(), nn.Linear(width, hidden), nn.Tanh())
+        self.attention_u = nn.Sequential(nn.Identity(), nn.Linear(width, hidden), nn.GELU())
+        self.attention = nn.Linear(hidden, heads)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Pool `tokens` (n, token, width) to (n, heads * width)."""
+        gated: Tensor = self.attention_v(tokens) * self.attention_u(tokens)
+        weights = self.attention(gated).transpose(1, 2).softmax(-1)
+        pooled: Tensor = torch.bmm(weights, tokens)
+        return pooled.flatten(1)
+
+
+def resample_position(
+    embedding: Tensor, rows: int, columns: int, prefix: int = 1, *, by_size: bool = False
+) -> Tensor:
     """Bring a position embedding (1, 1 + side**2, width) to (1, 1 + rows * columns, width).
 
     With registers, `prefix` tokens instead of 1 come before the patches.
@@ -110,14 +146,18 @@ def resample_position(embedding: Tensor, rows: int, columns: int, prefix: int = 
     As `interpolate_pos_encoding` of facebookresearch's DINO and DINOv2 (and of Dino4Cells):
     bicubic, by the scale factor (rows + 0.1) / side, without antialiasing. The 0.1 shifts the
     sampling points a little, so timm's resampling by size gives other numbers (up to 4e-2 in the
-    feature). The trained grid itself is returned as it is.
+    feature). Hugging Face's ViT goes by size, too (`by_size`). The trained grid itself is returned
+    as it is.
     """
     side = math.isqrt(embedding.shape[1] - prefix)
     if rows == columns == side:
         return embedding
     grid = embedding[:, prefix:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    scale = ((rows + 0.1) / side, (columns + 0.1) / side)
-    grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+    if by_size:
+        grid = nn.functional.interpolate(grid, size=(rows, columns), mode="bicubic")
+    else:
+        scale = ((rows + 0.1) / side, (columns + 0.1) / side)
+        grid = nn.functional.interpolate(grid, scale_factor=scale, mode="bicubic")
     return torch.cat((embedding[:, :prefix], grid.flatten(2).transpose(1, 2)), dim=1)
 
 
@@ -150,6 +190,8 @@ def _build(spec: BackboneSpec) -> Any:
     import timm
 
     settings = {"num_classes": 0, "in_chans": len(spec.roles), **spec.options}
+    if "norm_eps" in settings:
+        settings["norm_layer"] = functools.partial(nn.LayerNorm, eps=settings.pop("norm_eps"))
     with torch.random.fork_rng(devices=[]):
         try:
             return timm.create_model(spec.timm_model, dynamic_img_size=True, **settings)

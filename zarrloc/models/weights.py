@@ -6,7 +6,6 @@ and nothing is ever loaded loosely.
 
 import argparse
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -19,6 +18,7 @@ import xxhash
 from torch import Tensor, nn
 
 from zarrloc.errors import WeightsError
+from zarrloc.models import fetch, hugging, published
 from zarrloc.models.source import FILE as WEIGHTS_FILE
 from zarrloc.models.source import RANDOM, file_of, seed_of
 from zarrloc.models.specs import BackboneSpec
@@ -58,7 +58,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     """The backbone's state dict out of a file, under timm's names.
 
     Takes safetensors, flat state dicts, and full DINO checkpoints (facebookresearch, Dino4Cells),
-    of which the teacher is taken; `module.` and `backbone.` prefixes go. A directory written by
+    of which the teacher is taken; `module.` and `backbone.` prefixes go, and names of Hugging
+    Face's ViTs become timm's. A directory written by
     `save_backbone` stands for its weights file.
 
     Raises `WeightsError` where the file is absent, damaged, unsafe or holds something else.
@@ -73,9 +74,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds no backbone: got {found}; "
             "expected a state dict of tensors, or a checkpoint with one under 'teacher'"
         )
-    return {
+    state = {
         key.removeprefix("module.").removeprefix("backbone."): value for key, value in state.items()
     }
+    return hugging.to_timm(state) if hugging.is_hugging(state) else hugging.unchunked(state)
 
 
 def _is_state(value: Any) -> bool:
@@ -189,48 +191,17 @@ def hash_state(state: Mapping[str, Tensor]) -> str:
 
 def _published_state(spec: BackboneSpec) -> dict[str, Tensor]:
     try:
-        path = _download(spec.source)
-    except Exception as error:  # each downloader has its own zoo of errors
-        raise WeightsError(
-            f"cannot get the published weights of {spec.name} from {spec.source} "
-            f"({type(error).__name__}). Download them where there is a network and pass "
-            f"--weights PATH, or put the file into {_cache()} (ZARRLOC_CACHE moves it)"
-        ) from error
+        path = fetch.obtain(published.remote_of(spec.source))
+    except WeightsError as error:
+        raise WeightsError(f"{spec.name}: {error}, or pass --weights PATH") from error
     return read_state(path)
-
-
-def _cache() -> Path:
-    import pooch
-
-    return Path(os.environ.get("ZARRLOC_CACHE") or pooch.os_cache("zarrloc"))
 
 
 def is_cached(source: str) -> bool:
     """Whether a published file is on this machine."""
-    return _cached(source).exists()
-
-
-def _cached(source: str) -> Path:
-    base, _, name = source.rpartition("/")
-    # timm's files all have one name: the repository's tells them apart.
-    stem = base.split("/")[-3] if name == "model.safetensors" else ""
-    return _cache() / (f"{stem}.safetensors" if stem else name)
-
-
-def _download(source: str) -> Path:
-    """The local copy of a published file; Zenodo's come with a checksum, Facebook has none."""
-    import pooch
-
-    base, _, name = source.rpartition("/")
-    path = _cached(source)
-    if path.exists():
-        return path
-    known = None
-    if source.startswith("doi:"):
-        record = pooch.create(_cache(), base_url=f"{base}/")
-        record.load_registry_from_doi()
-        known = record.registry[name]
-    return Path(pooch.retrieve(source, known, path.name, path.parent))
+    if source.startswith(published.REQUEST):
+        return False
+    return (fetch.folder() / published.remote_of(source).name).is_file()
 
 
 def save_backbone(

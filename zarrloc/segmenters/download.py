@@ -4,34 +4,32 @@ import os
 from pathlib import Path
 
 from zarrloc.errors import WeightsError
+from zarrloc.models import fetch
+from zarrloc.models.fetch import Remote
 
 CELLPOSE_3_URL = "https://www.cellpose.org/models/"
 CELLPOSE_4_URL = "https://huggingface.co/mouseland/cellpose-sam/resolve/main/"
 
 
 def folder() -> Path:
-    """Cellpose's own model folder: `CELLPOSE_LOCAL_MODELS_PATH`, else `~/.cellpose/models`."""
-    return Path(
-        os.environ.get("CELLPOSE_LOCAL_MODELS_PATH") or Path.home() / ".cellpose" / "models"
-    )
+    """Cellpose's own model folder, `CELLPOSE_LOCAL_MODELS_PATH`, else `~/.cellpose/models`.
+
+    Unless `ZARRLOC_WEIGHTS` names one folder for all weights.
+    """
+    named = os.environ.get("CELLPOSE_LOCAL_MODELS_PATH") or os.environ.get("ZARRLOC_WEIGHTS")
+    return Path(named or Path.home() / ".cellpose" / "models")
 
 
-def obtain(name: str, url: str) -> Path:
+def obtain(name: str, url: str, source: Path | None = None) -> Path:
     """The file `name` in the model folder, fetched from `url` if it is not there yet.
 
-    Cellpose publishes no checksums: what comes is checked when it is loaded. Raises
+    Cellpose publishes no checksums: what came first is what later ones are compared with. Raises
     `WeightsError` that says what to fetch and where to put it.
     """
-    path = folder() / name
-    if path.is_file():
-        return path
-    import pooch
-
     try:
-        return Path(pooch.retrieve(url + name, None, name, folder()))
-    except Exception as error:  # whatever a network can raise
+        return fetch.obtain(Remote(name, url + name), folder(), source)
+    except WeightsError as error:
         raise WeightsError(
-            f"the weights {name} are not in {folder()} and could not be fetched "
-            f"({type(error).__name__}); fetch {url}{name} on a machine with a network and put it "
-            "there, or set CELLPOSE_LOCAL_MODELS_PATH to the folder that has it"
+            f"{error}; or fetch {url}{name} on a machine with a network, and set "
+            "CELLPOSE_LOCAL_MODELS_PATH to the folder that has it"
         ) from error

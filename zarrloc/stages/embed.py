@@ -186,7 +186,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     mapping = channels.resolve(config.channels, spec.roles, fovs.roles, spec.default_channels)
     made_by = _pretraining(config.backbone)
     trained = _affine(made_by)
-    chosen = ("trained" if trained else "zscore") if config.norm == "auto" else config.norm
+    chosen = ("trained" if trained else spec.norm) if config.norm == "auto" else config.norm
     norm: Norm = "none" if chosen == "cell" else chosen
     refuse_norm(norm, mapping.input_roles, trained)
     plan = _plan(config, fovs, spec.patch)
