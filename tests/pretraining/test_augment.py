@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 from skimage.transform import ProjectiveTransform, warp
 
 from zarrloc.pretraining.augment import (
@@ -74,6 +75,27 @@ def test_shrinking_averages_every_pixel() -> None:
     assert float((small - 0.5).abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(128, 128, 16), (100, 100, 16), (50, 70, 16), (33, 20, 16)]
+)
+def test_shrinking_is_bilinear_at_most_two_pixels_apart(height: int, width: int, size: int) -> None:
+    """As a loop over scipy's interpolation; and every pixel has a part in the view."""
+    finer = 1
+    while max(height, width) / (size * finer) > 2:
+        finer += 1
+    image = np.random.default_rng(0).random((height, width))
+    along = (np.arange(size * finer) + 0.5) / (size * finer)
+    at = np.meshgrid(along * height - 0.5, along * width - 0.5, indexing="ij")
+    fine = ndimage.map_coordinates(image, at, order=1, mode="nearest")
+    expected = fine.reshape(size, finer, size, finer).mean((1, 3))
+    pixels = torch.from_numpy(image).float()[None, None].requires_grad_()
+    view = resample(pixels, torch.tensor([[height, width]]), torch.eye(3)[None], size)
+    np.testing.assert_allclose(view[0, 0].detach(), expected, atol=1e-4)
+    view.sum().backward()
+    assert pixels.grad is not None
+    assert float(pixels.grad.min()) > 0
+
+
 def test_corner_warp_moves_one_corner() -> None:
     """The four-point transform scikit-image estimates, for each corner."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
@@ -106,6 +128,26 @@ def test_crops_lie_inside_with_the_drawn_area(aspect: float) -> None:
     assert ratio.min() >= 3 / 4 - 1e-4
     assert ratio.max() <= 4 / 3 + 1e-4
     assert ratio.std() > 0.1
+
+
+@pytest.mark.parametrize("scale", [(0.02, 0.1), (0.05, 1.0), (0.9, 1.0), (1.0, 1.0)], ids=str)
+@pytest.mark.parametrize("aspect", [0.2, 0.7, 0.76, 1.0, 1.3, 1.35, 2.0, 5.0])
+def test_no_crop_leaves_any_image(aspect: float, scale: tuple[float, float]) -> None:
+    """Not at the ends of the ranges either, where an allowed ratio no longer fits."""
+    ends = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1 - 2**-24])] * 4)
+    random = torch.cat([ends, torch.rand(500, 4, generator=torch.Generator().manual_seed(3))])
+    flip = torch.arange(len(random) * 2).view(-1, 2) % 3 == 0
+    matrix = crop(scale, random, flip, torch.full((len(random),), aspect))
+    corners = torch.tensor([[0.0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]])
+    where = (matrix @ corners.T)[:, :2]
+    assert float(where.min()) >= -1e-6
+    assert float(where.max()) <= 1 + 1e-6
+    side = matrix[:, [0, 1], [0, 1]].abs()
+    torch.testing.assert_close(side.prod(1), scale[0] + (scale[1] - scale[0]) * random[:, 0])
+    # The whole of the range is used: a crop that fits can lie at either end.
+    lowest, highest = where.amin(2), where.amax(2)
+    assert float(lowest[random[:, 2] == 0, 0].abs().max()) < 1e-6
+    assert float((highest - 1)[random[:, 2] > 0.9999, 0].abs().max()) < 1e-5
 
 
 def test_a_whole_wide_image_is_taken_whole() -> None:

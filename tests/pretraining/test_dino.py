@@ -80,6 +80,21 @@ def test_head_gives_cosines() -> None:
         torch.testing.assert_close(head(features), before)
 
 
+def test_a_fresh_head_is_small_and_without_biases() -> None:
+    """Truncated normal of sd 0.02 in every layer, as in the reference implementation."""
+    torch.manual_seed(0)
+    head = Head(dim=64, hidden=256, bottleneck=64, prototypes=512)
+    weights = [layer.weight for layer in head.modules() if isinstance(layer, nn.Linear)]
+    assert [tuple(w.shape) for w in weights] == [(256, 64), (256, 256), (64, 256), (512, 64)]
+    for weight in weights:
+        assert float(weight.detach().std()) == pytest.approx(0.02, rel=0.03)
+        assert float(weight.detach().mean()) == pytest.approx(0, abs=6e-4)
+    biases = [layer.bias for layer in head.modules() if isinstance(layer, nn.Linear)]
+    assert biases[-1] is None
+    for bias in biases[:-1]:
+        assert not bias.detach().any()
+
+
 def test_network_keeps_views_apart() -> None:
     """Views of two sizes come back in their order, as each alone would."""
     backbone = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 6))

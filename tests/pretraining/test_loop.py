@@ -179,6 +179,43 @@ def test_a_step_is_what_the_formulas_say() -> None:
     torch.testing.assert_close(found.double(), center, rtol=1e-4, atol=1e-5)
 
 
+def test_a_run_begins_with_one_head_of_its_seed() -> None:
+    """Student and teacher have the same; another seed has another."""
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(99 + len(states))  # what went before has no part in it
+        backbone = Toy()
+        state = State.begin(config_of(seed=seed), SPEC, backbone, copy.deepcopy(backbone), CPU)
+        states.append(state)
+        for own, other in zip(
+            state.student.head.parameters(), state.teacher.head.parameters(), strict=True
+        ):
+            assert torch.equal(own, other)
+            assert own.requires_grad
+            assert not other.requires_grad
+    first, again, third = (s.student.head.prototypes.weight for s in states)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, third)
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    """One step at a decay that would halve them: the same as without, to the last bit."""
+    moved = {}
+    for decay in (0.0, 150.0):
+        config = config_of(weight_decay=decay, final_weight_decay=decay)
+        state = begin(config)
+        with torch.no_grad():
+            for parameter in state.student.parameters():
+                if parameter.ndim == 1:
+                    parameter.fill_(1.5)
+        run(config, state, stop=1)
+        moved[decay] = {k: v.detach().clone() for k, v in state.student.named_parameters()}
+    assert {v.ndim for v in moved[0.0].values()} == {1, 2}
+    for name, value in moved[0.0].items():
+        same = torch.equal(value, moved[150.0][name])
+        assert same == (value.ndim == 1), name
+
+
 def test_the_frozen_last_layer_stays() -> None:
     """For the first half of the steps the prototypes do not move, and then they do."""
     config = config_of(freeze_last=0.5)
