@@ -1,11 +1,15 @@
 """Every example runs, as a user would start it, and prints what it promises."""
 
+import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
@@ -44,6 +48,50 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_example_is_tested() -> None:
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(PRINTS)
+    own = {"own_data/learn.py", "paper/simulated.py"}  # below, and in tests/reproduction
+    assert {str(file.relative_to(EXAMPLES)) for file in EXAMPLES.glob("*/*.py")} == own
+
+
+def test_own_data_is_scored_beside_all_baselines(tmp_path: Path) -> None:
+    """Four plates of two classes that texture tells apart; run again, nothing is done again."""
+    rng = np.random.default_rng(0)
+    for number in range(32):
+        fine = rng.normal(size=(2, 32, 32))
+        coarse = np.repeat(np.repeat(rng.normal(size=(2, 8, 8)), 4, 1), 4, 2)
+        image = 2000 + 300 * (fine if number % 2 else coarse)
+        path = tmp_path / "raw" / ("fine" if number % 2 else "coarse") / f"plate{number % 8}"
+        path.mkdir(parents=True, exist_ok=True)
+        tifffile.imwrite(
+            path / f"image{number}.tif", image.astype(np.uint16), photometric="minisblack",
+            metadata={"axes": "CYX"},
+        )  # fmt: skip
+    labels = tmp_path / "labels.csv"
+    rows = [
+        f"{file.relative_to(tmp_path / 'raw')},{file.parts[-3]},{file.parts[-2]}"
+        for file in sorted((tmp_path / "raw").rglob("*.tif"))
+    ]
+    labels.write_text("\n".join(["path,label,plate", *rows]) + "\n")
+    out = tmp_path / "out"
+    main = runpy.run_path(str(EXAMPLES / "own_data" / "learn.py"))["main"]
+    command = [
+        str(tmp_path / "raw"), "--labels", str(labels), "--group", "plate", "--channels",
+        "nucleus,protein", "--axes", "CYX", "--minutes", "0", "--cluster", "serial", "--out",
+        str(out),
+    ]  # fmt: skip
+    main(command)
+    table = json.loads((out / "table.json").read_text())
+    assert list(table) == [
+        "permuted labels", "intensity statistics", "nucleus channel only, intensity", "classic",
+        "random-ViT", "vicreg-trained", "classic and learned",
+    ]  # fmt: skip
+    assert table["classic"]["probe"] > 0.95
+    assert table["classic"]["knn"] > 0.95
+    assert table["permuted labels"]["probe"] < 0.8
+    assert "folds by plate" in (out / "table.md").read_text()
+    trained = (out / "trained" / "backbone.safetensors").stat().st_mtime_ns
+    main(command)
+    assert json.loads((out / "table.json").read_text()) == table
+    assert (out / "trained" / "backbone.safetensors").stat().st_mtime_ns == trained
 
 
 @pytest.mark.parametrize("name", PRINTS)

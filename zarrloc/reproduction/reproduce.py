@@ -323,7 +323,12 @@ def _notes(what: Reproduction) -> list[str]:
         scored = f"mean and sd over {table.folds} folds' heads on {part}, split by {table.group}"
     told = [
         f"measured: {scored}; `differs` is more than two sd of the difference",
-        *(f"{name} is {getattr(table, name)}: {why}" for name, why in table.reasons.items()),
+        *(
+            f"{name} is {getattr(table, name)}, as the stand-ins want it"
+            if name in what.stand_ins.table
+            else f"{name} is {getattr(table, name)}: {why}"
+            for name, why in table.reasons.items()
+        ),
     ]
     if what.stand_ins.backbones:
         told.append("small stand-ins took the backbones' place: orders can be compared, values not")
