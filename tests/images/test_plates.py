@@ -105,6 +105,32 @@ def test_1536_wells_and_times(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "fov", "channel", "coords"),
+    [
+        # as in public data sets: BBBC021, BBBC006, JUMP's pilot, IDR's
+        ("G10_s1_w1BEDC2073-A983-4B98-95E9-84466707A25D.tif", "G10_s1", "w1", ("p", "G10", "1")),
+        ("mcf-z-stacks_a01_s2_w2E2AB8D2B-E9A1-4C5D-8A2B-6E0D5A0BD4C1.tif", "mcf-z-stacks_A01_s2",
+         "w2", ("mcf-z-stacks", "A01", "2")),
+        ("r16c24f09p01-ch5sk1fk1fl1.tiff", "P24_s09", "ch5", ("p", "P24", "09")),
+        ("002003-4-001001002.tif", "B03_s4", "ch002", ("p", "B03", "4")),
+        ("AssayPlate_Greiner_#655090_C02_T0001F001L01A02Z01C02.tif",
+         "AssayPlate_Greiner_#655090_C02_s001", "C02",
+         ("AssayPlate_Greiner_#655090", "C02", "001")),
+        ("H - 12(fld 03 wv Green - dsRed).tif", "H12_s03", "dsRed", ("p", "H12", "03")),
+        ("scan_Plate_R_p00_0_A01f00d1.TIF", "scan_Plate_R_p00_0_A01_s00", "d1",
+         ("scan_Plate_R_p00_0", "A01", "00")),
+    ],
+)  # fmt: skip
+def test_names_as_they_are_published(
+    name: str, fov: str, channel: str, coords: tuple[str, ...], tmp_path: Path
+) -> None:
+    _touch(tmp_path / "p", name)
+    (one,) = find.find(tmp_path / "p")
+    assert (one.fov, one.channels) == (fov, (channel,))
+    assert tuple(one.coords.values()) == coords
+
+
+@pytest.mark.parametrize(
     ("name", "is_one"),
     [
         ("exp_B02_s1_w1_thumb3F2504E0-4F89-41D3-9A0C-0305E82C3301.tif", True),

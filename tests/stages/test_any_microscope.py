@@ -202,6 +202,29 @@ def test_a_source_of_which_nothing_can_be_used_makes_no_store(tmp_path: Path) ->
     assert not (tmp_path / "s").exists()
 
 
+def test_a_source_of_which_no_pixels_can_be_decoded_makes_no_store(tmp_path: Path) -> None:
+    import tifffile
+
+    (tmp_path / "raw").mkdir()
+    for name in ("a", "b"):
+        path = tmp_path / f"raw/{name}.tif"
+        tifffile.imwrite(path, pixels(0), metadata={"axes": "CYX"}, compression="zlib")
+        with tifffile.TiffFile(path) as tif:
+            offset = tif.pages[0].dataoffsets[0]
+        content = bytearray(path.read_bytes())
+        content[offset : offset + 20] = bytes(20)
+        path.write_bytes(content)
+    settings: dict[str, Any] = {"channels": CHANNELS, "axes": "CYX"}
+    with pytest.raises(SourceError, match=r"none of the 2 images can be read; the first, a: .*No"):
+        _ingest(tmp_path / "raw", tmp_path / "s", **settings)
+    assert not (tmp_path / "s").exists()
+    tifffile.imwrite(tmp_path / "raw/a.tif", pixels(0), metadata={"axes": "CYX"})
+    assert _ingest(tmp_path / "raw", tmp_path / "s", **settings).exit_code == 3
+    (tmp_path / "raw/a.tif").write_bytes(b"")
+    assert _ingest(tmp_path / "raw", tmp_path / "s", **settings).exit_code == 3
+    assert (tmp_path / "s").exists()  # what is there stays
+
+
 def test_labels_of_slices_that_are_file_names_are_no_roles(tmp_path: Path) -> None:
     import tifffile
 

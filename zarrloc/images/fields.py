@@ -186,5 +186,5 @@ def identity(parts: Iterable[File]) -> int:
 
 
 def stem(name: str) -> str:
-    """A base name without `.tif`, `.tiff`, `.ome.tif`."""
-    return re.sub(r"(\.ome)?\.tiff?$", "", name, flags=re.IGNORECASE)
+    """A base name without `.tif`, `.tiff`, `.ome.tif`, `.png`."""
+    return re.sub(r"((\.ome)?\.tiff?|\.png)$", "", name, flags=re.IGNORECASE)

@@ -13,7 +13,7 @@ from pathlib import Path
 from xxhash import xxh3_64
 
 from zarrloc.errors import SourceError
-from zarrloc.images import cellprofiler, files, formats, opencell, plates, tables, tiff, tokens
+from zarrloc.images import cellprofiler, files, formats, opencell, plates, tables, tokens
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
@@ -78,9 +78,8 @@ def find(
         found = _understood(list(images(text)), channels, project, unsigned, notes)
     found = selection.of(found)
     if not found:
-        raise SourceError(
-            f"{text}: {notes[0] if notes else 'holds no image (TIFF, OME-Zarr, CZI, LIF, ND2)'}"
-        )
+        why = notes[0] if notes else "holds no image (TIFF, PNG, OME-Zarr, CZI, LIF, ND2)"
+        raise SourceError(f"{text}: {why}")
     by_name = sorted(found, key=lambda one: (_name(one.paths[0]), one.paths))[: selection.limit]
     return Fields(told_apart(by_name), notes)
 
@@ -120,7 +119,7 @@ def _understood(
 def _holds_one(file: File, unsigned: bool) -> bool:
     """Whether a file holds one channel, as far as its header can be read."""
     try:
-        return tiff.header(files.content(file.uri, unsigned=unsigned)).size("C") == 1
+        return formats.header(file.uri, unsigned=unsigned).size("C") == 1
     except SourceError:
         return True
 
@@ -157,7 +156,7 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
     if formats.is_other(source.rstrip("/")) and (remote or os.path.isdir(source)):
         yield File(files.absolute(source.rstrip("/")))
         return
-    if remote and not _is_tiff(source):
+    if remote and not formats.is_plain(source):
         roots = selection.roots(source, unsigned=unsigned)
         listed: Iterable[File] = chain.from_iterable(
             files.walk(root, unsigned=unsigned) for root in roots
@@ -175,22 +174,27 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
     taken = (
         file
         for file in (listed if quiet else told(listed, source))
-        if (_is_tiff(file.name) or formats.is_other(file.name))
+        if (formats.is_plain(file.name) or formats.is_other(file.name))
         and not _DERIVED.fullmatch(file.name)
         and not plates.THUMBNAIL.fullmatch(file.name)
         and selection.takes(file)
     )
-    yield from selection.enough(taken) if remote else taken
+    yield from _without_pictures(selection.enough(taken) if remote else taken, source)
+
+
+def _without_pictures(found: Iterable[File], source: str) -> list[File]:
+    """The images: PNGs beside files of other kinds are pictures of something else."""
+    every = list(found)
+    if source.lower().endswith(".png"):
+        return every
+    images = [file for file in every if not formats.is_picture(file.name)]
+    return images or every
 
 
 def _stat(uri: str) -> File:
     if uri.rstrip("/").lower().endswith(".zarr") and os.path.isdir(uri):
         return File(files.absolute(uri))
     return files.stat(uri)
-
-
-def _is_tiff(name: str) -> bool:
-    return formats.is_tiff(name)
 
 
 def _of_containers(listed: Sequence[File], unsigned: bool) -> tuple[list[FovSource], list[File]]:

@@ -1,19 +1,26 @@
-"""Which module reads which file: TIFF, OME-Zarr, OME-TIFF with a companion, CZI, LIF and ND2."""
+"""Which module reads which file: TIFF and its companions, PNG, OME-Zarr, CZI, LIF and ND2."""
 
 import re
 from collections.abc import Callable
 
-from zarrloc.images import bio, files, ome_set, ome_zarr, tiff
+from zarrloc.images import bio, files, ome_set, ome_zarr, png, tiff
 from zarrloc.images.fields import FovSource
 from zarrloc.images.tiff import Header, Image
 
-TIFFS = (".tif", ".tiff")
+PLAIN = (".tif", ".tiff", png.SUFFIX)
+"""Files of one image each."""
+
 _ZARR = re.compile(r"\.zarr(/|$)", re.IGNORECASE)
 
 
-def is_tiff(name: str) -> bool:
-    """Whether a file's name is that of a TIFF."""
-    return name.lower().endswith(TIFFS)
+def is_plain(name: str) -> bool:
+    """Whether a file's name is that of one image: a TIFF, a PNG."""
+    return name.lower().endswith(PLAIN)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file may be a picture of something else, such as a plot beside the images."""
+    return name.lower().endswith(png.SUFFIX)
 
 
 def is_other(name: str) -> bool:
@@ -39,7 +46,10 @@ def header(
         if path.endswith(ome_set.SUFFIX):
             return ome_set.header(path, place)
         return bio.header(path, place)
-    return tiff.header(files.content(path, unsigned=unsigned), axes=axes, channels=channels)
+    content = files.content(path, unsigned=unsigned)
+    if is_picture(path):
+        return png.header(content)
+    return tiff.header(content, axes=axes, channels=channels)
 
 
 def read(
@@ -59,6 +69,8 @@ def read(
             return ome_set.read(path, place, check)
         return bio.read(path, place, check)
     content = files.content(path, unsigned=unsigned)
+    if is_picture(path):
+        return png.read(content, check=check)
     return tiff.read(content, axes=axes, channels=channels, check=check)
 
 

@@ -16,7 +16,7 @@ from zarrloc.images.fields import Part
 from zarrloc.images.files import File
 from zarrloc.images.patterns import GUID
 
-_TIFF = r"\.tiff?"
+_TIFF = r"\.(?:tiff?|png)"
 _WELL = r"(?P<well>[A-Z]{1,2}\d{2})"
 # Folders that a vendor puts between a plate's folder and its files.
 _INNER = re.compile(r"(images?|timepoint_(?P<t>\d+)|zstep_(?P<z>\d+))", re.IGNORECASE)
@@ -132,6 +132,15 @@ NAMINGS = (
         _phenix,
     ),
     Naming(
+        "Operetta",
+        re.compile(
+            r"(?P<row>\d{3})(?P<col>\d{3})-(?P<site>\d+)-(?P<z>\d{3})(?P<t>\d{3})(?P<channel>\d{3})"
+            rf"{_TIFF}"
+        ),
+        "ch{}",
+        _phenix,
+    ),
+    Naming(
         "CellVoyager",
         re.compile(
             rf"(?P<plate>.+)_{_WELL}_T(?P<t>\d+)F(?P<site>\d+)L\d+A\d+Z(?P<z>\d+)C(?P<channel>\d+)"
@@ -144,7 +153,7 @@ NAMINGS = (
     Naming(
         "MetaXpress",
         re.compile(
-            rf"(?P<plate>.+?)_{_WELL}(?:_s(?P<site>\d+))?(?:_z(?P<z>\d+))?_w(?P<channel>\d+)"
+            rf"(?:(?P<plate>.+?)_)?{_WELL}(?:_s(?P<site>\d+))?(?:_z(?P<z>\d+))?_w(?P<channel>\d+)"
             rf"(?:_z(?P<z2>\d+))?(?:_t(?P<t>\d+))?(?:{GUID})?{_TIFF}",
             re.IGNORECASE,
         ),

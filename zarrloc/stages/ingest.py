@@ -25,7 +25,7 @@ from zarrloc.images.roles import Channels, role_of
 from zarrloc.images.select import Selection
 from zarrloc.images.shape import Shape, shape_of
 from zarrloc.pixels import background
-from zarrloc.store import document
+from zarrloc.store import document, objects
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
@@ -113,8 +113,15 @@ def ingest(
         return _plan(before, shape, settings, rows, work, rehash)
 
     outcome = carry_out(location, GROUP, make, run, overwrite=overwrite, creates=True, quiet=quiet)
-    outcome.summary.notes[:0] = notes
-    return outcome.summary
+    summary = outcome.summary
+    summary.notes[:0] = notes
+    if first is not None and summary.rows_failed == summary.rows and not summary.failures:
+        objects.remove(location, "")  # this run made it, and it holds nothing
+        raise SourceError(
+            f"none of the {summary.rows} images can be read; the first, {found[0].fov}: "
+            f"{outcome.columns['error'][0]}. No store was made"
+        )
+    return summary
 
 
 def _plan(
