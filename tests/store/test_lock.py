@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -6,14 +8,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store import lock
 from zarrloc.store.location import Location, object_store
-from zarrloc.store.lock import StaleRun, hold, holder, live_holder, rewrite
+from zarrloc.store.lock import Holder, StaleRun, hold, holder, live_holder, rewrite
 
 STAGE = "embeddings/e"
 HOLDING = """
@@ -103,6 +107,56 @@ def test_one_object_is_rewritten_by_one_at_a_time(tmp_path: Path, remote: bool) 
     assert read() == b"80"
 
 
+NO_FLOCK = """
+import errno, fcntl, os
+def flock(*_):
+    raise OSError({number}, os.strerror({number}))
+fcntl.flock = flock
+"""
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_not_locked_by_another_run(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Location.of(tmp_path / "s")
+
+    def missing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    with hold(location, STAGE, "first") as token:
+        token.check()
+        assert live_holder(location, STAGE) is not None
+        with pytest.raises(LockedError, match="run first"):  # noqa: SIM117
+            with hold(location, STAGE, "second"):
+                pass
+    assert live_holder(location, STAGE) is None
+    script = NO_FLOCK.format(number=number) + HOLDING
+    arguments = [sys.executable, "-c", script, location.uri]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LockedError, match=f"pid {process.pid}"):  # noqa: SIM117
+            with hold(location, STAGE, "third"):
+                pass
+        process.kill()
+    with hold(location, STAGE, "fourth") as token:  # a marker does not outlive its holder
+        token.check()
+
+
+def test_what_stands_in_the_way_of_a_lock_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", failing)
+    with pytest.raises(StoreError, match="Input/output error"):  # noqa: SIM117
+        with hold(Location.of(tmp_path / "s"), STAGE, "mine"):
+            pass
+
+
 # --- in an object store -------------------------------------------------------------------------
 
 
@@ -159,6 +213,62 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_told(
     assert holder(alive.lock) is None
 
 
+def _died_here(location: Location) -> Holder:
+    """A lease whose holder ran here, was renewed a moment ago, and lives no more."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    now = time.time()
+    dead = Holder("dead", STAGE, "here", process.pid, now - 9, now, lock.this_machine())
+    lock._put(_address(location), dead, "create")
+    return dead
+
+
+def test_a_process_that_died_here_is_followed_at_once(remote: Location) -> None:
+    _died_here(remote)
+    assert live_holder(remote, STAGE) is None
+    begin = time.monotonic()
+    with hold(remote, STAGE, "mine") as token:
+        token.check()
+    assert time.monotonic() - begin < 1
+
+
+def test_a_number_that_another_process_has_now_is_no_sign_of_life(remote: Location) -> None:
+    now = time.time()
+    long_ago = Holder("dead", STAGE, "here", os.getpid(), now - 1e6, now, lock.this_machine())
+    lock._put(_address(remote), long_ago, "create")
+    with hold(remote, STAGE, "mine") as token:
+        token.check()
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_a_holder_elsewhere_is_given_time_for_a_sign_of_life(
+    lives: bool, remote: Location, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lock, "EXPIRY_S", 1.0)
+    monkeypatch.setattr(lock, "LOOK_S", 0.05)
+    elsewhere = Holder("theirs", STAGE, "there", 1, time.time(), time.time(), "another")
+    lock._put(_address(remote), elsewhere, "create")
+    looks, get = iter(range(1000)), lock._get
+
+    def renewing(address: str) -> Any:
+        if lives and next(looks) == 3:
+            lock._put(address, replace(elsewhere, renewed=time.time() + 0.1), "overwrite")
+        return get(address)
+
+    monkeypatch.setattr(lock, "_get", renewing)
+    begin = time.monotonic()
+    if lives:
+        with pytest.raises(LockedError, match="run theirs"):  # noqa: SIM117
+            with hold(remote, STAGE, "mine"):
+                pass
+        assert time.monotonic() - begin < 0.9
+    else:
+        with hold(remote, STAGE, "mine") as token:
+            token.check()
+        assert 0.8 < time.monotonic() - begin < 3
+    assert "waiting up to 1 s for a sign of life" in caplog.text
+
+
 def test_of_two_contenders_one_gets_the_lease(remote: Location) -> None:
     start, got = threading.Barrier(6), []
     leave = threading.Event()
@@ -168,7 +278,8 @@ def test_of_two_contenders_one_gets_the_lease(remote: Location) -> None:
         try:
             with hold(remote, STAGE, run):
                 got.append(run)
-                leave.wait(20)
+                while len(got) < 6 and not leave.wait(0.05):
+                    pass
         except LockedError:
             got.append("")
         if len(got) == 6:

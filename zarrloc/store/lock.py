@@ -1,11 +1,13 @@
 """One live run a stage of a store: a file lock beside a local store, a lease beside a remote one.
 
-The kernel frees a file lock when its holder dies. A lease in an object store is taken by
-conditional put, renewed every 10 s and dead after 60 s without renewal.
+The kernel frees a file lock when its holder dies; where the file system has none (Lustre, some
+NFS), a marker file takes its place. A lease in an object store is taken by conditional put, renewed
+every 10 s and dead after 60 s without renewal, or as soon as its holder is known to be dead.
 """
 
-import fcntl
+import errno
 import json
+import logging
 import os
 import socket
 import threading
@@ -13,15 +15,28 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store.location import Location, object_store
 from zarrloc.store.remote import BrokenOffError, in_words
 
+log = logging.getLogger(__name__)
+
 HEARTBEAT_S = 10.0
 EXPIRY_S = 60.0
+LOOK_S = 1.0
+"""How often a lease that may be dead is looked at."""
+
+
+NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system answers that has no file locks."""
+
+SOFT = ".softlock"
 
 
 @dataclass(frozen=True)
@@ -34,10 +49,42 @@ class Holder:
     pid: int
     since: float
     renewed: float = 0.0
+    machine: str = ""
+    """Where `pid` means this process and no other: since its boot, and in its container."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it runs, or ran, where this process does."""
+        return self.machine == this_machine() != ""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it ran here, and does no longer."""
+        import psutil  # type: ignore[import-untyped]
+
+        if not self.is_here:
+            return False
+        try:
+            # A later process may have been given its number.
+            return float(psutil.Process(self.pid).create_time()) > self.since + 1
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.Error:
+            return False
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
         return f"run {self.run} (pid {self.pid} on {self.host}, since {since})"
+
+
+@cache
+def this_machine() -> str:
+    """The boot and the space of process numbers that this process lives in; "" where unknown."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 class StaleRun(RuntimeError):
@@ -74,14 +121,16 @@ def live_holder(location: Location, stage: str) -> Holder | None:
     """Who is writing `stage` of the store now; None where nobody is, or its writer died."""
     lock = _address(location, stage)
     found = holder(lock)
-    if found is None or "://" in lock:
-        return None if found is None or time.time() - found.renewed >= EXPIRY_S else found
-    with open(lock, encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return found
-    return None
+    if found is None or found.is_dead:
+        return None
+    if "://" in lock:
+        return None if time.time() - found.renewed >= EXPIRY_S else found
+    if found.is_here:
+        return found
+    with suppress(Timeout, OSError):
+        _acquired(Path(lock)).release()
+        return None
+    return found
 
 
 def _address(location: Location, stage: str) -> str:
@@ -100,7 +149,7 @@ def hold(location: Location, stage: str, run: str) -> Iterator[RunToken]:
     Raises `LockedError` naming the live holder.
     """
     now = time.time()
-    me = Holder(run, stage, socket.gethostname(), os.getpid(), now, now)
+    me = Holder(run, stage, socket.gethostname(), os.getpid(), now, now, this_machine())
     lock = _address(location, stage)
     if location.path is None:
         with _lease(location, lock, me) as token:
@@ -109,35 +158,42 @@ def hold(location: Location, stage: str, run: str) -> Iterator[RunToken]:
     path = Path(lock)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  held until released
+        there = _acquired(path)
+    except Timeout as error:
+        raise _locked(location, stage, holder(lock), path.with_suffix(SOFT)) from error
     except OSError as error:
         raise StoreError(
-            f"cannot write beside the store, {path.parent}: {error.strerror}"
+            f"cannot write beside the store, {path.parent}: {error.strerror or error}"
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise _locked(location, stage, holder(lock)) from error
-        _write(file, me)
-        try:
-            yield RunToken(run, lock)
-        finally:
-            file.truncate(0)
+    try:
+        path.write_text(json.dumps(asdict(me)), encoding="utf-8")
+        yield RunToken(run, lock)
+    finally:
+        path.write_text("", encoding="utf-8")
+        there.release()
 
 
-def _locked(location: Location, stage: str, who: Holder | None) -> LockedError:
+def _acquired(path: Path, timeout: float = 0) -> BaseFileLock:
+    """The lock that belongs to `path`, held. Raises `Timeout`, or `OSError` where none is had."""
+    lock: BaseFileLock = FileLock(path.with_suffix(".flock"), fallback_to_soft=False)
+    try:
+        return lock.acquire(timeout=timeout).lock
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    # Its very existence is the lock: a file that a file lock has left behind would pass for it.
+    return SoftFileLock(path.with_suffix(SOFT)).acquire(timeout=timeout).lock
+
+
+def _locked(
+    location: Location, stage: str, who: Holder | None, marker: Path | None = None
+) -> LockedError:
+    elsewhere = who is not None and not who.is_here and marker is not None and marker.exists()
+    died = f" (if it is known to be dead, delete {marker})" if elsewhere else ""
     return LockedError(
         f"'{stage}' of {location.uri} is being written by {who or 'another run'}; "
-        "wait for it, or stop it first"
+        f"wait for it, or stop it first{died}"
     )
-
-
-def _write(file: IO[str], me: Holder) -> None:
-    file.seek(0)
-    file.truncate()
-    file.write(json.dumps(asdict(me)))
-    file.flush()
 
 
 def rewrite(location: Location, key: str, make: Callable[[], bytes]) -> None:
@@ -148,11 +204,13 @@ def rewrite(location: Location, key: str, make: Callable[[], bytes]) -> None:
     beside = location.beside.path
     assert beside is not None
     beside.mkdir(parents=True, exist_ok=True)
-    with open(beside / "root.lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = _acquired(beside / "root.lock", timeout=-1)
+    try:
         partial = beside / f"root-{os.getpid()}.partial"
         partial.write_bytes(make())
         partial.replace(location.path / key)
+    finally:
+        lock.release()
 
 
 # --- object stores ------------------------------------------------------------------------------
@@ -200,9 +258,7 @@ def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> 
 def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    found = _get(lock)
-    if found is not None and time.time() - found[0].renewed < EXPIRY_S:
-        raise _locked(location, me.stage, found[0])
+    found = _outlived(location, lock, me.stage)
     try:
         _put(lock, me, "create" if found is None else found[1])
     except (AlreadyExistsError, PreconditionError, BrokenOffError) as error:
@@ -224,6 +280,31 @@ def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
             store, name = _split(lock)
             with in_words(lock):
                 store.delete(name)
+
+
+def _outlived(location: Location, lock: str, stage: str) -> tuple[Holder, dict[str, Any]] | None:
+    """What stands at the lock, once its holder is dead. Raises `LockedError` where it lives."""
+    found = _get(lock)
+    if found is None or found[0].is_dead:
+        return found
+    first = found[0]
+    if first.is_here and time.time() - first.renewed < EXPIRY_S:
+        raise _locked(location, stage, first)
+    told = False
+    while found is not None and (left := first.renewed + EXPIRY_S - time.time()) > 0:
+        if found[0] != first:  # it was renewed
+            raise _locked(location, stage, found[0])
+        if not told:
+            log.warning(
+                "'%s' of %s was last written by %s: waiting up to %.0f s for a sign of life",
+                *(stage, location.uri, first, left),
+            )
+            told = True
+        time.sleep(min(LOOK_S, left))
+        found = _get(lock)
+    if found is not None and found[0] != first:
+        raise _locked(location, stage, found[0])
+    return found
 
 
 def _renew(lock: str, me: Holder, stop: threading.Event) -> None:
