@@ -1,14 +1,23 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.engine.toys import GROUP, run_toy
 from tests.image_files import opencell_name, write_opencell
+from tests.labelled_store import make_store
+from tests.written import revise
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.config.split import SplitConfig
+from zarrloc.config.train import TrainConfig
 from zarrloc.errors import StoreError
+from zarrloc.stages.annotate import annotate
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.split import split
+from zarrloc.stages.train import train
+from zarrloc.store.columns import read_column
 from zarrloc.store.document import FORMAT
 from zarrloc.store.info import info, lines
 from zarrloc.store.location import Location
@@ -74,3 +83,54 @@ def test_a_live_writer_is_named_and_a_past_one_is_not(store: Path) -> None:
 def test_without_a_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no store at"):
         info(tmp_path / "none")
+
+
+def test_coordinates_labels_and_their_counts(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", proteins=8, fields=5)
+    location = Location.of(store)
+    drug = np.array(["DMSO", "taxol"])[np.arange(40) // 5 % 2]
+    drug[:3] = ""
+    revise(location, "fovs", drug=(("fov",), drug), block_bytes=(("block",), np.zeros(1, int)))
+    fovs = info(store)["groups"]["fovs"]
+    assert fovs["coords"]["drug"] == {
+        "values": 2, "fields": 37, "counts": {"DMSO": 17, "taxol": 20},
+    }  # fmt: skip
+    assert "cell_line" not in fovs["coords"]  # empty everywhere
+    grade = read_column(location.group("fovs", mode="r"), "grade")
+    assert fovs["labelled"] == 40
+    assert {label: n["3"] for label, n in fovs["label_counts"].items()} == dict(
+        zip(fovs["labels"], (grade == 3).sum(axis=0).tolist(), strict=True)
+    )
+    text = "\n".join(lines(info(store)))
+    assert "drug: 2 values, 3 fields without: DMSO (17), taxol (20)" in text
+    assert "labels: 40 of 40 fields have some: " in text
+    assert "pixel size: 0.2063 um" in text
+    assert "zarrloc split" in text
+
+
+def test_what_is_stale_is_said_and_why(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", proteins=8, fields=5)
+    location = Location.of(store)
+    source = np.array([f"/data/{row}.tif" for row in range(40)])
+    revise(
+        location, "fovs",
+        block_bytes=(("block",), np.zeros(1, int)), source=(("fov",), source),
+    )  # fmt: skip
+    split(store, SplitConfig(folds=2), "s")
+    config = TrainConfig(embedding="planted", split="s", hidden=(), epochs=2)
+    train(store, config, "h")
+
+    def told() -> dict[str, list[str]]:
+        groups = info(store)["groups"]
+        return {path: group["stale"] for path, group in groups.items() if "stale" in group}
+
+    assert told() == {}
+    table = tmp_path / "labels.csv"
+    rows = "".join(f"FID{row:05d},er\n" for row in range(40))
+    table.write_text(f"fov,label\n{rows}")
+    annotate(store, labels=table)
+    assert list(told()) == ["heads/h"]
+    assert "the labels of the fields changed since it was trained" in told()["heads/h"][0]
+    assert any("STALE: the labels" in line for line in lines(info(store)))
+    split(store, SplitConfig(folds=3), "s", overwrite=True)
+    assert any("split 's' was made anew" in reason for reason in told()["heads/h"])

@@ -29,6 +29,7 @@ class HeadAttrs(GroupAttrs):
 
     embedding: dict[str, Any] = Field({}, description="Settings of what it was trained on.")
     scores: dict[str, Any] = Field({}, description="What each fold, and the test set, scored.")
+    labels_digest: str = Field("", description="Of the fields' grades, or target, as learnt from.")
 
 
 @dataclass(frozen=True)

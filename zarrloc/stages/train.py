@@ -86,7 +86,8 @@ def train(
     def make(before: Before) -> Plan:
         if before.attrs is not None:
             return Plan(wanted, {})
-        return _head(samples, fold, config, wanted, _fit(samples, fold, config, device))
+        trained = _fit(samples, fold, config, device)
+        return _head(samples, fold, config, wanted, trained, _labels_digest(location, config))
 
     if not carry_out(location, path, make, overwrite=overwrite).made:
         notes.insert(0, "nothing to do: trained already with these settings on these values")
@@ -111,6 +112,12 @@ def _silence(location: Location, path: str, samples: Samples, config: TrainConfi
     return never_called(truth[rows], own, called, samples.labels)
 
 
+def _labels_digest(location: Location, config: TrainConfig) -> str:
+    """Of the column that says what is learnt: `info` sees by it that the column changed."""
+    digests: Any = need(location, "fovs", "ingest SOURCE STORE").attrs.get("column_digests", {})
+    return str(digests.get(config.target or "grade", ""))
+
+
 def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
     """Heads of all folds on the rows that can teach."""
     truth = truth_of(samples.grade, config.weak, config.target is not None)
@@ -125,6 +132,7 @@ def _head(
     config: TrainConfig,
     attrs: StageAttrs,
     trained: Heads,
+    labels_digest: str,
 ) -> Plan:
     """The group of a head: its weights, what it says of every row, and its scores."""
     truth = truth_of(samples.grade, config.weak, config.target is not None)
@@ -162,4 +170,5 @@ def _head(
         coordinates=[name for name in ("label", "fold", "fov", "fov_index") if name in arrays],
         embedding=dict(samples.stage.config),
         scores=finite(per_fold),
+        labels_digest=labels_digest,
     )

@@ -1,25 +1,34 @@
 """Info: what a store holds, how far its stages are, what failed. Plain values, ready for JSON."""
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.store import objects
 from zarrloc.store.columns import read_columns
 from zarrloc.store.document import groups, read_root
 from zarrloc.store.location import Location
 from zarrloc.store.lock import live_holder, lock_name
+from zarrloc.store.next_steps import next_steps
 from zarrloc.store.read import need
 from zarrloc.store.remote import snapshot
+from zarrloc.store.stale import Held, stale
 from zarrloc.store.template import PENDING
+
+MOST_VALUES = 12
+"""Of a coordinate, that are listed with their numbers of fields."""
 
 
 def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
     """Describe a store; with `errors`, name every row that failed and why.
 
+    Of the fields: their coordinates, labels and how many have each. Of every group: its arrays,
+    settings, blocks and rows, and why it is `stale`, where it is. `next` are commands to go on.
     Raises `StoreError` where there is none, or one of a newer format.
     """
     location = Location.of(store)
@@ -28,18 +37,35 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
         paths = groups(location)
         locks = objects.names(location.beside)
         described = objects.each(location, lambda path: _describe(location, path, errors), paths)
-    found = dict(zip(paths, described, strict=True))
+    found = {path: one for path, (one, _) in zip(paths, described, strict=True)}
+    held = {path: one for path, (_, one) in zip(paths, described, strict=True)}
+    for path, reasons in stale(held).items():
+        found[path]["stale"] = reasons
     for path in paths:
         who = live_holder(location, path) if lock_name(path) in locks else None
         if who is not None:
             found[path]["held_by"] = str(who)
-    return {"store": location.uri, "format": root["attributes"]["format"], "groups": found}
+    return {
+        "store": location.uri,
+        "format": root["attributes"]["format"],
+        "groups": found,
+        "next": next_steps(location.uri, found),
+    }
 
 
-def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
+def _describe(location: Location, path: str, errors: bool) -> tuple[dict[str, Any], Held]:
     group = need(location, path, "ingest")
-    wanted = ("channel", "label", "block_output", "block_bytes", "error", *(["fov"] * errors))
-    held = read_columns(group, [name for name in wanted if name in group])
+    texts = _texts(group) if path == "fovs" else []
+    further = {
+        "fovs": ["channel", "grade", *texts],
+        "segmentations": ["block_input"],
+        "embeddings": ["block_input"],
+        "splits": ["fold"],
+        "heads": ["row_fold", "fov_index"],
+    }
+    wanted = ("label", "block_output", "block_bytes", "error", *(["fov"] * errors))
+    names = dict.fromkeys((*wanted, *further.get(path.split("/")[0], ())))
+    held = read_columns(group, [name for name in names if name in group])
     attrs: dict[str, Any] = dict(group.attrs)
     stage = attrs.get("zarrloc", {})
     arrays = {
@@ -71,7 +97,48 @@ def _describe(location: Location, path: str, errors: bool) -> dict[str, Any]:
         described["bytes"] = int(held["block_bytes"].sum())
     if "error" in held:
         described["rows"] = _rows(held, errors)
-    return described
+    if path == "fovs":
+        described["coords"] = _coords({name: held[name] for name in texts})
+    if path == "fovs" and "grade" in held:
+        grade = held["grade"]
+        described["labelled"] = int((grade > 0).any(axis=1).sum())
+        described["label_counts"] = {
+            label: {str(level): int((column == level).sum()) for level in (3, 2, 1)}
+            for label, column in zip(described["labels"], grade.T, strict=True)
+        }
+    dims = {
+        name: tuple(zip(array["dims"], array["shape"], strict=True))
+        for name, array in arrays.items()
+    }
+    return described, Held(attrs, dims, held)
+
+
+def _texts(group: zarr.Group) -> list[str]:
+    """Coordinates of the fields that are text, but for names, addresses and errors.
+
+    What goes with the protein's name is left out, too: each costs a request.
+    """
+    return [
+        name
+        for name, array in sorted(group.arrays())
+        if array.dtype.kind == "T"
+        and array.metadata.dimension_names == ("fov",)  # type: ignore[union-attr]
+        and name not in ("fov", "source", "error", "ensg", "cell_line")
+    ]
+
+
+def _coords(texts: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """How many values each has and of how many fields; each value's fields, where they are few."""
+    found = {}
+    for name, values in texts.items():
+        counts = Counter(str(value) for value in values.tolist() if str(value))
+        if counts:
+            found[name] = {
+                "values": len(counts),
+                "fields": counts.total(),
+                "counts": dict(sorted(counts.items())) if len(counts) <= MOST_VALUES else {},
+            }
+    return found
 
 
 def _rows(held: Mapping[str, npt.NDArray[Any]], errors: bool) -> dict[str, Any]:
@@ -117,6 +184,32 @@ def lines(described: dict[str, Any]) -> list[str]:
             if v not in (None, "") and not isinstance(v, Mapping)
         )
         text.append(f"  {settings}")
+        text += [f"  STALE: {reason}" for reason in group.get("stale", ())]
         if "held_by" in group:
             text.append(f"  being written by {group['held_by']}")
+        if path == "fovs":
+            text += _facts(group)
+    return [*text, "next:", *(f"  {step}" for step in described["next"])]
+
+
+def _facts(fovs: Mapping[str, Any]) -> list[str]:
+    """What is known of the fields beside their pixels."""
+    size = fovs.get("pixel_size_um")
+    text = [
+        f"  channels: {', '.join(fovs['channels'])}",
+        f"  pixel size: {'not known' if size is None else f'{size} um'}",
+    ]
+    rows = fovs["rows"]["total"]
+    for name, coord in fovs["coords"].items():
+        counts = ", ".join(f"{value} ({n})" for value, n in coord["counts"].items())
+        some = "" if coord["fields"] == rows else f", {rows - coord['fields']} fields without"
+        text.append(f"  {name}: {coord['values']} values{some}{': ' * bool(counts)}{counts}")
+    if "label_counts" in fovs:
+        counts = ", ".join(
+            f"{label} ({n['3']}{f' + {weak} weak' if (weak := n['2'] + n['1']) else ''})"
+            for label, n in fovs["label_counts"].items()
+        )
+        text.append(f"  labels: {fovs['labelled']} of {rows} fields have some: {counts}")
+    else:
+        text.append("  labels: none")
     return text

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from zarrloc.store.digest import combine
+from zarrloc.store.next_steps import next_steps
+from zarrloc.store.stale import Held, stale
+
+
+def held(stage="embed", rows=4, dim="fov", *, inputs=None, config=None, columns=None, **attrs):
+    """A group as `info` holds it; its fingerprint is its stage's name."""
+    made = {"stage": stage, "fingerprint": stage, "inputs": inputs or {}, "config": config or {}}
+    return Held({"zarrloc": made, **attrs}, {"x": ((dim, rows),)}, columns or {})
+
+
+def fovs(rows=4, size=0.2, **attrs):
+    output = {"block_output": np.array([11, 12], np.uint64)}
+    return held("ingest", rows, columns=output, pixel_size_um=size, **attrs)
+
+
+def blocks(stage, *outputs):
+    """Receipts of blocks that were made from these digests of fields."""
+    made = np.array([combine([stage, output]) for output in outputs], np.uint64)
+    return {"block_input": made, "block_output": np.ones(len(made), np.uint64)}
+
+
+def test_what_fits_is_not_stale() -> None:
+    groups = {
+        "fovs": fovs(column_digests={"grade": "g"}),
+        "segmentations/s": held(
+            "segment", inputs={"fovs": "ingest"}, columns=blocks("segment", 11, 12)
+        ),
+        "embeddings/e": held(inputs={"fovs": "ingest"}, config={"pixel_size_um": 0.2}),
+        "heads/h": held(
+            "train", inputs={"embeddings/e": "embed", "features, labels and folds": "x"},
+            labels_digest="g",
+        ),
+    }  # fmt: skip
+    assert stale(groups) == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "reason"),
+    [
+        (held(rows=3), "it knows 3 of 4 fields; the same command"),
+        (held("split", rows=3), "it knows 3 of 4 fields; make it again"),
+        (held(inputs={"fovs": "other"}), "fovs, which it was made from, was made anew"),
+        (held(inputs={"cells/c": "cells"}), "cells/c, which it was made from, is gone"),
+        (held(columns=blocks("embed", 11, 99)), "the images of 1 of its 2 blocks changed"),
+        (held(config={"pixel_size_um": 0.3}), "made at 0.3 um a pixel, now they are 0.2 um"),
+        (held("train", labels_digest="old"), "the labels of the fields changed since"),
+        (
+            held("train", labels_digest="old", config={"target": "drug"}),
+            "the coordinate 'drug' of the fields changed since",
+        ),
+    ],
+)
+def test_each_reason_is_told_and_passed_on(group: Held, reason: str) -> None:
+    groups = {
+        "fovs": fovs(column_digests={"grade": "new", "drug": "new"}),
+        "embeddings/e": group,
+        "heads/h": held("train", inputs={"embeddings/e": str(group.stage["fingerprint"])}),
+    }
+    found = stale(groups)
+    assert [reason in told for told in found["embeddings/e"]] == [True]
+    assert found["heads/h"] == ["it stands on embeddings/e, which is stale"]
+
+
+def test_a_split_that_was_made_anew_makes_its_heads_stale() -> None:
+    fold = np.array([0, 1, 0, 1], np.int8)
+    split = held("split", columns={"fold": fold})
+    cells = np.array([0, 0, 3])
+    for columns in ({"row_fold": fold}, {"row_fold": fold[cells], "fov_index": cells}):
+        head = held("train", len(columns["row_fold"]), config={"split": "s"}, columns=columns,
+                    dim="cell" if "fov_index" in columns else "fov")  # fmt: skip
+        groups = {"fovs": fovs(), "splits/s": split, "heads/h": head}
+        assert stale(groups) == {}
+        groups["splits/s"] = held("split", columns={"fold": 1 - fold})
+        assert "split 's' was made anew" in stale(groups)["heads/h"][0]
+
+
+def test_the_next_steps_follow_the_work() -> None:
+    known = {"rows": {"failed": 0}, "pixel_size_um": 0.2}
+    assert next_steps("s", {}) == ["read images: zarrloc ingest SOURCE s"]
+    bare = next_steps("s", {"fovs": {"rows": {"failed": 2}, "blocks": {"total": 2, "done": 1}}})
+    text = "\n".join(bare)
+    for words in ("finish fovs", "info s --errors", "--pixel-size-um", "--conditions TABLE",
+                  "zarrloc segment s", "zarrloc embed s"):  # fmt: skip
+        assert words in text
+    drug = {"coords": {"well": {"values": 4, "fields": 8}, "drug": {"values": 2, "fields": 8}}}
+    groups = {"fovs": {**known, **drug}, "embeddings/e": {}}
+    assert "make folds: zarrloc split s --name honest --target drug" in next_steps("s", groups)
+    groups["splits/honest"] = {}
+    train = "zarrloc train s --embedding e --split honest --name head --target drug"
+    assert any(train in step for step in next_steps("s", groups))
+    groups = {"fovs": {**known, "labels": ["er"]}, "embeddings/e": {}, "heads/h": {}}
+    assert "score a head: zarrloc evaluate s --head h" in next_steps("s", groups)
+    assert "see it all: zarrloc report s --out report.html" in next_steps("s", groups)
