@@ -1,8 +1,19 @@
 """What the drills share: made once a process, since it takes seconds."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.drills.pipeline import make_store
+from tests.drills.victims import load_once
 from tests.drills.works import Works
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of every stage; copies are to lie beside it, where its images are."""
+    load_once()
+    return make_store(tmp_path_factory.mktemp("undisturbed"))
 
 
 @pytest.fixture(scope="session")

@@ -147,3 +147,5 @@ def test_what_is_to_do(location: Location) -> None:
     ledger.receipts["block_input"][2] = inputs[2]
     assert todo(ledger, inputs) == []
     assert [block.index for block in todo(ledger, inputs, retry_failed=True)] == [2]
+    also = np.arange(20) == 13
+    assert [block.index for block in todo(ledger, inputs, also=also)] == [3]

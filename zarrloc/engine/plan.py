@@ -68,6 +68,8 @@ class Plan:
     """What each `Block` has besides: `expect`, `payload`, `unit_starts`; empty for nothing."""
     anew: bool = False
     """Replace a group of the same settings: its rows are others."""
+    again: npt.NDArray[np.bool_] | None = None
+    """Rows whose blocks are done again whatever their receipts say; None for none."""
     settle: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]] | None = None
     """Columns that can be worked out only when all rows are there, from the columns."""
     unit: str = "FOV"
@@ -242,7 +244,7 @@ def _nothing_to_do(
     ledger = Ledger(before.group, plan.from_workers, plan.rows, plan.attrs.block_rows)
     if _in_motion(found, ledger):
         return None
-    if todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed):
+    if _todo(ledger, plan, run):
         return None
     return Outcome(_all_done(path, ledger), ledger.columns, made=False)
 
@@ -371,7 +373,7 @@ def _drive(
     died = _in_motion(found, ledger)
     if died:
         ledger.doubt(_digested(plan))
-    blocks = todo(ledger, plan.inputs, plan.blocks, retry_failed=cluster.run.retry_failed)
+    blocks = _todo(ledger, plan, cluster.run)
     if not blocks:
         if died:
             _close(location, path, found, plan, ledger)
@@ -429,15 +431,22 @@ def _digested(plan: Plan) -> list[str]:
     return [*plan.attrs.digested, *([ROW_DIGEST] if has_array else [])]
 
 
+def _todo(ledger: Ledger, plan: Plan, run: RunConfig) -> list[Block]:
+    return todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed, also=plan.again)
+
+
 def todo(
     ledger: Ledger,
     inputs: Sequence[int],
     more: Sequence[Mapping[str, Any]] = (),
     *,
     retry_failed: bool = False,
+    also: npt.NDArray[np.bool_] | None = None,
 ) -> list[Block]:
     """Blocks whose receipt is missing or speaks of other input, or whose rows may now succeed."""
     again = ledger.errors() if retry_failed else ledger.again()
+    if also is not None:
+        again |= also
     blocks = []
     for index, made_from in enumerate(inputs):
         start = index * ledger.block_rows

@@ -23,6 +23,9 @@ from zarrloc.images.select import ALL, Selection, told
 _DERIVED = re.compile(r"OC-FOV_.+_(cells|nuclei|masks?|seg)\.tiff?", re.IGNORECASE)
 
 
+CHANGED = "was changed while it was read; run the same command again"
+
+
 class Fields(list[FovSource]):
     """Fields of view, and what was understood of their names."""
 
@@ -148,7 +151,7 @@ def refuse_changed(source: FovSource, *, unsigned: bool = False) -> None:
     # Without an ETag, a list's times may be finer than those of a single object.
     known = all(not files.is_remote(file.uri) or file.has_etag for file in found)
     if known and identity(found) != source.identity:
-        raise SourceError("was changed while it was read; run the same command again")
+        raise SourceError(CHANGED)
 
 
 def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -> Iterator[File]:

@@ -33,7 +33,7 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import committed, need, stage_attrs
 from zarrloc.store.remote import snapshot
 from zarrloc.store.template import PENDING, Variable
-from zarrloc.tasks.read_images import COLUMNS, Job, ReadImages
+from zarrloc.tasks.read_images import COLUMNS, PASSED, Job, ReadImages
 
 HELD = ("source_digest", "source_hash", ROW_DIGEST)
 FIXED = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
@@ -136,9 +136,11 @@ def _plan(
     attrs = _attrs(shape, config, shard, before)
     held = {name: _held(before, name, len(rows)) for name in HELD}
     error = before.column("error")
-    failed = np.zeros(len(rows), bool)
+    failed, again = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     if error is not None:
         failed[: len(error)] = (error != "") & (error != PENDING)
+        again[: len(error)] = [str(text) in PASSED for text in error]
+        again &= [one is not None for one in rows.sources]
     identities = [
         _identity(one, int(held["source_digest"][row]), int(held["source_hash"][row]), rehash)
         for row, one in enumerate(rows.sources)
@@ -172,6 +174,7 @@ def _plan(
             {"payload": tuple(Job(rows.sources[r], identities[r], kept(r)) for r in span)}
             for span in spans
         ],
+        again=again,
         block_s=_block_s(rows, shard * _field_bytes(shape)),
     )
 

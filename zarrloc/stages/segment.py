@@ -252,7 +252,9 @@ def tabulate(
         )
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
-    outcome.summary.notes += [*notes, *_told(outcome.columns, *read[-1])]
+    outcome.summary.notes += notes
+    if not outcome.summary.failures:  # of a table with holes nothing could be told
+        outcome.summary.notes += _told(outcome.columns, *read[-1])
     return outcome.summary
 
 

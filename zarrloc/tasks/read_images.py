@@ -32,6 +32,9 @@ REMOVED = (
     "the stored copy is damaged and its file is not in this SOURCE; ingest the one that has it"
 )
 
+PASSED = (REMOVED, find.CHANGED)
+"""Errors that say nothing of a file's bytes: read again as soon as the file is there."""
+
 
 @dataclass(frozen=True)
 class Job:
