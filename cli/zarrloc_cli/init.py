@@ -23,7 +23,12 @@ from zarrloc_cli.options import config_options, report, split
     "--labels",
     "labels_csv",
     type=click.Path(path_type=Path),
-    help="Table of labels or conditions; default: one beside the images that matches them.",
+    help="Table of labels; default: one beside the images that matches them.",
+)
+@click.option(
+    "--conditions",
+    type=click.Path(path_type=Path),
+    help="Table or plate map of conditions; default: one beside the images that matches them.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace the script.")
 @click.option("--unsigned", is_flag=True, help="Read a public object store without credentials.")

@@ -67,15 +67,36 @@ def test_roles_that_are_unknown_get_no_cells(tmp_path: Path) -> None:
 def test_a_table_beside_the_images_is_found_and_others_are_not(tmp_path: Path) -> None:
     VENDORS["Opera Phenix"](tmp_path / "plate", 1)
     (tmp_path / "plate/other.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "plate/wells.csv").write_text("well,label\nB02,er\nC11,golgi\n")
+    wells = tmp_path / "plate/wells.csv"
+    wells.write_text("well,label\nB02,er\nC11,golgi\n")
     made = init(tmp_path / "plate", script=tmp_path / "b.sh")
-    assert made.table == tmp_path / "plate/wells.csv"
-    assert made.commands[0].endswith(f"--labels {tmp_path}/plate/wells.csv")
+    assert [table.path for table in made.said] == [wells]
+    assert made.commands[0].endswith(f"--labels {wells}")
     assert _verbs(made.commands)[-4:] == ["split", "train", "evaluate", "report"]
+    wells.write_text("well,dose,condition\nB02,1,drug\nC11,2,none\n")
+    made = init(tmp_path / "plate", script=tmp_path / "a.sh")
+    assert made.commands[0].endswith(f"--conditions {wells}")
+    assert any("wells.csv: dose, condition of fields by well" in line for line in made.lines())
+    assert "train" not in _verbs(made.commands)  # four fields are too few
     (tmp_path / "wrong.csv").write_text("well,label\nH12,er\n")
     with pytest.raises(SourceError, match="matches any of 4 fields"):
         init(tmp_path / "plate", script=tmp_path / "c.sh", labels_csv=tmp_path / "wrong.csv")
     assert not (tmp_path / "c.sh").exists()
+
+
+def test_what_an_experiment_is_about_is_learned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wells = [f"{row}{column:02}" for row in "BC" for column in range(2, 8)]
+    monkeypatch.setattr(plate_files, "WELLS", wells)
+    VENDORS["stains"](tmp_path / "plate", 1)
+    rows = [f"{well},{column % 2},{well[0]}" for column, well in enumerate(wells)]
+    (tmp_path / "plate/wells.csv").write_text("\n".join(["well,batch,treatment", *rows]))
+    made = init(tmp_path / "plate", script=tmp_path / "a.sh")
+    assert [one for one in made.commands if "train" in one] == [
+        "zarrloc train my.zarr --embedding fields --split folds --target treatment --name head"
+    ]
+    assert made.commands[-1] == "zarrloc report my.zarr --target treatment --out report.html"
 
 
 def test_what_cannot_be_understood_writes_nothing(tmp_path: Path) -> None:
@@ -108,8 +129,13 @@ def test_a_plate_goes_from_folder_to_report_by_the_commands_of_init(
     monkeypatch.setattr(weights, "obtain", lambda name, given: obtain(name, given or "random:0"))
     monkeypatch.setattr("zarrloc.engine.plan.choose", lambda *_: "serial", raising=False)
     monkeypatch.setattr(plate_files, "pixels_of", _simulated)
+    wells = [f"{row}{column:02}" for row in "BC" for column in range(2, 7)]
+    monkeypatch.setattr(plate_files, "WELLS", wells)
+    monkeypatch.setattr(plate_files, "SITES", 1)
     monkeypatch.chdir(tmp_path)
     VENDORS[vendor](tmp_path / "plate", 1 if "Atlas" in vendor else 2)
+    rows = [f"{well},{'drug' if well[0] == 'B' else 'none'}" for well in wells]
+    Path("plate/wells.csv").write_text("\n".join(["well,condition", *rows]))
     given = {"CellVoyager": "C01=nucleus,C02=protein"}.get(vendor)
     channels = ["--channels", given] if given else []
     assert zarrloc.main(["init", "plate", *channels], standalone_mode=False) == 0
@@ -118,11 +144,13 @@ def test_a_plate_goes_from_folder_to_report_by_the_commands_of_init(
         words = shlex.split(line)[1:]
         if words[0] in ("ingest", "embed", "segment"):
             words += ["--cluster", "serial"]
-        if words[0] == "embed":
-            words += ["--size", "64"]
+        quick = {"embed": "--size 64", "train": "--epochs 5", "report": "--bootstrap 20"}
+        words += quick.get(words[0], "").split()
         assert zarrloc.main(words, standalone_mode=False) in (None, 0), line
     fovs = opened(tmp_path / "my.zarr", "fovs").load()
-    assert set(fovs["well"].values) == {"B02", "C11"}
+    conditions = dict(zip(fovs["well"].values, fovs["condition"].values, strict=True))
+    assert conditions == {well: "drug" if well[0] == "B" else "none" for well in wells}
     cells = opened(tmp_path / "my.zarr", "embeddings/cells").load()
     assert np.isfinite(cells["embedding"]).any()
-    assert "C11" in Path("report.html").read_text()
+    assert "drug" in Path("report.html").read_text()
+    assert (tmp_path / "my.zarr/heads/head").is_dir()

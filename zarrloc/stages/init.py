@@ -2,11 +2,13 @@
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.split import SplitConfig
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import files, labels
 from zarrloc.images.labels import LabelTable
@@ -17,6 +19,11 @@ MOST_TABLES = 20
 """So many files beside the images are looked into for labels or conditions."""
 
 BACKBONE = "dino-vits16"
+CONDITIONS = ("condition", "treatment", "compound", "drug", "genotype", "perturbation")
+"""Columns that are what an experiment is about, where several could be learned."""
+
+FOLDS = SplitConfig().folds
+
 SIZE = "448"
 """Pixels of a field's longer side in the network: half a second a field on two cores, where the
 native size of most cameras takes a minute."""
@@ -29,7 +36,8 @@ class Init:
     seen: Look
     script: Path
     commands: tuple[str, ...]
-    table: Path | None
+    said: tuple[LabelTable, ...]
+    """Tables that say what fields are."""
     project: str | None
     """How stacks become planes, where the source holds any and nobody said."""
 
@@ -46,11 +54,16 @@ class Init:
                 f"fields are z stacks: --project {self.project} is written; mean and focus (the "
                 "sharpest plane) are the others"
             )
-        told.append(
-            f"{self.table} says what fields are"
-            if self.table
-            else "no table of labels or conditions beside the images; --labels TABLE adds one"
-        )
+        told += [
+            f"{one.path}: {'labels' if one.labelled else ', '.join(one.coords)} of fields by "
+            f"{one.column}"
+            for one in self.said
+        ]
+        if not self.said:
+            told.append(
+                "no table of labels or conditions beside the images; --labels or --conditions "
+                "TABLE adds one"
+            )
         return [*told, "", f"wrote {self.script}:", *(f"  {one}" for one in self.commands)]
 
 
@@ -61,6 +74,7 @@ def init(
     store: str | Path = "my.zarr",
     script: str | Path = "zarrloc.sh",
     labels_csv: str | Path | None = None,
+    conditions: str | Path | None = None,
     unsigned: bool = False,
     overwrite: bool = False,
 ) -> Init:
@@ -76,8 +90,8 @@ def init(
         Where the script will write.
     script
         The script.
-    labels_csv
-        Labels or conditions of fields; by default a table beside the images that matches them.
+    labels_csv, conditions
+        Labels and conditions of fields; by default tables beside the images that match them.
     unsigned
         Read a public object store without credentials.
     overwrite
@@ -103,19 +117,17 @@ def init(
     config = config or IngestConfig()
     seen, project = _looked(source, config, unsigned)
     config = config.model_copy(update={"project": config.project or project})
-    table = Path(labels_csv) if labels_csv else _table(os.fspath(source), seen)
-    says = None if table is None else labels.read(table)
-    if says is not None:
-        says.need_match(seen.found)
-    commands = _commands(os.fspath(source), os.fspath(store), config, seen, table, unsigned)
-    commands += _heads(os.fspath(store)) if says is not None and says.labelled else []
-    commands.append(_line("report", os.fspath(store), "--out", _beside(store, "report.html")))
+    said = labels.read_all(labels_csv, None, conditions)
+    for table in said:
+        table.need_match(seen.found)
+    said = said or _tables(os.fspath(source), seen)
+    commands = _commands(os.fspath(source), os.fspath(store), config, seen, said, unsigned)
     try:
         script.write_text(_script(commands), encoding="utf-8")
         script.chmod(0o755)
     except OSError as error:
         raise ConfigError(f"cannot write {script}: {error.strerror}") from error
-    return Init(seen, script, tuple(commands), table, project)
+    return Init(seen, script, tuple(commands), tuple(said), project)
 
 
 def _looked(source: str | Path, config: IngestConfig, unsigned: bool) -> tuple[Look, str | None]:
@@ -133,12 +145,19 @@ def _looked(source: str | Path, config: IngestConfig, unsigned: bool) -> tuple[L
         raise
 
 
-def _table(source: str, seen: Look) -> Path | None:
-    """The table beside the images that speaks of them."""
+def _tables(source: str, seen: Look) -> list[LabelTable]:
+    """The first tables of labels and of conditions beside the images that speak of them."""
+    found: dict[bool, LabelTable] = {}
     for path in _tables_beside(source, seen):
-        if _matching(path, seen) is not None:
-            return path
-    return None
+        for reader in (labels.read, labels.read_conditions):
+            try:
+                table = reader(path)
+                table.need_match(seen.found)
+            except (SourceError, ConfigError):
+                continue
+            found.setdefault(table.labelled, table)
+            break
+    return [found[kind] for kind in (True, False) if kind in found]
 
 
 def _tables_beside(source: str, seen: Look) -> Iterator[Path]:
@@ -155,24 +174,21 @@ def _tables_beside(source: str, seen: Look) -> Iterator[Path]:
     yield from beside[:MOST_TABLES]
 
 
-def _matching(path: Path, seen: Look) -> LabelTable | None:
-    try:
-        table = labels.read(path)
-        table.need_match(seen.found)
-    except (SourceError, ConfigError):
-        return None
-    return table
-
-
 def _commands(
-    source: str, store: str, config: IngestConfig, seen: Look, table: Path | None, unsigned: bool
+    source: str,
+    store: str,
+    config: IngestConfig,
+    seen: Look,
+    said: Sequence[LabelTable],
+    unsigned: bool,
 ) -> list[str]:
     ingest = ["ingest", source, store]
     for name, value in config.model_dump(exclude_defaults=True).items():
         flag = f"--{name.replace('_', '-')}"
         text = ",".join(value) if isinstance(value, tuple) else str(value)
         ingest += [flag] if value is True else [flag, text]
-    ingest += ["--labels", str(table)] if table else []
+    for table in said:
+        ingest += ["--labels" if table.labelled else "--conditions", str(table.path)]
     ingest += ["--unsigned"] if unsigned else []
     roles = seen.shape.channels.roles
     model = ["--backbone", BACKBONE]
@@ -181,23 +197,50 @@ def _commands(
         _line(*ingest),
         _line("embed", store, *model, "--size", SIZE, "--name", "fields"),
     ]
-    if "nucleus" not in roles:
-        return [*commands, "# cells need a channel that is called nucleus: --channels NAME=nucleus"]
-    grow = [] if "protein" in roles else ["--grow", "none"]
-    return [
-        *commands,
-        _line("segment", store, "--model", "watershed", *grow, "--name", "ws"),
-        _line("preview", store, "--segmentation", "ws", "--out", _beside(store, "preview.png")),
-        _line("embed", store, "--level", "cell", "--cells", "ws", *model, "--name", "cells"),
-    ]
+    if "nucleus" in roles:
+        grow = [] if "protein" in roles else ["--grow", "none"]
+        picture = _beside(store, "preview.png")
+        commands += [
+            _line("segment", store, "--model", "watershed", *grow, "--name", "ws"),
+            _line("preview", store, "--segmentation", "ws", "--out", picture),
+            _line("embed", store, "--level", "cell", "--cells", "ws", *model, "--name", "cells"),
+        ]
+    else:
+        commands.append("# cells need a channel that is called nucleus: --channels NAME=nucleus")
+    target = _target(said, seen)
+    if target is not None:
+        commands += [
+            _line("split", store, *target, "--name", "folds"),
+            _line(
+                "train", store, "--embedding", "fields", "--split", "folds", *target,
+                "--name", "head",
+            ),
+            _line("evaluate", store, "--head", "head"),
+        ]  # fmt: skip
+    report = _beside(store, "report.html")
+    return [*commands, _line("report", store, *(target or ()), "--out", report)]
 
 
-def _heads(store: str) -> list[str]:
-    return [
-        _line("split", store, "--name", "folds"),
-        _line("train", store, "--embedding", "fields", "--split", "folds", "--name", "head"),
-        _line("evaluate", store, "--head", "head"),
-    ]
+def _target(said: Sequence[LabelTable], seen: Look) -> tuple[str, ...] | None:
+    """What a head can learn: labels, else the condition that most fields know; None for nothing."""
+    for table in said:
+        matches = [match for one in seen.found if (match := table.match(one)) is not None]
+        if table.labelled:
+            return ()
+        classes = {
+            name: Counter(match.values[name] for match in matches if match.values[name])
+            for name in table.coords
+        }
+        able = [name for name, counts in classes.items() if _can_be_learned(counts)]
+        named = [name for name in able if name.lower() in CONDITIONS]
+        if able:
+            return ("--target", (named or able)[0])
+    return None
+
+
+def _can_be_learned(counts: Counter[str]) -> bool:
+    """Whether there are at least two classes, and five fields of the most of them."""
+    return len(counts) > 1 and sum(count >= FOLDS for count in counts.values()) > 1
 
 
 def _line(*words: str) -> str:
