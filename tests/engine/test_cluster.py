@@ -16,7 +16,7 @@ import zarr
 
 from tests.engine.toys import SERIAL
 from zarrloc.config.run import RunConfig
-from zarrloc.engine import cluster
+from zarrloc.engine import cluster, schedulers
 from zarrloc.engine.cluster import THREAD_VARIABLES, ZARR_THREADS, Cluster, Load, executor
 from zarrloc.engine.executors import Dask, Done, Serial
 from zarrloc.errors import ClusterError, ConfigError
@@ -104,7 +104,7 @@ def test_what_cannot_start_says_why(
     kind: str, options: dict[str, Any], error: type[Exception], words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(cluster, "CONNECT_S", 1)
+    monkeypatch.setattr(schedulers, "CONNECT_S", 1)
     with pytest.raises(error, match=words):  # noqa: SIM117
         with executor(kind, RunConfig(**options), workers=1, threads=1, prefetch=1):
             pass

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from zarrloc.config.base import Config
 
-CLUSTERS = ("auto", "serial", "local", "cuda")
+CLUSTERS = ("auto", "serial", "local", "cuda", "slurm")
 
 
 class RunConfig(Config):
@@ -15,7 +15,13 @@ class RunConfig(Config):
     cluster: str = Field(
         default="auto",
         description="Where blocks run: auto, serial (this process), local (CPU processes), "
-        "cuda (one process a GPU) or tcp://HOST:PORT (a running Dask scheduler).",
+        "cuda (one process a GPU), slurm (a job a worker), or a running Dask scheduler: "
+        "tcp://HOST:PORT, tls://HOST:PORT, or its scheduler file, FILE.json.",
+    )
+    cluster_config: Path | None = Field(
+        default=None,
+        description="YAML file of settings for --cluster slurm: queue, account, cores, memory, "
+        "gpus, walltime.",
     )
     workers: int | None = Field(
         default=None, ge=1, description="Worker processes; default: one a core, or one a GPU."
@@ -37,6 +43,10 @@ class RunConfig(Config):
     @field_validator("cluster")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value in CLUSTERS or "://" in value:
+        scheduler = value.startswith(("tcp://", "tls://", "ucx://", "ws://", "wss://"))
+        if value in CLUSTERS or scheduler or value.endswith(".json"):
             return value
-        raise ValueError(f"expected one of {', '.join(CLUSTERS)} or tcp://HOST:PORT")
+        raise ValueError(
+            f"expected one of {', '.join(CLUSTERS)}, tcp://HOST:PORT, tls://HOST:PORT or a "
+            "scheduler file, FILE.json"
+        )

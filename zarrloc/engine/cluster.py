@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from zarrloc.config.run import RunConfig
+from zarrloc.engine import schedulers
 from zarrloc.engine.executors import Dask, Executor, Serial
 from zarrloc.errors import ClusterError, ConfigError, WorkerError
 
@@ -22,8 +23,8 @@ PREFETCH = 2
 START_S = 2.0
 """What starting workers costs at least; with torch it is three times that."""
 
-CONNECT_S = 10.0
-"""How long a running scheduler may take to answer."""
+SLURM_JOBS = 4
+"""Jobs of `--cluster slurm`, where `--workers` says nothing."""
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 """Windows ends a process by SIGTERM, which nothing there can ignore."""
@@ -151,8 +152,11 @@ class Cluster:
         if kind == "serial" and run.cluster == "auto" and there is not None:
             kind = there.kind  # workers that run already cost nothing
         most = min(run.workers or places(kind), load.blocks)
+        if kind == "slurm":
+            most = min(run.workers or SLURM_JOBS, load.blocks)
         threads = load.threads or max(1, cores() // most)
-        workers = most if run.workers else min(most, max(1, cores() // threads))
+        own = run.workers is not None or kind == "slurm"
+        workers = most if own else min(most, max(1, cores() // threads))
         if there is None or there.kind != kind:
             self.close()
             self._pool = there = self._stack.enter_context(
@@ -160,6 +164,12 @@ class Cluster:
             )
         elif isinstance(there, Dask):
             there.grow(workers)
+        if (
+            isinstance(there, Dask)
+            and load.threads is None
+            and (kind == "slurm" or schedulers.is_shared(kind))
+        ):
+            threads = schedulers.own_threads(there.client)
         return there, threads
 
 
@@ -179,8 +189,11 @@ def executor(
         return
     with ExitStack() as stack:
         stack.enter_context(_environment(threads))
-        if "://" in kind:
-            client, cluster = _connect(stack, kind), None
+        if schedulers.is_shared(kind):
+            client, cluster = schedulers.connect(stack, kind), None
+        elif kind == "slurm":
+            client = schedulers.start_slurm(stack, run, workers, prefetch, _close)
+            cluster = None  # Dask's own adaptive scaling looks after its jobs
         else:
             client, cluster = _start(stack, kind, run, workers, prefetch)
         if run.profile:
@@ -262,19 +275,6 @@ def _cuda_cluster(run: RunConfig, prefetch: int) -> Any:
         raise ClusterError(
             f"no CUDA cluster here ({type(error).__name__}: {error}); use --cluster local"
         ) from error
-
-
-def _connect(stack: ExitStack, address: str) -> Any:
-    from distributed import Client
-
-    try:
-        client = stack.enter_context(Client(address, timeout=CONNECT_S))
-        client.wait_for_workers(1, timeout=60)
-    except (OSError, TimeoutError) as error:
-        raise WorkerError(
-            f"no Dask scheduler with workers answers at {address}: {error}"
-        ) from error
-    return client
 
 
 def wait_out(client: Any, prefix: str, run: str, timeout: float = 3600.0) -> None:

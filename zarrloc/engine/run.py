@@ -14,6 +14,7 @@ from zarrloc.engine.block import Block, BlockFailure, Receipt, Stage, run_block
 from zarrloc.engine.cluster import wait_out
 from zarrloc.engine.executors import Dask, Done, Executor
 from zarrloc.engine.ledger import KILLED, Ledger
+from zarrloc.engine.schedulers import is_shared
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
 from zarrloc.errors import LockedError, RunError
 from zarrloc.store.digest import combine
@@ -50,7 +51,7 @@ def run(
     Ctrl-C and SIGTERM stop it cleanly: receipts so far are kept and `KeyboardInterrupt` is raised.
     """
     summary = Summary(stage.group, ledger.rows, ledger.blocks, workers=executor.workers)
-    if isinstance(executor, Dask) and "://" in executor.kind:
+    if isinstance(executor, Dask) and is_shared(executor.kind):
         wait_out(executor.client, key_prefix(stage), token.run)
     rows = sum(map(len, blocks))
     with (
