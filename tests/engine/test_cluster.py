@@ -1,4 +1,5 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -174,6 +175,29 @@ def test_a_command_has_one_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
         ("serial", 1), ("end of serial", 1), ("local", 4), ("end of local", 4), ("cuda", 1),
         ("end of cuda", 1),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("limits", "enough", "asked"),
+    [
+        ((64, 64), False, None),
+        ((64, 4096), True, 4096),
+        ((1024, -1), True, cluster.MOST_OPEN_FILES),
+        ((-1, -1), True, None),
+    ],
+)
+def test_too_few_open_files_are_said_before_workers_wait_for_ever(
+    limits: tuple[int, int], enough: bool, asked: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_to: list[int] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: set_to.append(both[0]))
+    if enough:
+        cluster.need_open_files(2)
+        assert set_to == ([] if asked is None else [asked])
+        return
+    with pytest.raises(ClusterError, match=r"at most 64 files.*2 workers need 112.*ulimit"):
+        cluster.need_open_files(2)
 
 
 def test_a_worker_that_does_not_end_is_killed() -> None:

@@ -1,3 +1,5 @@
+import errno
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from zarrloc.engine.block import Block
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
 from zarrloc.engine.ledger import KILLED, Ledger
-from zarrloc.errors import ConfigError, LockedError, RunError
+from zarrloc.errors import ConfigError, LockedError, RunError, StoreError
 from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
 from zarrloc.store.lock import RunToken, StaleRun, hold
@@ -144,6 +146,38 @@ def test_a_run_that_meets_nothing_but_passing_faults_gives_up(tmp_path: Path) ->
     # What is in one's way again and again is not in the others'.
     bad = dict.fromkeys(range(40, 100, 8), "stale")
     assert len(run_toy(tmp_path / "t", rows=100, do=bad).failures) == 8
+
+
+def test_a_full_disk_ends_the_run_at_once(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device") as full:
+        run_toy(tmp_path / "s", rows=100, do={6: "full"})
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, "/s/c/0")
+    assert run_toy(tmp_path / "s", rows=100).blocks_run == 24
+    assert _errors(tmp_path / "s") == {}
+
+
+def test_a_full_disk_is_told_by_workers_as_well(tmp_path: Path, pool: Executor) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        run_toy(tmp_path / "s", do={6: "full"})
+
+
+def test_a_store_that_goes_away_ends_the_run_in_words(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"/s has gone away .*the same command"):
+        run_toy(tmp_path / "s", rows=100, do={6: "gone"})
+    assert not list((tmp_path / "s").rglob("*"))  # no stump of a store
+
+
+def test_a_store_without_the_right_to_write_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_toy(tmp_path / "s")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+
+    def make(_: plan.Before) -> plan.Plan:
+        raise AssertionError("work was begun")
+
+    with pytest.raises(StoreError, match=r"nothing may be written in .*/s:.*check who may"):
+        plan.carry_out(Location.of(tmp_path / "s"), GROUP, make)
 
 
 def test_a_row_that_lacked_memory_is_done_again_by_the_next_plain_run(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,11 @@ class Toy:
                     raise ValueError(f"row {row} is bad")
                 case "stale":
                     raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+                case "full":
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/s/c/0")
+                case "gone":
+                    shutil.rmtree(self.location.uri)
+                    self.location.group(self.group)
                 case "memory":
                     raise MemoryError
                 case "kill":

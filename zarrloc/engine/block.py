@@ -124,11 +124,14 @@ class Receipt:
 
 
 class BlockFailure(RuntimeError):
-    """A block could not be done, for a reason that lies with no single FOV; it may have passed."""
+    """A block could not be done, for a reason that lies with no single FOV.
 
-    def __init__(self, message: str, passing: bool = False) -> None:
-        super().__init__(message, passing)
-        self.passing = passing
+    `cause` is what others will meet as well: a fault that passes, a full disk, a store gone away.
+    """
+
+    def __init__(self, message: str, cause: Exception | None = None) -> None:
+        super().__init__(message, cause)
+        self.cause = cause
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -210,7 +213,7 @@ def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) 
         raise BlockFailure(
             f"{stage.group} block {block.index} (rows {block.start} to {block.stop - 1}): "
             f"{_told(error)}\n{traceback.format_exc(limit=-4)}",
-            retry.is_passing(error),
+            error if retry.is_passing(error) or retry.is_everywhere(error) else None,
         ) from error
     seconds["total"] = time.perf_counter() - begin
     digested = dict(output.columns)

@@ -32,6 +32,10 @@ KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 CLOSE_S = 30.0
 """How long a cluster of our own may take to end, before its workers are killed."""
 
+OPEN_FILES, OPEN_FILES_A_WORKER = 64, 24
+"""What a coordinator needs, and each of its workers: connections, pipes, shards."""
+MOST_OPEN_FILES = 65536
+
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 ZARR_THREADS = "ZARR_THREADING__MAX_WORKERS"
 MOST_ZARR_THREADS = 4
@@ -209,6 +213,7 @@ def _start(
     import dask
     from distributed import Client, LocalCluster
 
+    need_open_files(workers)
     # One death makes its blocks suspects at once; they are then run alone (run.py).
     settings = {
         "distributed.scheduler.allowed-failures": 0,
@@ -244,6 +249,32 @@ def _start(
                 f"workers did not start: {error}; in a script, the work must stand under "
                 "`if __name__ == '__main__':`; `--cluster serial` runs without workers"
             ) from error
+
+
+def need_open_files(workers: int) -> None:
+    """Allow this process and its workers as many open files as the system lets them have.
+
+    Raises
+    ------
+    ClusterError
+        Where those are too few: Dask would wait for ever for connections that can't be opened.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = hard == resource.RLIM_INFINITY
+    wanted = MOST_OPEN_FILES if unlimited else min(hard, MOST_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        soft = wanted
+    need = OPEN_FILES + OPEN_FILES_A_WORKER * workers
+    if soft != resource.RLIM_INFINITY and soft < need:
+        raise ClusterError(
+            f"at most {soft} files may be open here, {workers} workers need {need}: raise the "
+            "limit (`ulimit -n 4096`), or use fewer workers, or none with --cluster serial"
+        )
 
 
 def _close(cluster: Any) -> None:

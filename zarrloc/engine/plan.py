@@ -187,6 +187,7 @@ def carry_out(
             done = _nothing_to_do(location, path, make, settings or RunConfig())
             if done is not None:
                 return done
+    document.need_writable(location)
     with present(), hold(location, path, new_run_id()) as token:
         before = Before()
         if document.is_store(location):
@@ -416,6 +417,7 @@ def _all_done(path: str, ledger: Ledger) -> Summary:
 
 def _close(location: Location, path: str, found: Document, plan: Plan, ledger: Ledger) -> None:
     """Commit the columns as they stand, with their digests."""
+    document.need_there(location)
     digests = {**found.attributes["column_digests"], **ledger.digests()}
     found.attributes["column_digests"] = digests
     if plan.settle is not None and ledger.output.all():

@@ -18,7 +18,9 @@ from zarrloc.engine.schedulers import is_shared
 from zarrloc.engine.telemetry import Progress, RunLog, Summary
 from zarrloc.errors import LockedError, RunError
 from zarrloc.store.digest import combine
+from zarrloc.store.document import need_there
 from zarrloc.store.lock import RunToken, StaleRun
+from zarrloc.store.retry import is_passing
 
 LEAST_WINDOW = 64
 A_SLOT = 3
@@ -67,6 +69,7 @@ def run(
             runner.run(blocks)
         finally:
             executor.cancel()
+            need_there(stage.location)
             ledger.flush()
             summary.wall_s = time.perf_counter() - start
             summary.rows_failed = int(ledger.errors().sum())
@@ -124,8 +127,8 @@ class _Runner:
                     self.log.write("suspect", block=block.index)
                 else:
                     self._take(block, end)
-            self.ledger.flush_when_due()
             self._still_ours()
+            self.ledger.flush_when_due()
 
     def _try(self, end: Done | None) -> None:
         """Go on with the trial, which is told how its last call ended."""
@@ -182,8 +185,10 @@ class _Runner:
         self.summary.failures.append(reason.splitlines()[0])
         trace = "".join(traceback.format_exception(end.error)) if end.error else reason
         self.log.write("failure", block=block.index, reason=trace)
-        passing = isinstance(end.error, BlockFailure) and end.error.passing
-        self.passing = self.passing + 1 if passing else 0
+        cause = end.error.cause if isinstance(end.error, BlockFailure) else None
+        if cause is not None and not is_passing(cause):
+            raise cause  # no other block would fare better
+        self.passing = self.passing + 1 if cause is not None else 0
         if len(self.summary.failures) >= GIVE_UP and not self.summary.blocks_run:
             raise RunError(
                 f"the first {GIVE_UP} blocks all failed; the first: {self.summary.failures[0]}"
@@ -197,6 +202,7 @@ class _Runner:
     def _still_ours(self) -> None:
         if time.monotonic() - getattr(self, "_checked", 0.0) > 1.0:
             self._checked = time.monotonic()
+            need_there(self.stage.location)
             try:
                 self.token.check()
             except StaleRun as error:

@@ -10,6 +10,7 @@ that index too, rewritten at every commit under a lock of its own.
 """
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -150,6 +151,37 @@ def check_target(location: Location) -> None:
         read_root(location)
     elif path is not None and path.exists() and any(path.iterdir()):
         raise StoreError(f"{path} is a folder but not a Zarr store; name a store that is new")
+
+
+def need_writable(location: Location) -> None:
+    """Refuse, before any work, a local store in which nothing may be written.
+
+    Raises
+    ------
+    StoreError
+        Where the file system is read-only, or the folder is another's.
+    """
+    path = location.path
+    if path is not None and path.exists() and not os.access(path, os.W_OK | os.X_OK):
+        raise StoreError(
+            f"nothing may be written in {path}: it is another's, or its file system is read-only; "
+            "check who may write there"
+        )
+
+
+def need_there(location: Location) -> None:
+    """Before a write into a store that a run works on: see that it has not gone away.
+
+    Raises
+    ------
+    StoreError
+        Where a local store was removed, moved or unmounted: a write would make a stump of a store.
+    """
+    if location.path is not None and not (location.path / "zarr.json").exists():
+        raise StoreError(
+            f"{location.uri} has gone away (removed, moved or unmounted) while it was worked on; "
+            "once it is back, the same command continues"
+        )
 
 
 def is_store(location: Location) -> bool:

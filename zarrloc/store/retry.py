@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from zarrloc.errors import RemoteError, StoreError
+from zarrloc.errors import DamageError, RemoteError, StoreError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 20.0
 HASTE_S = 3.0
@@ -56,6 +56,15 @@ def is_of_a_row(error: BaseException) -> bool:
     if is_passing(error) or isinstance(error, StoreError):
         return False
     return not (isinstance(error, OSError) and error.errno in OF_THE_MACHINE)
+
+
+def is_everywhere(error: BaseException) -> bool:
+    """Whether it lies with the machine or the store: a full disk, a store gone away, no right."""
+    if isinstance(error, DamageError | RemoteError):
+        return False
+    return isinstance(error, StoreError) or (
+        isinstance(error, OSError) and error.errno in OF_THE_MACHINE
+    )
 
 
 def may_succeed_again(text: str) -> bool:
