@@ -1,18 +1,27 @@
 import json
+import logging
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
 from zarrloc_cli import main as cli
 from zarrloc_cli.options import config_options, split
 
 from tests.image_files import write_opencell
+from tests.labelled_store import make_store
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
+from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.engine.telemetry import Summary
@@ -35,7 +44,8 @@ def _call(*arguments: str) -> int:
 
 def test_every_command_has_a_module_and_is_listed() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
-    assert modules - {"__init__", "main", "options", "faults", "stops"} == set(NAMES)
+    helpers = {"__init__", "main", "commands", "options", "names", "output", "faults", "stops"}
+    assert modules - helpers == set(NAMES)
     assert {"ingest", "embed", "info", "verify", "backbones", "simulate"} <= set(NAMES)
 
 
@@ -45,7 +55,7 @@ def test_every_command_says_what_it_does_with_an_example(
 ) -> None:
     assert _call(name, "--help") == 0
     said = capsys.readouterr().out
-    assert re.search(rf"^ +(Example: |\$ )?zarrloc {name}\b", said, re.MULTILINE), said
+    assert re.search(rf"^ +zarrloc {name}\b", said, re.MULTILINE), said
     command = cli.zarrloc.get_command(click.Context(cli.zarrloc), name)
     assert command is not None
     for parameter in command.params:
@@ -65,6 +75,156 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     for name in NAMES:
         assert re.search(rf"^  {name}  +\S", run.stdout, re.MULTILINE), name
+
+
+def test_help_is_in_groups_with_whole_lines_and_fits_a_screen() -> None:
+    said = CliRunner().invoke(cli.zarrloc, ["--help"]).output
+    assert "..." not in said.replace("[ARGS]...", "")
+    assert len(said.splitlines()) <= 45
+    for heading, group in cli.COMMANDS.items():
+        assert f"\n{heading}:\n" in said
+        for name, text in group.items():
+            assert re.search(rf"^  {name} +{re.escape(text)}$", said, re.MULTILINE), name
+
+
+def test_options_come_in_sections_common_things_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("pretrain", "--help") == 0
+    said = capsys.readouterr().out
+    order = ["Options", "Optimisation", "Views", "Objective", "Guard", "Where it runs", "Output"]
+    places = [said.index(f"\n{heading}:\n") for heading in order]
+    assert places == sorted(places)
+    assert said.index("--epochs") < places[1] < said.index("--weight-decay") < places[2]
+    assert said.index("--precision [auto|fp32|bf16]") > places[5]
+    named = {name for names in PretrainConfig.SECTIONS.values() for name in names}
+    assert named <= PretrainConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["embd"], "No such command 'embd'. Did you mean 'embed'?"),
+     (["evalute", "x"], "Did you mean 'evaluate'?"),
+     (["qqqq"], "No such command 'qqqq'."),
+     (["info", "x", "--erors"], "Did you mean '--errors'?"),
+     (["embed", "x", "--bakbone", "b"], "Did you mean '--backbone'?")],
+)  # fmt: skip
+def test_a_typo_gets_the_nearest(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(*arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_the_version_says_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("--version") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        f"zarrloc, version {version('zarrloc')}\nPython {sys.version.split()[0]}"
+    )
+    for name in ("numpy", "zarr", "xarray", "dask", "torch"):
+        assert f"{name} {version(name)}" in said
+
+
+# --- what is printed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_quiet_and_json_are_on_every_command(name: str) -> None:
+    command = cli.zarrloc.get_command(click.Context(cli.zarrloc), name)
+    assert command is not None
+    for one in command.commands.values() if isinstance(command, click.Group) else [command]:
+        flags = {option for parameter in one.params for option in parameter.opts}
+        assert {"--quiet", "--json"} <= flags
+
+
+def test_json_is_one_object_and_quiet_is_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = Summary("fovs", 9, 3, blocks_run=3, rows_run=9, rows_failed=1, wall_s=float("nan"))
+    monkeypatch.setattr("zarrloc.stages.embed.embed", Called(summary))
+    words = ["embed", "oc.zarr", "--name", "e", "--backbone", "dino-vits8"]
+    assert _call(*words, "--json") == 3
+    told = json.loads(capsys.readouterr().out)
+    assert (told["group"], told["rows_failed"], told["exit_code"]) == ("fovs", 1, 3)
+    assert told["wall_s"] is None
+    assert _call(*words, "--quiet") == 3
+    assert capsys.readouterr() == ("", "")
+    assert logging.getLogger("zarrloc").level == logging.ERROR
+    assert _call(*words) == 3
+    assert "fovs: 9 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("value", "colored"), [("", True), ("1", False)])
+def test_no_color_is_heard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    value: str, colored: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("zarrloc_cli.demo.STEPS", "split {d}/x.zarr --name a")
+    monkeypatch.setattr("zarrloc.stages.split.split", Called(Summary("splits/a", 1, 1)))
+    terminal = click.utils.should_strip_ansi
+    monkeypatch.setattr(
+        "click.utils.should_strip_ansi",
+        lambda stream=None, color=None: False if color is None else terminal(stream, color),
+    )
+    monkeypatch.setenv("NO_COLOR", value)
+    assert _call("demo", str(tmp_path / "d")) == 0
+    assert ("\x1b[1m" in capsys.readouterr().out) == colored
+
+
+# --- completion ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Path:
+    return make_store(tmp_path / "oc.zarr", proteins=4, fields=1)
+
+
+def _completed(words: str, begun: str) -> list[str]:
+    completing = ShellComplete(cli.zarrloc, {}, "zarrloc", "_ZARRLOC_COMPLETE")
+    return [item.value for item in completing.get_completions(shlex.split(words), begun)]
+
+
+@pytest.mark.parametrize(
+    ("words", "begun", "found"),
+    [("", "ing", ["ingest"]),
+     ("train {s} --embedding", "", ["noise", "planted"]),
+     ("evaluate {s} --embedding", "pl", ["planted"]),
+     ("annotate {s} --channels", "", ["nucleus", "protein"]),
+     ("annotate {s} --channels", "protein,", ["protein,nucleus"]),
+     ("export {s}", "", ["fovs", "embeddings/noise", "embeddings/planted"]),
+     ("export {s} fovs o.csv --to", "x", ["xlsx"]),
+     ("preview {s} --segmentation", "", []),
+     ("embed {s} --pre", "--pre", ["--precision"]),
+     ("train none.zarr --embedding", "", [])],
+)  # fmt: skip
+def test_names_of_the_store_are_completed(
+    filled: Path, words: str, begun: str, found: list[str]
+) -> None:
+    assert _completed(words.format(s=filled), begun) == found
+
+
+def test_a_head_of_another_store_is_completed_by_its_address(filled: Path) -> None:
+    (filled / "heads" / "h").mkdir(parents=True)
+    assert _completed("predict new.zarr --head", f"{filled}/heads/") == [f"{filled}/heads/h"]
+    assert _completed(f"evaluate {filled} --head", "") == ["h"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_set_up_by_a_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _call("completion", shell) == 0
+    assert "_ZARRLOC_COMPLETE" in capsys.readouterr().out
+
+
+def test_bash_completes_for_real(filled: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("needs bash")
+    line = f"zarrloc train {filled} --embedding pl"
+    env = {
+        **os.environ, "_ZARRLOC_COMPLETE": "bash_complete", "COMP_WORDS": line,
+        "COMP_CWORD": str(len(shlex.split(line)) - 1),
+    }  # fmt: skip
+    zarrloc = str(Path(sys.executable).with_name("zarrloc"))
+    run = subprocess.run([zarrloc], env=env, capture_output=True, text=True, check=False)
+    assert run.stdout.strip() == "plain,planted"
 
 
 # --- a command is one library call --------------------------------------------------------------
@@ -94,7 +254,7 @@ def test_ingest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert rest == {
         "run": RunConfig(workers=3, retry_failed=True), "overwrite": False, "rehash": True,
         "labels_csv": Path("l.csv"), "cell_lines_csv": Path("c.csv"), "manifest": None,
-        "unsigned": False,
+        "unsigned": False, "conditions": None,
     }  # fmt: skip
     assert "fovs: 9 rows in 3 of 3 blocks" in capsys.readouterr().out
 

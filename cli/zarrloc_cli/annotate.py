@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-from zarrloc_cli.options import report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--pixel-size-um", type=float, help="Side of a pixel in micrometres.")
 @click.option("--channels", help="A role for each channel, such as nucleus,protein.")

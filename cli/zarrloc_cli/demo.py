@@ -5,6 +5,9 @@ from pathlib import Path
 
 import click
 
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import say
+
 STEPS = """
 simulate {d}/data --proteins 102 --fovs-per-protein 2 --size 480 --labels opencell
 ingest {d}/data/raw {d}/demo.zarr --labels {d}/data/labels/opencell-localization-annotations.csv --cell-lines {d}/data/labels/all-public-targets.csv --shard-fovs 16
@@ -49,7 +52,7 @@ cache: device
 """
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("directory", type=click.Path(path_type=Path), default="demo")
 @click.pass_context
 def command(context: click.Context, directory: Path) -> int:
@@ -67,9 +70,9 @@ def command(context: click.Context, directory: Path) -> int:
         words = shlex.split(step)
         if words[0] == "simulate" and (directory / "data").exists():
             continue
-        click.secho(f"\n$ zarrloc {step}", bold=True)
+        say(click.style(f"\n$ zarrloc {step}", bold=True))
         code = parent.command.main(words, standalone_mode=False)
         worst = max(worst, code or 0)
-    click.echo(f"\nlook at {directory}/report.html and {directory}/preview.png; in Python:")
-    click.echo(f"xarray.open_zarr('{directory}/demo.zarr', group='embeddings/cells')")
+    say(f"\nlook at {directory}/report.html and {directory}/preview.png; in Python:")
+    say(f"xarray.open_zarr('{directory}/demo.zarr', group='embeddings/cells')")
     return worst

@@ -7,10 +7,12 @@ import click
 
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
-from zarrloc_cli.options import config_options, report, split
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the embedding in the store.")
 @click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")

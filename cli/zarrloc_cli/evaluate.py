@@ -1,21 +1,21 @@
 """`zarrloc evaluate`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from zarrloc.config.evaluate import EvaluateConfig
+from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options
+from zarrloc_cli.output import JSON, tell, wants
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @config_options(EvaluateConfig)
 @click.option("--figures", type=click.Path(path_type=Path), help="Also draw PNG and SVG figures.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for machines.")
-def command(store: str, figures: Path | None, as_json: bool, **options: Any) -> None:
+def command(store: str, figures: Path | None, **options: Any) -> None:
     """Score a head of STORE, or the nearest neighbours of an embedding.
 
     \b
@@ -31,4 +31,4 @@ def command(store: str, figures: Path | None, as_json: bool, **options: Any) -> 
         from zarrloc.report.paper_figures import score_figures
 
         score_figures(result, figures)
-    click.echo(json.dumps(result, allow_nan=False) if as_json else "\n".join(lines(result)))
+    tell(result, () if wants(JSON) else lines(result))

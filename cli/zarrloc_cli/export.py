@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from zarrloc.config.export import ExportConfig
-from zarrloc_cli.options import config_options, report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options
+from zarrloc_cli.output import report
 
 
-@click.command(short_help="Write a group of STORE for another tool.")
+@click.command(cls=Command)
 @click.argument("store")
 @click.argument("what")
 @click.argument("out", type=click.Path(path_type=Path))

@@ -1,15 +1,15 @@
 """`zarrloc info`."""
 
-import json
-
 import click
 
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import JSON, tell, wants
 
-@click.command()
+
+@click.command(cls=Command)
 @click.argument("store")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
 @click.option("--errors", is_flag=True, help="Name every row that failed, and why.")
-def command(store: str, as_json: bool, errors: bool) -> None:
+def command(store: str, errors: bool) -> None:
     """Say what STORE holds and how far its stages are.
 
     \b
@@ -18,4 +18,4 @@ def command(store: str, as_json: bool, errors: bool) -> None:
     from zarrloc.store.info import info, lines
 
     described = info(store, errors=errors)
-    click.echo(json.dumps(described, indent=2) if as_json else "\n".join(lines(described)))
+    tell(described, () if wants(JSON) else lines(described))

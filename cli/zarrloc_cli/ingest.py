@@ -7,10 +7,12 @@ import click
 
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
-from zarrloc_cli.options import config_options, report, split
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import report, say
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", metavar="[SOURCE]")
 @click.argument("store", metavar="STORE", required=False)
 @click.option(
@@ -66,5 +68,5 @@ def command(source: str | None, store: str | None, dry_run: bool, **options: Any
     config, run, rest = split(options, IngestConfig, RunConfig)
     summary = ingest(source, store, config, run=run, **rest)
     if summary.rows_failed:
-        click.echo(failures(store))
+        say(failures(store))
     return report(summary)

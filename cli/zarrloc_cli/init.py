@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from zarrloc.config.ingest import IngestConfig
-from zarrloc_cli.options import config_options, report, split
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source")
 @click.option("--store", default="my.zarr", show_default=True, help="Where the script will write.")
 @click.option(

@@ -5,8 +5,11 @@ from typing import Literal
 
 import click
 
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import tell
 
-@click.command("label", short_help="Bring in an expert's labels of single cells.")
+
+@click.command("label", cls=Command)
 @click.argument("store")
 @click.option("--cells", required=True, metavar="NAME", help="The cell table the labels are of.")
 @click.option("--csv", type=click.Path(path_type=Path), help="Table to bring into the store.")
@@ -45,8 +48,8 @@ def command(
     are skipped. Any row that cannot be used stops the import before anything is written.
 
     \b
-    Example: zarrloc label oc.zarr --cells cp --export-sheet sheets --select paper
-    Example: zarrloc label oc.zarr --cells cp --csv sheets/cells.csv
+    zarrloc label oc.zarr --cells cp --export-sheet sheets --select paper
+    zarrloc label oc.zarr --cells cp --csv sheets/cells.csv
     """
     if (csv is None) == (export_sheet is None):
         raise click.UsageError("give either --csv or --export-sheet")
@@ -54,12 +57,14 @@ def command(
         from zarrloc.report.sheets import export_sheets
 
         count, total = export_sheets(store, cells, export_sheet, select=select, fields=fields)
-        click.echo(f"{count} sheets and cells.csv with {total} cells -> {export_sheet}")
+        told = f"{count} sheets and cells.csv with {total} cells -> {export_sheet}"
+        tell({"sheets": count, "cells": total, "out": export_sheet}, [told])
     elif csv is not None:
         from zarrloc.stages import label as stage
 
         summary = stage.label(store, cells, csv)
-        click.echo(
+        told = (
             f"{summary.seen} cells judged ({summary.whole} whole, {summary.confirmed} confirmed), "
             f"{summary.blank} rows left blank -> cells/{cells}"
         )
+        tell(vars(summary), [told])

@@ -1,7 +1,5 @@
 """`zarrloc`: finds the command, runs it, and turns zarrloc's own errors into one line."""
 
-import importlib
-import importlib.util
 import logging
 import sys
 import threading
@@ -10,62 +8,80 @@ from typing import Any
 import click
 
 from zarrloc_cli import stops
+from zarrloc_cli.commands import Commands
 from zarrloc_cli.faults import FAILED, explain
+from zarrloc_cli.output import color
 
 # In the order of the work. Each is a module here that exposes `command`.
-COMMANDS = (
-    "demo",
-    "simulate",
-    "init",
-    "ingest",
-    "annotate",
-    "segment",
-    "label",
-    "embed",
-    "split",
-    "train",
-    "evaluate",
-    "predict",
-    "pretrain",
-    "preview",
-    "report",
-    "plan",
-    "reproduce",
-    "export",
-    "info",
-    "verify",
-    "backbones",
-    "weights",
+COMMANDS = {
+    "Images in": {
+        "init": "Look at a folder; write the commands to run.",
+        "ingest": "Read images into a store.",
+        "annotate": "Set pixel size or channel roles of a store.",
+        "label": "Bring in an expert's labels of single cells.",
+    },
+    "Cells, embeddings, predictions": {
+        "segment": "Find the cells of every field.",
+        "embed": "Turn fields or cells into feature vectors.",
+        "split": "Deal fields into folds and a test set.",
+        "train": "Train a classification head.",
+        "evaluate": "Score a head or nearest neighbours.",
+        "predict": "Send new images through a trained head.",
+        "pretrain": "Train a backbone without labels.",
+    },
+    "Look": {
+        "info": "Say what a store holds and what failed.",
+        "preview": "Draw a contact sheet of fields and masks.",
+        "report": "Write an HTML page: map, scores, pictures.",
+    },
+    "A paper's tables": {
+        "plan": "Say what `reproduce` would do and take.",
+        "reproduce": "Run a paper's tables beside its figures.",
+    },
+    "Out, and care": {
+        "export": "Write tables, AnnData or OME-Zarr.",
+        "verify": "Find damage, and repair it.",
+        "backbones": "List the networks there are.",
+        "weights": "Fetch, copy, check published weights.",
+        "completion": "Set up tab completion of a shell.",
+    },
+    "Try": {
+        "demo": "Run the main job on simulated fields.",
+        "simulate": "Write OpenCell-like fields of known truth.",
+    },
+}
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from zarrloc import __version__
+
+    built_on = [f"Python {platform.python_version()}"]
+    for name in ("numpy", "zarr", "xarray", "dask", "torch", "timm"):
+        try:
+            built_on.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            built_on.append(f"no {name}")
+    click.echo(f"zarrloc, version {__version__}\n{', '.join(built_on)}; {platform.platform()}")
+    ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    listed=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="`zarrloc COMMAND --help` has examples.",
 )
-
-
-class Commands(click.Group):
-    """Imports a command's module only when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, in the order of the work."""
-        return [name for name in COMMANDS if importlib.util.find_spec(f"zarrloc_cli.{name}")]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, or None."""
-        if cmd_name not in self.list_commands(ctx):
-            return None
-        command: click.Command = importlib.import_module(f"zarrloc_cli.{cmd_name}").command
-        return command
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="zarrloc")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version,
+    help="Show the version, and what it runs on.",
+)  # fmt: skip
 def zarrloc() -> None:
-    """Protein localization in fluorescence microscopy: TIFFs to embeddings to predictions."""
-
-
-def log_to_stderr() -> None:
-    """Show what the library logs, such as where the dashboard is, beside the command's output."""
-    log = logging.getLogger("zarrloc")
-    if not log.handlers:
-        log.addHandler(_Stderr())
-        log.setLevel(logging.INFO)
+    """Protein localization in fluorescence microscopy: images to embeddings to predictions."""
 
 
 class _Stderr(logging.Handler):
@@ -74,6 +90,14 @@ class _Stderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write it."""
         click.echo(record.getMessage(), err=True)
+
+
+def log_to_stderr() -> None:
+    """Show what the library logs, such as where the dashboard is, beside the command's output."""
+    log = logging.getLogger("zarrloc")
+    if not any(isinstance(handler, _Stderr) for handler in log.handlers):
+        log.addHandler(_Stderr())
+    log.setLevel(logging.INFO)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -85,7 +109,9 @@ def main(arguments: list[str] | None = None) -> None:
         stops.handle(FAILED)
     log_to_stderr()
     try:
-        result: Any = zarrloc.main(arguments, standalone_mode=False)
+        result: Any = zarrloc.main(
+            arguments, prog_name="zarrloc", standalone_mode=False, color=color()
+        )
     except click.exceptions.Exit as request:
         sys.exit(request.exit_code)
     except click.ClickException as error:

@@ -10,18 +10,28 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from zarrloc.config.base import Config
+from zarrloc_cli.commands import SECTION
 
 
 def config_options(config: type[Config], skip: Iterable[str] = ()) -> Callable[[Any], Any]:
     """Decorator: one `--option` per field of `config`, in the order of its fields.
 
-    `bool` becomes an on/off flag, `Literal` a choice, a tuple of strings a comma-separated text.
+    Help shows them under the config's headings. `bool` becomes an on/off flag, `Literal` a choice,
+    a tuple of strings a comma-separated text.
     """
-    fields = [(name, field) for name, field in config.model_fields.items() if name not in set(skip)]
+    headings = {name: title for title, names in config.SECTIONS.items() for name in names}
+    order = [config.SECTION, *config.SECTIONS]
+    fields = [
+        (name, field, headings.get(name, config.SECTION))
+        for name, field in config.model_fields.items()
+        if name not in set(skip)
+    ]
+    fields.sort(key=lambda one: order.index(one[2]))
 
     def decorate(function: Any) -> Any:
-        for name, field in reversed(fields):
+        for name, field, heading in reversed(fields):
             function = _option(name, field)(function)
+            setattr(function.__click_params__[-1], SECTION, heading)
         return function
 
     return decorate
@@ -85,11 +95,3 @@ def split(options: dict[str, Any], *configs: type[Config]) -> tuple[Any, ...]:
     ]
     known = {name for config in configs for name in config.model_fields}
     return *made, {name: value for name, value in options.items() if name not in known}
-
-
-def report(summary: Any) -> int:
-    """Print how a run ended; its exit code."""
-    for line in summary.lines():
-        click.echo(line)
-    code: int = summary.exit_code
-    return code

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import tell
 from zarrloc_cli.reproduce import shared
 
 
-@click.command(short_help="Say what `reproduce` would do, and what it would take.")
+@click.command(cls=Command)
 @shared
 def command(
     files: tuple[Path, ...],
@@ -23,6 +25,8 @@ def command(
     """
     from zarrloc.reproduction.reproduce import plan
 
-    for file in files:
-        told = plan(file, store, out=out, stand_ins=stand_ins, max_hours=max_hours)
-        click.echo("\n".join(told))
+    told = {
+        str(file): plan(file, store, out=out, stand_ins=stand_ins, max_hours=max_hours)
+        for file in files
+    }
+    tell(told, (line for lines in told.values() for line in lines))

@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from zarrloc.config.evaluate import PredictConfig
-from zarrloc_cli.options import config_options, report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @config_options(PredictConfig)
 @click.option("--name", help="Name of the predictions in STORE; default: the head's.")

@@ -7,10 +7,12 @@ import click
 from click.core import ParameterSource
 
 from zarrloc.config.pretrain import PretrainConfig
+from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options
+from zarrloc_cli.output import say
 
 
-@click.command(short_help="Train a backbone on STORE by self-supervision.")
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option(
@@ -55,9 +57,9 @@ def command(
     from zarrloc.stages.pretrain import plan, pretrain
 
     if dry_run:
-        click.echo(plan(store, config))
+        say(plan(store, config))
         return 0
-    return pretrain(store, out, config, overwrite=overwrite, say=click.echo)
+    return pretrain(store, out, config, overwrite=overwrite, say=say)
 
 
 def _settings(file: Path | None) -> dict[str, Any]:

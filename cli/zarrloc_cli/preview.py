@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from zarrloc_cli.commands import Command
 from zarrloc_cli.options import CommaSeparated
+from zarrloc_cli.output import tell
 
 
-@click.command("preview", short_help="Draw a contact sheet of fields and masks.")
+@click.command("preview", cls=Command)
 @click.argument("store")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Picture to write.")
 @click.option("--segmentation", metavar="NAME", help="Outline the masks of this segmentation.")
@@ -23,9 +25,9 @@ def command(store: str, out: Path, segmentation: str | None, fovs: tuple[str, ..
     Contrast is stretched per image and channel for display; the store is only read.
 
     \b
-    Example: zarrloc preview oc.zarr --segmentation cp --out cp.png
+    zarrloc preview oc.zarr --segmentation cp --out cp.png
     """
     from zarrloc.report.preview import preview
 
     shown = preview(store, out, segmentation=segmentation, fovs=fovs)
-    click.echo(f"{len(shown)} fields -> {out}")
+    tell({"out": out, "fovs": shown}, [f"{len(shown)} fields -> {out}"])

@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from zarrloc.config.report import ReportConfig
-from zarrloc_cli.options import config_options, report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option(
     "--out",

@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from zarrloc.config.run import RunConfig
+from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import say
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -31,7 +33,7 @@ def shared(function: Callable[..., Any]) -> Any:
     return function
 
 
-@click.command(short_help="Run tables of a paper on STORE, beside its figures.")
+@click.command(cls=Command)
 @shared
 @click.option("--sensitivity", is_flag=True, help="Also run what the paper leaves open.")
 @config_options(RunConfig)
@@ -55,7 +57,7 @@ def command(
     return max(
         reproduce(
             file, store, out=out, stand_ins=stand_ins, max_hours=max_hours,
-            sensitivity=sensitivity, run=run, say=click.echo,
+            sensitivity=sensitivity, run=run, say=say,
         )
         for file in files
     )  # fmt: skip

@@ -6,10 +6,12 @@ import click
 
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc_cli.options import config_options, report, split
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the segmentation, and of its cells.")
 @config_options(SegmentConfig)
@@ -37,4 +39,4 @@ def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     from zarrloc.stages.segment import segment
 
     summaries = segment(store, config, name, run=run, overwrite=overwrite, **table)
-    return max(map(report, summaries), key=lambda code: (code == 1, code))
+    return report(*summaries)

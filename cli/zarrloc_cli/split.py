@@ -5,10 +5,12 @@ from typing import Any
 import click
 
 from zarrloc.config.split import SplitConfig
-from zarrloc_cli.options import config_options, report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the split in the store.")
 @click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")

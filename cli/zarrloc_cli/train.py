@@ -6,10 +6,12 @@ from typing import Any
 import click
 
 from zarrloc.config.train import TrainConfig
-from zarrloc_cli.options import config_options, report
+from zarrloc_cli.commands import Command
+from zarrloc_cli.options import config_options
+from zarrloc_cli.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the head in the store.")
 @click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")

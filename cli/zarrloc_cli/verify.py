@@ -1,14 +1,20 @@
 """`zarrloc verify`."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from zarrloc.config.run import RunConfig
+from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options, split
+from zarrloc_cli.output import tell
+
+if TYPE_CHECKING:
+    from zarrloc.engine.verify import Finding
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("store")
 @click.option("--deep", is_flag=True, help="Decode every block and compare its values' digest.")
 @click.option(
@@ -25,23 +31,26 @@ def command(store: str, deep: bool, repair: bool, **options: Any) -> int:
     """
     from zarrloc.engine.verify import verify
 
-    faults = lost = 0
     (run, _) = split(options, RunConfig)
-    for found in verify(store, deep=deep, repair=repair, run=run):
-        click.echo(
+    findings = verify(store, deep=deep, repair=repair, run=run)
+    tell({"findings": findings}, _lines(findings, repair))
+    lost = any(found.lost for found in findings)
+    return 3 if lost or (not repair and any(found.faults for found in findings)) else 0
+
+
+def _lines(findings: "Sequence[Finding]", repair: bool) -> Iterator[str]:
+    for found in findings:
+        yield (
             f"{found.group}: {found.blocks} blocks, {found.undone} not done, {len(found.bad)} bad, "
             f"{len(found.damaged)} parts damaged, {len(found.lost)} lost, "
             f"{len(found.debris)} left-over files"
         )
         for block, problem in found.bad.items():
-            click.echo(f"  block {block}: {problem}")
+            yield f"  block {block}: {problem}"
         for part, problem in (found.damaged | found.lost).items():
-            click.echo(f"  {part}: {problem}")
-        faults += found.faults
-        lost += len(found.lost)
-    if faults > lost and not repair:
-        click.echo(
+            yield f"  {part}: {problem}"
+    if not repair and any(found.faults > len(found.lost) for found in findings):
+        yield (
             "`--repair` rebuilds what it can and marks bad blocks as not done; the same ingest, "
             "segment or embed does them again"
         )
-    return 3 if lost or (faults and not repair) else 0

@@ -4,16 +4,23 @@ from pathlib import Path
 
 import click
 
+from zarrloc_cli.commands import Command
+from zarrloc_cli.output import JSON, QUIET, tell, wants
+
 
 @click.group(name="weights")
 def command() -> None:
     """Fetch published weights, copy them from elsewhere, check them, find them.
 
     ZARRLOC_WEIGHTS names the folder they lie in, such as one that all nodes of a cluster see.
+
+    \b
+    zarrloc weights list
+    zarrloc weights fetch dino-vits8 cyto3
     """
 
 
-@command.command(name="list")
+@command.command(name="list", cls=Command)
 def list_() -> None:
     """List them: what is here, the licence, whom to cite.
 
@@ -26,6 +33,9 @@ def list_() -> None:
     from zarrloc.models import fetch
     from zarrloc.stages.weights import listed
 
+    if wants(JSON) or wants(QUIET):
+        tell({one.name: vars(one) for one in listed()}, ())
+        return
     table = Table("name", "here", "licence", "cite")
     for one in listed():
         here = f"{one.megabytes:.0f} MB" if one.here else "on request" if one.note else ""
@@ -34,7 +44,7 @@ def list_() -> None:
     click.echo(f"in {fetch.folder()} (ZARRLOC_WEIGHTS names another folder)")
 
 
-@command.command()
+@command.command(cls=Command)
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "--from",
@@ -50,11 +60,11 @@ def fetch(names: tuple[str, ...], source: Path | None) -> None:
     """
     from zarrloc.stages.weights import fetch_all
 
-    for path in fetch_all(names, source):
-        click.echo(path)
+    paths = [str(path) for path in fetch_all(names, source)]
+    tell({"paths": paths}, paths)
 
 
-@command.command()
+@command.command(cls=Command)
 def verify() -> int:
     """Compare every file that is here with its checksum.
 
@@ -64,14 +74,15 @@ def verify() -> int:
     from zarrloc.stages.weights import verify as checked
 
     found = checked()
-    for path, problem in found.items():
-        click.echo(f"{path} {problem or 'is whole'}")
-    if not found:
-        click.echo("no published weights are here")
+    lines = [f"{path} {problem or 'is whole'}" for path, problem in found.items()]
+    tell(
+        {str(path): problem for path, problem in found.items()},
+        lines or ["no published weights are here"],
+    )
     return 3 if any(found.values()) else 0
 
 
-@command.command()
+@command.command(cls=Command)
 @click.argument("name")
 def path(name: str) -> None:
     """Print where the files of NAME lie, or would.
@@ -81,5 +92,5 @@ def path(name: str) -> None:
     """
     from zarrloc.stages.weights import find
 
-    for file in find([name])[0].paths:
-        click.echo(file)
+    paths = [str(file) for file in find([name])[0].paths]
+    tell({"paths": paths}, paths)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +17,12 @@ class Config(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    SECTION: ClassVar[str] = "Options"
+    """Heading under which help shows the settings."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """Further headings, after the first: the less common settings under each."""
 
     def __init__(self, /, **values: Any) -> None:
         with _as_config_error(type(self)):

@@ -1,5 +1,6 @@
 """Settings of self-supervised training; the defaults are the paper's, or Doron et al.'s (2023)."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, Field, model_validator
@@ -17,6 +18,28 @@ class PretrainConfig(Config):
         *("checkpoint_steps", "keep", "log_steps", "tensorboard", "keep_going"),
     )
     """How a run is carried out: may differ when it is resumed."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Optimisation": (
+            *("final_learning_rate", "warmup", "weight_decay", "final_weight_decay", "clip"),
+            *("momentum", "freeze_last", "drop_path"),
+        ),
+        "Views": (
+            *("local_size", "local_views", "global_scale", "local_scale", "warp", "flip"),
+            *("jitter", "remove_channel", "rescale_protein"),
+        ),
+        "Objective": (
+            *("prototypes", "head_hidden", "bottleneck", "student_temperature"),
+            *("teacher_temperature", "center_momentum", "ibot_weight", "koleo_weight"),
+            *("mask_range", "mask_probability", "mask_ratio", "decoder_width", "decoder_depth"),
+            *("contrast_temperature", "projection"),
+        ),
+        "Guard": ("guard_epochs", "guard_samples", "keep_going"),
+        "Where it runs": (
+            *("cache", "pool_shards", "device", "precision", "processes", "accumulate"),
+            *("checkpoint_steps", "keep", "log_steps", "tensorboard"),
+        ),
+    }
 
     objective: Literal["dino", "dinov2", "mae", "simclr", "vicreg"] = Field(
         "dino", description="What is learned."
@@ -105,8 +128,8 @@ class PretrainConfig(Config):
     )
     pool_shards: int = Field(4, ge=1, description="Shards that samples are drawn from at once.")
     device: str = Field("auto", description="auto, cpu or cuda.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 on CUDA, float32 elsewhere."
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Arithmetic; auto: bf16 on CUDA, fp32 elsewhere."
     )
     processes: int = Field(
         0, ge=0, description="Processes to start; 0: one a GPU, or as torchrun or srun started."

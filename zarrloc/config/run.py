@@ -1,6 +1,7 @@
 """How a stage is run: none of it changes a value, so none of it is in a fingerprint."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -11,6 +12,8 @@ CLUSTERS = ("auto", "serial", "local", "cuda", "slurm")
 
 class RunConfig(Config):
     """Where and how blocks are computed."""
+
+    SECTION: ClassVar[str] = "Where it runs"
 
     cluster: str = Field(
         default="auto",

@@ -1,6 +1,7 @@
 """Settings of `zarrloc train`: the paper's section 2.6.1 where it says a number."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -55,6 +56,8 @@ TARGET = (
 
 class DeviceConfig(Config):
     """Where torch computes; no part of what a result is."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"Where it runs": ("device",)}
 
     device: str = Field(
         default="auto", description="Auto (a GPU where there is one), cpu, cuda or cuda:N."

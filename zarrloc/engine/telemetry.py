@@ -104,7 +104,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     def __enter__(self) -> Self:
         self.start = self.last = time.monotonic()
-        if not self.quiet and (sys.stderr.isatty() or _in_notebook()):
+        wanted = not self.quiet and LOG.isEnabledFor(logging.WARNING)
+        if wanted and (sys.stderr.isatty() or _in_notebook()):
             self._go_live()
         return self
 

@@ -68,9 +68,7 @@ class Plan:
         steps = config.steps or config.epochs * per_epoch
         per_256 = config.learning_rate or SCRATCH_RATE * (1 if config.start == "scratch" else 0.1)
         rate = per_256 * config.batch / 256
-        bfloat16 = config.precision == "bfloat16" or (
-            config.precision == "auto" and device == "cuda"
-        )
+        bfloat16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
         return cls(
             samples=samples,
             share=config.batch // processes,

@@ -242,7 +242,7 @@ def train(
             if not np.isfinite(loss):
                 raise ConfigError(
                     f"the loss became {loss} near step {state.step}; start again (--overwrite) "
-                    "with a lower --learning-rate or --clip, or with --precision float32"
+                    "with a lower --learning-rate or --clip, or with --precision fp32"
                 )
             log(
                 {
