@@ -4,7 +4,11 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
 
+<<<<<<< HEAD
 .PHONY: install demo test test-minimum slow drill lint schemas clean
+=======
+.PHONY: install demo test slow drill lint schemas docs clean
+>>>>>>> 22d965c (make docs: a site with tutorials that run, how-tos, reference and explanations)
 
 install: $(STAMP)
 
@@ -40,6 +44,10 @@ lint: $(STAMP)
 
 schemas: $(STAMP)
 	$(BIN)/python -m zarrloc.groups.schemas
+
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 clean:
 	rm -rf .venv .venv-minimum demo

@@ -1,0 +1,83 @@
+"""The site: `make docs`. A warning is an error; tutorials run while it is built."""
+
+import os
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Tutorials call the commands as a user would: those of the environment that builds the site.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+os.environ["COLUMNS"] = "96"
+os.environ["TQDM_DISABLE"] = "1"
+
+project = "zarrloc"
+author = "the zarrloc developers"
+copyright = "the zarrloc developers"
+version = release = version_of("zarrloc")
+
+extensions = [
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx_click",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "README.md"]
+html_theme = "pydata_sphinx_theme"
+html_title = "zarrloc"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_theme_options = {
+    "show_prev_next": True,
+    "navigation_with_keys": False,
+    "header_links_before_dropdown": 6,
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "secondary_sidebar_items": ["page-toc"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_show_sourcelink = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+# Prompts and outputs are not copied.
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+suppress_warnings = ["mystnb.unknown_mime_type"]
+
+
+def settings_page() -> str:
+    """Every command's settings as tables, read off the models that check them."""
+    import zarrloc
+    from zarrloc.config.base import Config
+
+    lines = [
+        "# Settings",
+        "",
+        "What each command's `--config FILE`, flags and Python config take.",
+        "",
+    ]
+    for name in sorted(name for name in zarrloc.__all__ if name.endswith("Config")):
+        config = getattr(zarrloc, name)
+        assert issubclass(config, Config)
+        lines += [f"## {name}", "", "| setting | default | meaning |", "|---|---|---|"]
+        for key, field in config.model_fields.items():
+            default = "required" if field.is_required() else f"`{field.get_default()}`"
+            meaning = " ".join((field.description or "").split()).replace("|", "\\|")
+            lines.append(f"| `{key}` | {default.replace('|', chr(92) + '|')} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+(HERE / "reference" / "settings.md").write_text(settings_page())

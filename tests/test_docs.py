@@ -1,0 +1,57 @@
+"""The site's commands exist, with the flags it gives them; its links lead somewhere; it builds."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from zarrloc_cli.main import zarrloc
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(DOCS))
+
+
+def commands(page: Path) -> list[list[str]]:
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    blocks = "\n".join(re.findall(r"^```(?:bash|\{code-cell\}).*?\n(.*?)^```", text, re.M | re.S))
+    return [shlex.split(line, comments=True) for line in re.findall(r"^zarrloc .*$", blocks, re.M)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name_of)
+def test_every_command_of_a_page_exists_with_its_flags(page: Path) -> None:
+    for words in commands(page):
+        command = zarrloc.get_command(click.Context(zarrloc), words[1])
+        assert command is not None, words
+        flags = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= flags, words
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_pages_and_files(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    pages = re.findall(r"\{doc\}`([^`]+)`", text)
+    files = re.findall(r"\]\((?!http)([^)#]+)\)", text)
+    files += re.findall(r"\{(?:literal)?include\} (\S+)", text)
+    for target in [*(f"{name}.md" for name in pages), *files]:
+        if target != "reference/settings.md":  # written when the site is built
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("myst_nb") is None, reason="pip install -e '.[docs]' brings Sphinx"
+)
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    done = subprocess.run(
+        [*build, str(DOCS), str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
