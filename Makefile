@@ -4,11 +4,7 @@ BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
 
-<<<<<<< HEAD
-.PHONY: install demo test test-minimum slow drill lint schemas clean
-=======
-.PHONY: install demo test slow drill lint schemas docs clean
->>>>>>> 22d965c (make docs: a site with tutorials that run, how-tos, reference and explanations)
+.PHONY: install demo test test-minimum slow drill lint schemas docs clean
 
 install: $(STAMP)
 
