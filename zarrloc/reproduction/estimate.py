@@ -98,9 +98,9 @@ def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) 
         pixels = int(fovs.rows * fovs.megapixels * 1e6)
         return Cost(done, fovs.rows, seconds, seconds / 40, pixels // 20, _blocks(fovs))
     if job.kind == "train":
-        steps = job.settings.epochs * fovs.rows * 5
+        epochs = job.settings.epochs_of(-(-fovs.rows // job.settings.batch))
         weights = 384 * 512 + 512 * 256
-        flops = 6.0 * steps * weights
+        flops = 6.0 * epochs * fovs.rows * 5 * weights
         return Cost(done, fovs.rows, flops / machine.flops, flops / GPU_FLOPS, 5 * 4 * weights, 20)
     if job.kind == "pretrain":
         return _training(job.settings, done, location, fovs, machine)
