@@ -14,6 +14,7 @@ import zarr
 from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
 from tests.objects import assert_same, opened
 from zarrloc.engine import cluster, plan, run
+from zarrloc.engine import ledger as ledger_module
 from zarrloc.engine.block import Block
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
@@ -301,3 +302,23 @@ def test_the_window_grows_with_the_workers(tmp_path: Path) -> None:
         patch.setattr(cluster, "executor", lambda *_, **__: nullcontext(pool))
         run_toy(tmp_path / "s", rows=300, block_rows=1)
     assert pool.most == 240
+
+
+def test_a_signal_in_the_last_flush_leaves_no_digest_of_what_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, left = ledger_module.write_column, [True]
+
+    def interrupted(group: Any, name: str, values: Any, start: int = 0) -> None:
+        if name == "error" and left and (np.asarray(values) != PENDING).all():
+            left.clear()
+            raise KeyboardInterrupt
+        write(group, name, values, start)
+
+    monkeypatch.setattr(ledger_module, "write_column", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path / "s")
+    assert not left
+    assert run_toy(tmp_path / "s").exit_code == 0
+    run_toy(tmp_path / "whole")
+    assert_same(tmp_path / "s", tmp_path / "whole", GROUP)

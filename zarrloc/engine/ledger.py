@@ -99,6 +99,10 @@ class Ledger:
     def record(self, receipt: Receipt) -> None:
         """Take a finished block's columns and receipt; they reach the store at the next flush."""
         start = receipt.block * self.block_rows
+        stop = min(start + self.block_rows, self.rows)
+        # Noted first: a signal may come in between.
+        self._dirty.update(range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)))
+        self._dirty_blocks.add(receipt.block)
         for name, values in receipt.columns.items():
             if values.dtype.kind in "UO":
                 values = values.astype(np.dtypes.StringDType())
@@ -106,9 +110,6 @@ class Ledger:
         self.receipts["block_input"][receipt.block] = receipt.input
         self.receipts["block_bytes"][receipt.block] = receipt.nbytes
         self.receipts["block_output"][receipt.block] = receipt.output
-        stop = min(start + self.block_rows, self.rows)
-        self._dirty.update(range(start // COLUMN_CHUNK, -(-stop // COLUMN_CHUNK)))
-        self._dirty_blocks.add(receipt.block)
 
     def reopen(self, blocks: Collection[int]) -> None:
         """Before blocks are done again: unsay what they were made from, in the store at once.

@@ -418,6 +418,7 @@ def _all_done(path: str, ledger: Ledger) -> Summary:
 def _close(location: Location, path: str, found: Document, plan: Plan, ledger: Ledger) -> None:
     """Commit the columns as they stand, with their digests."""
     document.need_there(location)
+    ledger.flush()  # a signal may have cut off the last one, and digests speak of what is written
     digests = {**found.attributes["column_digests"], **ledger.digests()}
     found.attributes["column_digests"] = digests
     if plan.settle is not None and ledger.output.all():
