@@ -68,7 +68,7 @@ def settings_page() -> str:
         "What each command's `--config FILE`, flags and Python config take.",
         "",
     ]
-    for name in sorted(name for name in zarrloc.__all__ if name.endswith("Config")):
+    for name in sorted(name for name in dir(zarrloc) if name.endswith("Config")):
         config = getattr(zarrloc, name)
         assert issubclass(config, Config)
         lines += [f"## {name}", "", "| setting | default | meaning |", "|---|---|---|"]
