@@ -46,6 +46,16 @@ def test_the_names_of_each_vendor(vendor: str, planes: int, tmp_path: Path) -> N
     assert found.notes
 
 
+@pytest.mark.parametrize("vendor", ["Opera Phenix", "MetaXpress", "stains", "folders"])
+def test_a_plate_in_an_object_store_is_understood_alike(vendor: str, tmp_path: Path) -> None:
+    VENDORS[vendor](tmp_path / "plate", 2)
+    local, remote = find.find(tmp_path / "plate"), find.find((tmp_path / "plate").as_uri())
+    assert [(one.fov, one.channels, one.coords, one.pixel_size_um) for one in remote] == [
+        (one.fov, one.channels, one.coords, one.pixel_size_um) for one in local
+    ]
+    assert remote.notes == local.notes
+
+
 @pytest.mark.parametrize("vendor", ["Human Protein Atlas"])
 def test_colours_of_the_protein_atlas(vendor: str, tmp_path: Path) -> None:
     VENDORS[vendor](tmp_path, 1)

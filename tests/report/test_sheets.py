@@ -12,10 +12,12 @@ from PIL import Image
 from zarrloc_cli.label import command
 
 from tests.stores import BACKGROUND, make_field, make_store
+from tests.written import revise
 from zarrloc.errors import ConfigError
 from zarrloc.report.preview import FovPicture
 from zarrloc.report.sheets import draw_sheet, export_sheets, select_paper
 from zarrloc.stages import label as stage
+from zarrloc.store.location import Location
 
 LABELS = ["big_aggregates", *(f"label_{index:02d}" for index in range(16))]
 
@@ -112,3 +114,13 @@ def test_all_fields_or_some_evenly_spaced(tmp_path: Path) -> None:
     assert names == ["001_FID00000000.png", "002_FID00000005.png"]
     with pytest.raises(ConfigError, match="no field"):
         export_sheets(make_store(tmp_path / "e.zarr", cells=(0, 0)), "cp", tmp_path / "none")
+
+
+def test_a_field_named_by_its_path_has_a_sheet(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s", cells=(2, 1))
+    revise(Location.of(store), "fovs", fov=(("fov",), np.array(["plate1/A 01", "plate2/A 01"])))
+    export_sheets(store, "cp", tmp_path / "out", select="all")
+    names = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert names == ["001_plate1_A_01.png", "002_plate2_A_01.png"]
+    with (tmp_path / "out/cells.csv").open() as file:
+        assert {row["fov"] for row in csv.DictReader(file)} == {"plate1/A 01", "plate2/A 01"}

@@ -127,7 +127,6 @@ def test_a_plate_goes_from_folder_to_report_by_the_commands_of_init(
 
     obtain = weights.obtain
     monkeypatch.setattr(weights, "obtain", lambda name, given: obtain(name, given or "random:0"))
-    monkeypatch.setattr("zarrloc.engine.cluster.choose", lambda *_: "serial", raising=False)
     monkeypatch.setattr(plate_files, "pixels_of", _simulated)
     wells = [f"{row}{column:02}" for row in "BC" for column in range(2, 7)]
     monkeypatch.setattr(plate_files, "WELLS", wells)

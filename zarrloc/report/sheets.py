@@ -7,6 +7,7 @@ surroundings dimmed. The table has a row a cell and two ticks, as in the paper's
 import csv
 import itertools
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -111,7 +112,8 @@ def export_sheets(
         said = ";".join(known.labels[label] for label in np.flatnonzero(known.grades[row]))
         heading = f"sheet {number}" + (f"   {said}" if said else "")
         page = draw_sheet(read_picture(fovs, masks, row), ids, centroids[shown], heading)
-        page.save(directory / f"{number:03d}_{names[row]}.png")
+        plain = re.sub(r"[^\w.+-]", "_", names[row])  # plate1/A01, as fields may be named
+        page.save(directory / f"{number:03d}_{plain}.png")
         lines += [
             {"sheet": number, "fov": names[row], "mask_label": label, "field_labels": said}
             for label in ids
