@@ -14,7 +14,7 @@ from tests.image_files import write_opencell
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.reproduce import StandInsConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.errors import ConfigError, StoreError
+from zarrloc.errors import ConfigError, StoreError, WeightsError
 from zarrloc.groups.fovs import Fovs
 from zarrloc.reproduction import reproduce as module
 from zarrloc.reproduction.estimate import Machine, forward_flops
@@ -159,6 +159,35 @@ def test_what_would_take_too_long_is_left_out(store: Path, tmp_path: Path) -> No
     assert code == 3
     assert all("more than --max-hours 0" in row["missing"] for row in record["rows"])
     assert "left out" in "\n".join(plan(file, store, max_hours=0))
+
+
+def test_weights_that_cannot_be_had_are_asked_for_once(
+    store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    asked: list[str] = []
+
+    def embed(store: Any, config: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(config.backbone)
+        raise WeightsError("no network")
+
+    monkeypatch.setattr(module, "embed", embed)
+    monkeypatch.setenv("ZARRLOC_WEIGHTS", str(tmp_path / "empty"))
+    rows = [
+        {"name": channels, "backbone": "dino-vits16", "channels": channels}
+        for channels in ("natural", "protein=0", "protein=1", "replicate")
+    ]
+    rows[0]["backbone"] = "hpa-fov-vitb8"
+    code, record, _ = run(written(tmp_path, *rows), store)
+    assert code == 3
+    assert [row["missing"] for row in record["rows"]] == ["no network"] * 4
+    assert asked == ["hpa-fov-vitb8", "dino-vits16"]
+
+
+def test_the_papers_own_tables_can_be_planned(store: Path) -> None:
+    for file in sorted((Path(__file__).parents[2] / "examples" / "paper").glob("*.yaml")):
+        told = "\n".join(plan(file, store))
+        assert "cannot be planned" not in told
+        assert "cannot run" not in told
 
 
 def test_stand_ins_take_a_backbones_place(store: Path, tmp_path: Path) -> None:

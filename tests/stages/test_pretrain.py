@@ -1,5 +1,6 @@
 """`pretrain` on a store: what it reads, writes, refuses, continues."""
 
+import csv
 import json
 import os
 import shutil
@@ -156,6 +157,10 @@ def test_a_run_writes_a_backbone_that_loads(store: Path, tmp_path: Path) -> None
     assert about["normalisation"]["kind"] == "unit"
     assert len(about["normalisation"]["mean"]) == 2
     assert [row["step"] for row in about["lineage"]["guard"]] == [0, 3, 6, 8]
+    with (out / "checks.csv").open() as file:
+        checks = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in checks] == [0, 3, 6, 8]
+    assert float(checks[-1]["spread"]) == about["lineage"]["guard"][-1]["spread"]
     assert "split 'paper'" in about["lineage"]["held_out"]
     assert (out / "best" / "backbone.json").exists()
 

@@ -17,7 +17,13 @@ WRITTEN = (
     *(f"{where}{name}" for where in ("", "best/") for name in _EXPORTED),
     *(f"{where}{name}.partial" for where in ("", "best/") for name in _EXPORTED),
     *(f"checkpoints/step-*.{kind}" for kind in ("pt", "partial", "broken")),
-    *("tensorboard/events.out.tfevents.*", "log.jsonl", "log.jsonl.partial"),
+    *(
+        "tensorboard/events.out.tfevents.*",
+        "log.jsonl",
+        "log.jsonl.partial",
+        "checks.csv",
+        "checks.csv.partial",
+    ),
 )
 """What a run writes beside its marker, which is replaced last: an interrupted removal can be
 repeated."""

@@ -1,9 +1,10 @@
 """The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted."""
 
+import csv
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,16 @@ class Log:
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, int(row["step"]))
+
+
+def write_checks(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """The guard's rows as CSV, whole or as before; what was not measurable is empty."""
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    partial.replace(path)
 
 
 def _step_of(row: str) -> float:

@@ -7,7 +7,7 @@ small ViT was just measured to do on this machine.
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -75,16 +75,40 @@ class Machine:
         return cls(8 * forward_flops(spec, 197) / best, device)
 
 
+class Shape(NamedTuple):
+    """Of a network, as far as arithmetic goes."""
+
+    weights: int
+    block_weights: int
+    depth: int
+    width: int
+
+
+_SHAPES: dict[str, Shape] = {}
+
+
+def shape_of(spec: BackboneSpec) -> Shape:
+    """Weights, blocks and width of a backbone, built once a process and without memory."""
+    key = repr((spec.timm_model, len(spec.roles), dict(spec.options)))
+    if key not in _SHAPES:
+        with torch.device("meta"):
+            vit = Backbone(spec).vit
+        blocks = getattr(vit, "blocks", ())
+        _SHAPES[key] = Shape(
+            sum(p.numel() for p in vit.parameters()),
+            sum(p.numel() for block in blocks for p in block.parameters()),
+            len(blocks),
+            int(vit.num_features),
+        )
+    return _SHAPES[key]
+
+
 def forward_flops(spec: BackboneSpec, tokens: int) -> float:
     """Floating-point operations of one image's forward pass."""
-    with torch.device("meta"):
-        vit = Backbone(spec).vit
-    blocks = getattr(vit, "blocks", None)
-    if blocks is None:  # no ViT: its weights once a token
-        return float(2 * sum(p.numel() for p in vit.parameters()) * tokens)
-    weights = sum(p.numel() for p in blocks.parameters())
-    flops: float = 2 * weights * tokens + 4 * len(blocks) * tokens**2 * vit.embed_dim
-    return flops
+    shape = shape_of(spec)
+    if not shape.depth:  # no ViT: its weights once a token
+        return 2.0 * shape.weights * tokens
+    return 2.0 * shape.block_weights * tokens + 4.0 * shape.depth * tokens**2 * shape.width
 
 
 def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) -> Cost:
@@ -126,7 +150,8 @@ def _embedding(job: Job, done: bool, location: Location, fovs: Fovs, machine: Ma
         return Cost(done, rows, rows * each, 0.0, rows * 346 * 4, _blocks(fovs))
     plan = Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
     tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
-    passes = len(fovs.roles) if config.channels == "replicate" else 1
+    maps = [config.channels, *(n.settings.channels for n in job.needs if n.kind == "pretrain")]
+    passes = len(fovs.roles) if "replicate" in maps else 1
     flops = rows * passes * forward_flops(spec, tokens)
     size = rows * passes * spec.features * 4
     return Cost(done, rows, flops / machine.flops, flops / GPU_FLOPS, size, _blocks(fovs))
@@ -145,10 +170,8 @@ def _training(
         # Forward and backward of the student, and the teacher's forward of a global view.
         times = 4 if i < 2 and objective.teaches else 3
         each += times * forward_flops(spec, 1 + (view.size // spec.patch) ** 2)
-    with torch.device("meta"):
-        weights = sum(p.numel() for p in Backbone(spec).parameters())
-    flops = seen * each
-    return Cost(done, samples, flops / machine.flops, flops / GPU_FLOPS, 20 * weights, 8)
+    flops, size = seen * each, 20 * shape_of(spec).weights
+    return Cost(done, samples, flops / machine.flops, flops / GPU_FLOPS, size, 8)
 
 
 def _spec(job: Job) -> BackboneSpec | None:

@@ -10,7 +10,7 @@ from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.reproduce import ReproduceConfig, StandInsConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.errors import ConfigError, ZarrlocError
+from zarrloc.errors import ConfigError, WeightsError, ZarrlocError
 from zarrloc.groups.fovs import Fovs
 from zarrloc.reproduction.draw import draw
 from zarrloc.reproduction.estimate import Cost, Machine, cost, fetched, is_done
@@ -55,6 +55,8 @@ class Reproduction:
     failed: dict[tuple[str, str], str] = field(default_factory=dict)
     """Why a job is not done, by its key."""
     finished: set[tuple[str, str]] = field(default_factory=set)
+    absent: dict[str, str] = field(default_factory=dict)
+    """Why weights could not be had, by where they are published: tried once, not by every row."""
     machine: Machine | None = None
 
     def __post_init__(self) -> None:
@@ -159,7 +161,15 @@ class Reproduction:
                 found = self.cost(job)
                 if isinstance(found, Cost) and found.seconds > 3600 * self.max_hours:
                     raise CannotRun(_too_long(job, found, self.machine, self.max_hours))
-            self._carry_out(job)
+            source = _fetched(job)
+            if source in self.absent:
+                raise CannotRun(self.absent[source])
+            try:
+                self._carry_out(job)
+            except WeightsError as error:
+                if source is not None:
+                    self.absent[source] = str(error)
+                raise
         except Exception as error:
             own = (
                 str(error)

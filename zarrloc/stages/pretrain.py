@@ -35,7 +35,7 @@ from zarrloc.pretraining.guard import (
 )
 from zarrloc.pretraining.inputs import Inputs, affine_of
 from zarrloc.pretraining.launch import World, launch, on_stop
-from zarrloc.pretraining.log import Log
+from zarrloc.pretraining.log import Log, write_checks
 from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
 from zarrloc.pretraining.objectives import objective_of
 from zarrloc.pretraining.samples import Data, cached, open_data
@@ -78,8 +78,9 @@ def pretrain(
     """Train a backbone on `store` without labels, into the folder `out`; returns an exit code.
 
     `out` gets the teacher's backbone (`zarrloc embed --backbone OUT`), the best one by the guard
-    under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl` and checkpoints. The
-    same call continues a run that was ended; one that is complete is left as it is.
+    under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl`, the
+    guard's `checks.csv` and checkpoints. The same call continues a run that was ended; one that is
+    complete is left as it is.
 
     Returns
     -------
@@ -296,6 +297,7 @@ class Run:
             now = self.guard.check(self.state.teacher, self.state.objective, self.state.step)
             best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
             self.checks.append(now.as_dict())
+            write_checks(self.out / "checks.csv", self.checks)
             start = Health(**self.checks[0])
             self.say(f"guard at step {now.step}: {now}" + f"; at first: {start}" * (now.step > 0))
             fallen = collapse(start, now) if now.step else None
