@@ -30,6 +30,7 @@ from zarrloc.stages import embed as embed_stage
 from zarrloc.stages import ingest as ingest_stage
 from zarrloc.stages import segment as segment_stage
 from zarrloc.store.location import Location
+from zarrloc.tasks import embed_cells, embed_fovs
 
 FOVS, BAD = 5, 2
 SERIAL = RunConfig(cluster="serial")
@@ -77,9 +78,9 @@ STAGES = {
     "ingest": Stage("fovs", "image", _ingest, ingest_stage, "ReadImages", planted.Read),
     "segment": Stage("segmentations/s", "mask", _segment),
     "cells": Stage("cells/s", None, _tabulate, segment_stage, "MeasureCells", planted.Measure),
-    "embed fields": Stage("embeddings/f", "embedding", _embed, embed_stage, "EmbedFovs",
+    "embed fields": Stage("embeddings/f", "embedding", _embed, embed_fovs, "EmbedFovs",
                           planted.Fields),
-    "embed cells": Stage("embeddings/c", "embedding", _embed_cells, embed_stage, "EmbedCells",
+    "embed cells": Stage("embeddings/c", "embedding", _embed_cells, embed_cells, "EmbedCells",
                          planted.Cells),
 }  # fmt: skip
 

@@ -63,6 +63,8 @@ def test_a_config_at_its_defaults_is_valid_and_a_typo_is_not(model: Any) -> None
     required = {key: "x" for key, field in model.model_fields.items() if field.is_required()}
     if "to" in required:
         required["to"] = "csv"
+    if "rows" in required:
+        required["rows"] = [{"name": "x", "backbone": "x"}]
     if model.__name__ == "PretrainConfig":
         required = {"arch": "vit_small_patch8"}
     values = json.loads(model(**required).model_dump_json(by_alias=True))
