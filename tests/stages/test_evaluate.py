@@ -488,6 +488,7 @@ def conditions(tmp_path_factory):
         location, "fovs",
         protein=(("fov",), np.array([""] * 40)),
         well=(("fov",), np.array([f"{'AB'[w // 6]}{w % 6 + 1:02}" for w in well])),
+        plate=(("fov",), np.array(["p1"] * 40)),
         condition=(("fov",), drug),
     )  # fmt: skip
     rng = np.random.default_rng(0)
@@ -497,7 +498,7 @@ def conditions(tmp_path_factory):
     fovs = location.group("fovs", mode="r")
     blank = np.array([""] * 40)
     write_embedding(location, "cond", features, read_column(fovs, "fov"), blank, stage_attrs(fovs))
-    made = split(path, SplitConfig(target="condition", folds=4), "cond")
+    made = split(path, SplitConfig(target="condition"), "cond")
     train(path, TrainConfig(embedding="cond", split="cond", target="condition", **QUICK), "cond")
     return path, drug, made
 
@@ -505,6 +506,10 @@ def conditions(tmp_path_factory):
 def test_conditions_are_spread_over_folds_and_wells_stay_whole(conditions):
     store, drug, made = conditions
     assert (made.group, made.leakage.sibling_share, made.unlabelled) == ("well", 0, 1)
+    assert set(made.fold) == {0, 1, 2, 3}  # five would part them worse: a class has four wells
+    five = split(store, SplitConfig(target="condition", folds=5), "five")
+    assert set(five.fold) == {0, 1, 2, 3, 4}
+    assert set(five.leakage.thin_labels.values()) == {0}
     for name in ("DMSO", "nocodazole", "taxol"):
         assert all(((made.fold == f) & (drug == name)).sum() >= 2 for f in range(4))
     with pytest.raises(ConfigError, match="no coordinate 'dose'"):
@@ -534,8 +539,8 @@ def test_a_head_of_classes_gives_each_row_one(conditions):
     text = "\n".join(lines(got))
     assert "classes of condition, each row in the most probable one" in text
     assert "wells resampled" in text
-    with pytest.raises(ConfigError, match="was trained on condition, not on plate"):
-        evaluate(store, EvaluateConfig(head="cond", target="plate"))
+    with pytest.raises(ConfigError, match="was trained on condition, not on well"):
+        evaluate(store, EvaluateConfig(head="cond", target="well"))
     with pytest.raises(ConfigError, match="the store has no labels"):
         train(store, TrainConfig(embedding="cond", split="cond"), "labels")
 

@@ -4,11 +4,19 @@ from pydantic import Field
 
 from zarrloc.config.base import Config
 
+FOLDS = 5
+
 
 class SplitConfig(Config):
     """How the fields of a store are dealt into folds and a test set."""
 
-    folds: int = Field(default=5, ge=2, le=100, description="Number of folds.")
+    folds: int | None = Field(
+        default=None,
+        ge=2,
+        le=100,
+        description="Number of folds; default: 5, or with --target as many as each class has "
+        "groups, if these are fewer.",
+    )
     test: float = Field(
         default=0.0, ge=0, lt=1, description="Share of the fields kept as a test set."
     )

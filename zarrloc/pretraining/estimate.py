@@ -50,7 +50,9 @@ class Plan:
         """Raises `ConfigError` where the batch fits neither the data nor the processes."""
         if config.batch > samples:
             raise ConfigError(
-                f"--batch {config.batch} is more than the {samples} samples there are; lower it"
+                f"--batch {config.batch} is more than the {samples} samples there are; "
+                f"lower it (such as --batch {max(1, samples // 4)}), or train on cells, of which "
+                "there are more (--level cell)"
             )
         if config.batch % processes:
             raise ConfigError(

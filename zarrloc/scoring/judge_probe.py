@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from zarrloc.config.evaluate import EvaluateConfig
-from zarrloc.config.split import SplitConfig
+from zarrloc.config.split import FOLDS
 from zarrloc.errors import ConfigError
 from zarrloc.scoring.evaluation import score_folds, training_rows
 from zarrloc.scoring.heads import device_of
@@ -13,8 +13,6 @@ from zarrloc.scoring.judge_neighbours import judged
 from zarrloc.scoring.probe import train_probe
 from zarrloc.scoring.splits import make_folds
 from zarrloc.store.location import Location
-
-FOLDS = SplitConfig.model_fields["folds"].default
 
 
 def judge_probe(location: Location, name: str, config: EvaluateConfig) -> dict[str, Any]:

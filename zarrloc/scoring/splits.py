@@ -92,6 +92,12 @@ def make_folds(
     return fold[code].astype(np.int8)
 
 
+def folds_that_fit(positive: npt.NDArray[np.bool_], groups: Strings, most: int) -> int:
+    """Folds of which each can hold a group of every class, 2 at least and `most` at most."""
+    holders = [len(np.unique(groups[column])) for column in positive.T]
+    return max(2, min(most, *holders))
+
+
 def _codes(names: Strings) -> npt.NDArray[np.int64]:
     return np.unique(names, return_inverse=True)[1]
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.config.split import SplitConfig
+from zarrloc.config.split import FOLDS, SplitConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
 from zarrloc.groups.embeddings import group_of, read_labels, read_text, siblings_of
 from zarrloc.groups.splits import Leakage, read_fold
 from zarrloc.scoring.evaluation import from_one_group
 from zarrloc.scoring.metrics import truth_of
-from zarrloc.scoring.splits import leakage_of, make_folds
+from zarrloc.scoring.splits import folds_that_fit, leakage_of, make_folds
 from zarrloc.store.attrs import StageAttrs, check_name
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
@@ -78,7 +78,10 @@ def split(
     by = siblings.by if config.group == "auto" else config.group
     group = siblings.group if config.group == "auto" else group_of(fovs, by)
     positive = truth_of(labels.grade).positive
-    settings = config.model_dump() | {"group": by}
+    folds = config.folds or FOLDS
+    if config.target and not config.folds:
+        folds = folds_that_fit(positive, group, FOLDS)
+    settings = config.model_dump() | {"group": by, "folds": folds}
     if config.target is None:
         del settings["target"]
     inputs = {"fovs": stage_attrs(fovs).fingerprint}
@@ -89,7 +92,7 @@ def split(
             return Plan(wanted, {})
         fold = make_folds(
             positive, group, siblings.group,
-            folds=config.folds, test=config.test, seed=config.seed,
+            folds=folds, test=config.test, seed=config.seed,
         )  # fmt: skip
         leakage = leakage_of(fold, positive, siblings, labels.names)
         arrays = {"fold": (("fov",), fold), "fov": (("fov",), fov)}
