@@ -189,3 +189,7 @@ def test_a_head_of_classes_brings_its_own_target(trained: Path, tmp_path: Path) 
     assert (contents.calls.called.sum(axis=1) == 1).all()
     page = render(Location.of(store), contents, CONFIG)
     assert "Classes of plate" in page
+    assert "What occurs together" not in page
+    assert "What occurs together" in render(
+        Location.of(store), gather(Location.of(store), CONFIG, flat), CONFIG
+    )

@@ -25,6 +25,7 @@ from zarrloc.report.paper_figures import (
 LABEL = {"precision": 0.5, "recall": 0.5, "support": 4, "auroc": 0.5, "average_precision": 0.5}
 HEAD = {
     "head": "h",
+    "siblings": "protein",
     "validation": {"macro_f1": {"each": [0.5, None, 0.7]}},
     "baselines": {"permuted labels": {"validation": {"macro_f1": {"each": [0.1, 0.2, 0.1]}}}},
     "per_label": {

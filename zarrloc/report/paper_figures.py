@@ -57,11 +57,13 @@ def score_figures(result: Mapping[str, Any], directory: str | Path) -> list[Path
         if "knn" in result:
             return save(draw_neighbours(result), directory, f"{result['embedding']}-knn")
         if "head" not in result:
-            drawn = draw_labels(result["probe"]["per_label"])
+            drawn = draw_labels(result["probe"]["per_label"], result["siblings"])
             return save(drawn, directory, f"{result['embedding']}-probe-labels")
         head = result["head"]
         return [
-            *save(draw_labels(result["per_label"]), directory, f"{head}-labels"),
+            *save(
+                draw_labels(result["per_label"], result["siblings"]), directory, f"{head}-labels"
+            ),
             *save(draw_folds(result), directory, f"{head}-folds"),
         ]
 
@@ -108,8 +110,8 @@ def draw_map(points: npt.NDArray[np.float32], groups: Sequence[Group]) -> Figure
     return figure
 
 
-def draw_labels(per_label: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """F1 of each label with its bootstrap interval, best above."""
+def draw_labels(per_label: Mapping[str, Mapping[str, Any]], siblings: str = "protein") -> Figure:
+    """F1 of each label, best above, with its bootstrap interval over `siblings`."""
     rows = sorted(
         ((label, row) for label, row in per_label.items() if row["f1"] is not None),
         key=lambda item: item[1]["f1"],
@@ -119,7 +121,7 @@ def draw_labels(per_label: Mapping[str, Mapping[str, Any]]) -> Figure:
     for at, (_, row) in enumerate(rows):
         if row["f1_ci"] and row["f1_ci"][0] is not None:
             axes.plot(row["f1_ci"], [at, at], color=INK, linewidth=0.8)
-    axes.set(xlim=(0, 1), xlabel="F1 (95 % interval, proteins resampled)")
+    axes.set(xlim=(0, 1), xlabel=f"F1 (95 % interval, {siblings}s resampled)")
     return figure
 
 

@@ -31,9 +31,11 @@ def draw(contents: Contents) -> Drawn:
         models["folds"] = figures.folds_figure(contents.heads)
     if contents.knn is not None:
         models["knn"] = figures.knn_figure(contents.knn)
-    if samples is not None and truth is not None and truth.positive.any():
-        counts = cooccurrence(truth.positive, samples.protein)
-        matrices["cooccurrence"] = count_matrix(counts, samples.labels, "proteins")
+    several = truth is not None and truth.positive.any() and not truth.exclusive
+    if samples is not None and truth is not None and several:
+        by = samples.siblings.by
+        counts = cooccurrence(truth.positive, samples.siblings.group)
+        matrices["cooccurrence"] = count_matrix(counts, samples.labels, f"{by}s")
     return Drawn(models, matrices)
 
 

@@ -214,13 +214,14 @@ def knn_note(c: Contents) -> str:
     """What the lines are."""
     assert c.knn is not None
     by = c.knn["siblings"]
+    rule = "each is given the class of most votes" if c.knn["target"] else "called from 0.5"
     shared = (
         f"Neighbours of the same {by} share its labels: what “all neighbours” scores above “other "
         f"{by}s only” is leakage."
     )
     return (
         f"Leave-one-out votes of the k nearest of {c.knn['rows']:,} {rows_word(c)}, weighted "
-        f"exp(s / 0.07), called from 0.5. {shared} Whiskers: 95 % intervals, {by}s resampled."
+        f"exp(s / 0.07); {rule}. {shared} Whiskers: 95 % intervals, {by}s resampled."
     )
 
 
