@@ -13,13 +13,36 @@ from zarrloc.store.location import Location
 
 
 def evaluate(store: str | Path | Location, config: EvaluateConfig) -> dict[str, Any]:
-    """Score a head (`config.head`), or nearest neighbours and a probe of an embedding.
+    """Score a head, or the nearest neighbours and a linear probe of an embedding.
 
-    Returns what `--json` prints. For a head: `test`, `validation` (each figure has `mean`, `sd`
-    and `each` fold's), `pooled`, `per_label`, `baselines` and, with `config.probe`, `probe`. For
-    an embedding: `knn` and `baselines`, by the number of neighbours, where `config.knn` has some,
-    and `probe`, where that is asked for. A figure that doesn't exist is None. Raises `ConfigError`
-    or `StoreError`.
+    Parameters
+    ----------
+    store
+        Path or address of the store.
+    config
+        Either `head`, or `embedding` with `knn`, `probe` or both.
+
+    Returns
+    -------
+    dict
+        What `--json` prints; a figure that does not exist is None. For a head: `test`,
+        `validation` (each figure has `mean`, `sd` and `each` fold's), `pooled`, `per_label`,
+        `baselines` and, with `config.probe`, `probe`. For an embedding: `knn` and `baselines`, by
+        the number of neighbours, and `probe`.
+
+    Raises
+    ------
+    ConfigError
+        Where neither is asked for, there is too little to score, or the fields have no such
+        target or coordinate.
+    StoreError
+        Where the store, the head or the embedding is absent.
+
+    Examples
+    --------
+    >>> config = EvaluateConfig(embedding="dino", knn=(1, 5), exclude_same="plate")
+    >>> evaluate("my.zarr", config)["knn"]["5"]["macro_f1"]  # doctest: +SKIP
+    0.42
     """
     location = Location.of(store)
     asked = config.knn or config.probe

@@ -65,11 +65,40 @@ def split(
     *,
     overwrite: bool = False,
 ) -> SplitSummary:
-    """Write `splits/<name>`: `fold (fov)` int8, -1 the test set.
+    """Deal the fields of a store into folds, and a test set, in `splits/<name>`.
 
-    Stratified over grade-3 labels, or the classes of `config.target`. Raises `ConfigError` for a
-    grouping or a target the fields don't have, or another split of that name, `StoreError` where
-    there are no fields.
+    Labels of grade 3, or the classes of `config.target`, are spread evenly; fields that
+    `config.group` holds together share a fold. What that lets through is counted among siblings:
+    fields of one protein, or of one well where no field names a protein.
+
+    Parameters
+    ----------
+    store
+        Path or address of the store.
+    config
+        Folds, test set, what stays together, target and seed.
+    name
+        Name of the split.
+    overwrite
+        Replace a split of that name.
+
+    Returns
+    -------
+    SplitSummary
+        With `fold`, int8 `(fov,)`: -1 the test set, else 0 to the number of folds - 1.
+
+    Raises
+    ------
+    ConfigError
+        Where the fields have no such grouping or target, its groups do not fill the folds, or
+        another split has that name.
+    StoreError
+        Where there are no fields.
+
+    Examples
+    --------
+    >>> split("my.zarr", SplitConfig(target="condition"), "honest").fold  # doctest: +SKIP
+    array([0, 0, 1, 1, 2, 2], dtype=int8)
     """
     location, path = Location.of(store), f"splits/{check_name(name)}"
     fovs = need(location, "fovs", "ingest SOURCE STORE")

@@ -59,10 +59,45 @@ def train(
     overwrite: bool = False,
     save: str | Path | None = None,
 ) -> TrainSummary:
-    """Train `heads/<name>`, every fold of a split at once.
+    """Train a classification head on an embedding, every fold of a split at once.
 
-    Rows without an embedding or a label are left out and counted. Raises `ConfigError`,
-    `StoreError` or `LockedError`.
+    `heads/<name>` then holds the weights of each fold, float32, what each row's own fold says of it
+    (`probability`, float32 `(fov or cell, label)`), thresholds and scores. Rows without an
+    embedding or a label are left out and counted.
+
+    Parameters
+    ----------
+    store
+        Path or address of the store.
+    config
+        Embedding, split, target, and how the head is optimised.
+    name
+        Name of the head.
+    overwrite
+        Replace a head of that name.
+    save
+        Also write the weights to this safetensors file.
+
+    Returns
+    -------
+    TrainSummary
+        Macro-F1 on the validation folds, and on the test set where there is one.
+
+    Raises
+    ------
+    ConfigError
+        Where no row has both an embedding and a label, a fold has none to learn from, or another
+        head has that name.
+    StoreError
+        Where the store, the embedding or the split is absent.
+    LockedError
+        While another run writes that head.
+
+    Examples
+    --------
+    >>> config = TrainConfig(embedding="dino", split="honest", target="condition")
+    >>> train("my.zarr", config, "head").validation  # doctest: +SKIP
+    (0.91, 0.03)
     """
     location, path = Location.of(store), f"heads/{check_name(name)}"
     samples = read_samples(location, config.embedding, config.target)
