@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zarrloc.config.ingest import IngestConfig
-from zarrloc.config.split import SplitConfig
+from zarrloc.config.split import FOLDS
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import files, labels
 from zarrloc.images.labels import LabelTable
@@ -22,7 +22,6 @@ BACKBONE = "dino-vits16"
 CONDITIONS = ("condition", "treatment", "compound", "drug", "genotype", "perturbation")
 """Columns that are what an experiment is about, where several could be learned."""
 
-FOLDS = SplitConfig().folds
 
 SIZE = "448"
 """Pixels of a field's longer side in the network: half a second a field on two cores, where the
