@@ -158,6 +158,8 @@ def test_labels_that_may_not_be_meant_are_pointed_out(tmp_path: Path) -> None:
     assert table.labels == ("ER", "er", "golgi", "nan")
     assert any("differ only in case or spaces" in n and "'ER', 'er'" in n for n in table.notes)
     assert any("'nan' counts as a label" in note for note in table.notes)
+    table = labels.read(_file(tmp_path, "fov\tlabel\na\ter, golgi\n"))
+    assert any("'er, golgi' counts as one label" in note for note in table.notes)
 
 
 def test_windows_separators_are_understood(tmp_path: Path) -> None:
