@@ -382,24 +382,23 @@ def _doubts(table: Table, labels: Sequence[str]) -> list[str]:
     for label in labels:
         spelled.setdefault(" ".join(label.casefold().split()), []).append(label)
     alike = [group for group in spelled.values() if len(group) > 1]
-    return (
-        [
-            f"{table.path.name}: labels that differ only in case or spaces count as different: "
-            f"{', '.join(map(repr, group))}"
-            for group in alike
-        ]
-        + [
-            f"{table.path.name}: {label!r} counts as a label; where it stands for none, leave the cell "
-            "empty"
-            for label in labels
-            if label.casefold() in EMPTY_WORDS
-        ]
-        + [
-            f"{table.path.name}: {label!r} counts as one label; several are separated by ;"
-            for label in labels
-            if "," in label or "|" in label
-        ]
-    )
+    where = table.path.name
+    notes = [
+        f"{where}: labels that differ only in case or spaces count as different: "
+        f"{', '.join(map(repr, group))}"
+        for group in alike
+    ]
+    notes += [
+        f"{where}: {label!r} counts as a label; where it stands for none, leave the cell empty"
+        for label in labels
+        if label.casefold() in EMPTY_WORDS
+    ]
+    notes += [
+        f"{where}: {label!r} counts as one label; several are separated by ;"
+        for label in labels
+        if "," in label or "|" in label
+    ]
+    return notes
 
 
 # --- keys ---------------------------------------------------------------------------------------
