@@ -429,6 +429,13 @@ def test_a_probe_of_an_embedding_is_never_left_out_without_a_word(store, tmp_pat
 # --- small data ---------------------------------------------------------------------------------
 
 
+def test_few_fields_go_through_as_many_steps_as_the_papers():
+    config = TrainConfig(embedding="e", split="s")
+    assert [config.epochs_of(steps) for steps in (1, 3, 10, 11)] == [3000, 1000, 300, 300]
+    assert config.model_copy(update={"epochs": 7}).epochs_of(1) == 7
+
+
+@pytest.mark.slow
 def test_the_defaults_learn_three_plain_classes_of_forty_fields(tmp_path):
     """With one step an epoch, the paper's 300 epochs taught a head nothing."""
     store = make_store(tmp_path / "few.zarr", proteins=8, fields=5)
@@ -446,9 +453,6 @@ def test_the_defaults_learn_three_plain_classes_of_forty_fields(tmp_path):
     made = split(store, SplitConfig(folds=2), "s")
     assert made.exit_code == 0
     config = TrainConfig(embedding="few", split="s")
-    assert config.epochs_of(1) == 3000
-    assert config.epochs_of(11) == 300
-    assert TrainConfig(embedding="few", split="s", epochs=7).epochs_of(1) == 7
     summary = train(store, config, "head")
     assert summary.validation[0] > 0.9
     assert not any("PREDICTS NOTHING" in note for note in summary.notes)
