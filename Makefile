@@ -30,7 +30,7 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 drill: $(STAMP)
-	$(BIN)/python -m pytest -s -m drill --timeout 1800 tests/drills
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m drill --timeout 1800 tests/drills
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
-"""What the drills share: made once a process, since it takes seconds."""
+"""What the drills share, made once a process, since it takes seconds; and their results."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,3 +21,18 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def works(tmp_path_factory: pytest.TempPathFactory) -> Works:
     """Every way to change a store."""
     return Works(tmp_path_factory.mktemp("works"))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """A row a drill: tried, held, lost."""
+    reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
+    rows = [
+        line
+        for report in reports
+        for line in report.capstdout.splitlines()
+        if ": tried " in line and ", lost " in line
+    ]
+    if rows:
+        terminalreporter.section("drills")
+        for row in rows:
+            terminalreporter.write_line(row)

@@ -21,7 +21,7 @@ from tests.drills.pipeline import LOCAL, SERIAL, Tally, draws
 from tests.drills.victims import CONTEXT, RAISED, SECONDS, count, saying, start
 from tests.drills.works import PREPARED, Work, Works
 
-KILLS = 6
+KILLS = 5
 """Of each stage, in `make drill`."""
 
 WHOM = ("worker", "coordinator", "both")
@@ -37,7 +37,8 @@ def _kills_itself(work: Work, rng: np.random.Generator, operations: int) -> str:
     process = start(work.do, store, SERIAL, partial(count, store, counted, deadly, _die))
     process.join(SECONDS)
     assert process.exitcode is not None, "hangs"
-    assert process.exitcode != RAISED, saying(process, store)
+    said = saying(process, store)
+    assert process.exitcode != RAISED, said
     work.finish(store)
     return _ended(process)
 
@@ -57,7 +58,8 @@ def _is_killed(work: Work, rng: np.random.Generator, seconds: float, whom: str) 
             worker.kill()
     process.join(SECONDS)
     assert process.exitcode is not None, "hangs"
-    assert process.exitcode != RAISED, saying(process, store)
+    said = saying(process, store)
+    assert process.exitcode != RAISED, said
     assert work.do(store, SERIAL) == 0  # while orphaned workers may still be at it
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive, f"{len(alive)} workers live on"
@@ -90,7 +92,8 @@ def _seconds_with_workers(work: Work) -> float:
     _until_a_worker_is_there(process, psutil.Process(process.pid))
     begun = time.monotonic()
     process.join(SECONDS)
-    assert process.exitcode == 0, saying(process, store)
+    said = saying(process, store)
+    assert process.exitcode == 0, said
     work.assert_done(store)
     return time.monotonic() - begun
 
@@ -121,7 +124,7 @@ def test_kills_of_workers_and_coordinators(works: Works) -> None:
     for turn, name in enumerate(("ingest", "segment", "cells", "embed fields", "embed cells")):
         work = works[name]
         seconds = _seconds_with_workers(work)
-        for n, rng in enumerate(draws(KILLS, 3 + turn)):
+        for n, rng in enumerate(draws(2 * len(WHOM), 3 + turn)):
             whom = WHOM[n % len(WHOM)]
             with tally.of(f"{name}, {whom}, kill {n}"):
                 tally.ended[f"{whom}: {_is_killed(work, rng, seconds, whom)}"] += 1

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,13 +39,16 @@ def start(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None 
 
 
 def saying(process: Any, store: Path) -> str:
-    """What the process printed, and its traceback where it raised."""
+    """What the process printed, and its traceback where it raised: to be asked for once."""
     file = _sayings(store, process.pid)
-    return file.read_text() if file.exists() else ""
+    said = file.read_text() if file.exists() else ""
+    file.unlink(missing_ok=True)
+    return said
 
 
 def _sayings(store: Path, pid: int) -> Path:
-    return store.with_name(f"said-{store.stem}-{pid}.txt")
+    # Not beside the store: its disk may be full.
+    return Path(tempfile.gettempdir()) / f"zarrloc-drill-{os.getuid()}-{store.stem}-{pid}.txt"
 
 
 def _do(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None) -> None:

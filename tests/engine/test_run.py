@@ -19,6 +19,7 @@ from zarrloc.engine.block import Block
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
 from zarrloc.engine.ledger import KILLED, Ledger
+from zarrloc.engine.verify import verify
 from zarrloc.errors import ConfigError, LockedError, RunError, StoreError
 from zarrloc.store.columns import revise
 from zarrloc.store.location import Location
@@ -222,6 +223,26 @@ def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
             run.run(toy, ledger, blocks, pool, lost, quiet=True)
         with pytest.raises(StaleRun):
             run.run_block(toy, blocks[0], lost)
+
+
+def test_nothing_is_committed_that_an_interrupted_flush_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, interrupted = ledger_module.write_column, []
+
+    def interrupting(group: Any, name: str, values: Any, start: int = 0) -> None:
+        if name == "error" and not interrupted:
+            interrupted.append(name)
+            raise KeyboardInterrupt
+        write(group, name, values, start)
+
+    monkeypatch.setattr(ledger_module, "write_column", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        run_toy(tmp_path / "s")
+    assert interrupted
+    assert not any(found.faults for found in verify(tmp_path / "s", deep=True))
+    assert run_toy(tmp_path / "s").exit_code == 0
+    assert not any(found.faults for found in verify(tmp_path / "s", deep=True))
 
 
 def test_redone_blocks_are_undone_until_their_receipts_are_written(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from zarrloc.store.attrs import GroupAttrs, StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
+from zarrloc.store.whole_file import replacing
 
 Array32 = npt.NDArray[np.float32]
 
@@ -128,7 +129,7 @@ class StoredHead:
 
     def save(self, file: str | Path) -> None:
         """Write a safetensors file: the arrays, and labels, thresholds and settings as metadata."""
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         metadata = {
             "format": "zarrloc-head-1",
@@ -138,7 +139,8 @@ class StoredHead:
             "embedding": json.dumps(dict(self.embedding)),
             "zarrloc": self.stage.model_dump_json(),
         }
-        save_file(self.heads.arrays(), file, metadata)
+        with replacing(Path(file)) as opened:
+            opened.write(save(self.heads.arrays(), metadata))
 
 
 def _figure(scores: Mapping[str, Any]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from zarrloc.models.source import FILE as WEIGHTS_FILE
 from zarrloc.models.source import RANDOM, file_of, seed_of
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
+from zarrloc.store.whole_file import replacing
 
 FORMAT = 2  # of backbone.json; the first had no digest of itself
 SPEC_FILE = "backbone.json"
@@ -217,7 +218,7 @@ def save_backbone(
     `normalisation` the network was trained with and its `lineage` (whatever JSON says: the
     weights it started from, data, epochs). `backbones.load(directory)` needs nothing more.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     directory.mkdir(parents=True, exist_ok=True)
     module: nn.Module = backbone.vit
@@ -230,13 +231,11 @@ def save_backbone(
         "normalisation": dict(normalisation),
         "lineage": dict(lineage),
     }
-    partial = directory / f"{WEIGHTS_FILE}.partial"
-    save_file(state, partial)
-    partial.replace(directory / WEIGHTS_FILE)
+    with replacing(directory / WEIGHTS_FILE) as file:
+        file.write(save(state))
     metadata["digest"] = _digest_of(metadata)
-    partial = directory / f"{SPEC_FILE}.partial"
-    partial.write_text(json.dumps(metadata, indent=2) + "\n")
-    partial.replace(directory / SPEC_FILE)
+    with replacing(directory / SPEC_FILE) as file:
+        file.write(f"{json.dumps(metadata, indent=2)}\n".encode())
     return digest
 
 
@@ -309,6 +308,5 @@ def export_facebook(path: Path, state: Mapping[str, Tensor]) -> None:
     That is `{"teacher": {"backbone.<name>": tensor}}`; Dino4Cells' tools read the same.
     """
     teacher = {f"backbone.{key}": value.detach().cpu() for key, value in state.items()}
-    partial = path.with_name(f"{path.name}.partial")
-    torch.save({"teacher": teacher}, partial)
-    partial.replace(path)
+    with replacing(path) as file:
+        torch.save({"teacher": teacher}, file)

@@ -1,6 +1,5 @@
 """Checkpoints that are whole or absent, of which the last few are kept."""
 
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,18 +9,15 @@ from typing import Any
 import torch
 
 from zarrloc.errors import WeightsError
+from zarrloc.store.whole_file import replacing
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write `step-<step>.pt` atomically, then delete all but the last `keep`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = path_of(folder, step)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
     for old in every(folder)[:-keep]:
         old.unlink()
     return path
