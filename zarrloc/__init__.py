@@ -34,7 +34,9 @@ HOMES = {
     "export": "exports.export",
     "info": "store.info",
     "open_store": "store.read",
+    "outliers": "stages.outliers",
     "reproduce": "reproduction.reproduce",
+    "similar": "stages.similar",
 }
 """Public name -> the module below `zarrloc` that it is in."""
 

@@ -24,6 +24,8 @@ from zarrloc.config.train import TrainConfig as TrainConfig
 from zarrloc.exports.export import export as export
 from zarrloc.reproduction.reproduce import reproduce as reproduce
 from zarrloc.result import Result as Result
+from zarrloc.stages.outliers import outliers as outliers
+from zarrloc.stages.similar import similar as similar
 from zarrloc.store.info import info as info
 from zarrloc.store.location import Location as Location
 from zarrloc.store.read import open_store as open_store
@@ -53,11 +55,13 @@ __all__ = [
     "label",
     "open",
     "open_store",
+    "outliers",
     "predict",
     "pretrain",
     "preview",
     "reproduce",
     "segment",
+    "similar",
     "split",
     "train",
     "verify",

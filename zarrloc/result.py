@@ -49,6 +49,13 @@ class Result:
 
         return pd.DataFrame(list(self.failures.items()), columns=["item", "reason"])
 
+    @property
+    def table(self) -> "pd.DataFrame":
+        """What the command found, one row an item; empty where it finds no such thing."""
+        import pandas as pd
+
+        return pd.DataFrame(self.details.get("rows", []))
+
     def lines(self) -> Sequence[str]:
         """For a terminal."""
         if self.told:

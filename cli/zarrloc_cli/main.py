@@ -31,6 +31,8 @@ COMMANDS = {
     },
     "Look": {
         "info": "Say what a store holds and what failed.",
+        "similar": "Find proteins that look alike.",
+        "outliers": "Name fields that are blurred, empty or odd.",
         "preview": "Draw a contact sheet of fields and masks.",
         "report": "Write an HTML page: map, scores, pictures.",
     },
