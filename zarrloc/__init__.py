@@ -18,6 +18,7 @@ HOMES = {
         ),
         "api.commands",
     ),
+    **dict.fromkeys(("HeadClassifier", "NeighbourClassifier"), "api.estimators"),
     **dict.fromkeys(("Store", "open"), "api.opened"),
     "EmbedConfig": "config.embed",
     "EvaluateConfig": "config.evaluate",

@@ -8,6 +8,8 @@ from zarrloc.api.commands import annotate as annotate
 from zarrloc.api.commands import label as label
 from zarrloc.api.commands import preview as preview
 from zarrloc.api.commands import verify as verify
+from zarrloc.api.estimators import HeadClassifier as HeadClassifier
+from zarrloc.api.estimators import NeighbourClassifier as NeighbourClassifier
 from zarrloc.api.opened import Store as Store
 from zarrloc.api.opened import open as open
 from zarrloc.config.embed import EmbedConfig as EmbedConfig
@@ -35,7 +37,9 @@ __all__ = [
     "EmbedConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "HeadClassifier",
     "IngestConfig",
+    "NeighbourClassifier",
     "PredictConfig",
     "PretrainConfig",
     "ReportConfig",
