@@ -161,9 +161,14 @@ def test_napari_reads_it(store: Path, tmp_path: Path) -> None:
     kinds = [layer[2] for layer in layers]
     assert kinds.count("labels") == 1
     image = next(layer for layer in layers if layer[2] == "image")
-    assert image[1]["name"] == ["nucleus", "protein"]
+    assert [name.split(": ")[-1] for name in image[1]["name"]] == ["nucleus", "protein"]
     values = opened(store, "fovs").image.values[0]
     np.testing.assert_array_equal(np.asarray(image[0][0]), values)
+    in_plate(store, ["B03", "B04", "B03", "C03", ""], ["P1"] * 5)
+    zarrloc.export(store, "fovs", tmp_path / "p.zarr", "ome-zarr")
+    layers = napari.napari_get_reader(str(tmp_path / "p.zarr"))(str(tmp_path / "p.zarr"))
+    plate = next(layer for layer in layers if layer[2] == "image")
+    assert np.asarray(plate[0][0]).shape[0] == 2, "two channels of all wells in one picture"
 
 
 NODE = """
