@@ -51,7 +51,7 @@ def test_nothing_is_replaced_unasked_and_nothing_is_left_half_written(
 ) -> None:
     out = tmp_path / "t.csv"
     out.write_text("mine")
-    with pytest.raises(ConfigError, match=r"exists already; pass overwrite"):
+    with pytest.raises(ConfigError, match=r"exists already; overwrite it"):
         zarrloc.export(labelled, "fovs", out)
 
     def fail(rows: Any, path: Path) -> None:

@@ -2,16 +2,20 @@
 
 import inspect
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from zarrloc.config.base import Config
-from zarrloc.errors import ConfigError
+from zarrloc.errors import ConfigError, ZarrlocError
 from zarrloc.result import Result
 
 LOG = logging.getLogger("zarrloc")
+
+ARGUMENT = {"from": "start", "labels": "labels_csv", "cell-lines": "cell_lines_csv"}
+"""Flags whose argument has another name."""
 
 C = TypeVar("C", bound=Config)
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +80,23 @@ def named(name: str | None, kind: str) -> str:
     return name
 
 
+def of_arguments(text: str) -> str:
+    """A message of the command line's flags, as one of arguments; commands in backticks stay.
+
+    Examples
+    --------
+    >>> of_arguments("pass --overwrite, or run `zarrloc verify STORE --deep`")
+    'pass overwrite, or run `zarrloc verify STORE --deep`'
+    """
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"--([a-z][a-z0-9-]*)", _argument, part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _argument(flag: re.Match[str]) -> str:
+    return ARGUMENT.get(flag[1], flag[1].replace("-", "_"))
+
+
 def timed(call: Callable[[], Result]) -> Result:
     """The result, with the seconds it took; a stopped call says how it goes on."""
     began = time.monotonic()
@@ -84,5 +105,10 @@ def timed(call: Callable[[], Result]) -> Result:
     except KeyboardInterrupt:
         LOG.warning("stopped; the same call continues from here")
         raise
+    except ZarrlocError as error:
+        told = of_arguments(str(error))
+        if told == str(error):
+            raise
+        raise type(error)(told, error.problems) from error
     result.seconds = time.monotonic() - began
     return result

@@ -23,7 +23,7 @@ def check_target(out: str | Path, overwrite: bool) -> Path:
     if not path.parent.is_dir():
         raise ConfigError(f"cannot write {out}: {path.parent} is not a folder")
     if path.exists() and not overwrite:
-        raise ConfigError(f"{out} exists already; pass overwrite to replace it, or another name")
+        raise ConfigError(f"{out} exists already; overwrite it, or choose another name")
     if (path / "zarr.json").is_file() and _is_store(path):
         raise ConfigError(f"{out} is a zarrloc store, which an export does not replace")
     return path
