@@ -36,10 +36,6 @@ COMMANDS = {
         "preview": "Draw a contact sheet of fields and masks.",
         "report": "Write an HTML page: map, scores, pictures.",
     },
-    "A paper's tables": {
-        "plan": "Say what `reproduce` would do and take.",
-        "reproduce": "Run a paper's tables beside its figures.",
-    },
     "Out, and care": {
         "export": "Write tables, AnnData or OME-Zarr.",
         "verify": "Find damage, and repair it.",
@@ -47,9 +43,11 @@ COMMANDS = {
         "weights": "Fetch, copy, check published weights.",
         "completion": "Set up tab completion of a shell.",
     },
-    "Try": {
+    "Try, and reproduce": {
         "demo": "Run the main job on simulated fields.",
         "simulate": "Write OpenCell-like fields of known truth.",
+        "plan": "Say what `reproduce` would do and take.",
+        "reproduce": "Run a paper's tables beside its figures.",
     },
 }
 
@@ -83,7 +81,7 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Show the version, and what it runs on.",
 )  # fmt: skip
 def zarrloc() -> None:
-    """Protein localization in fluorescence microscopy: images to embeddings to predictions."""
+    """Protein localization in fluorescence microscopy, from images to predictions."""
 
 
 class _Stderr(logging.Handler):
