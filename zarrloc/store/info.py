@@ -10,7 +10,7 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.store import objects
-from zarrloc.store.columns import read_columns
+from zarrloc.store.columns import column_digest, read_columns
 from zarrloc.store.document import groups, read_root
 from zarrloc.store.location import Location
 from zarrloc.store.lock import live_holder, lock_name
@@ -53,6 +53,14 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
     }
 
 
+def _known_roles(group: zarr.Group) -> dict[str, npt.NDArray[Any]]:
+    """The channels' roles without a request, where they are still those of the settings."""
+    attrs: Any = group.attrs
+    roles = np.array(attrs["zarrloc"]["config"].get("channels", []), np.dtypes.StringDType())
+    same = attrs.get("column_digests", {}).get("channel") == column_digest(roles)
+    return {"channel": roles} if same else {}
+
+
 def _describe(location: Location, path: str, errors: bool) -> tuple[dict[str, Any], Held]:
     group = need(location, path, "ingest")
     texts = _texts(group) if path == "fovs" else []
@@ -65,7 +73,8 @@ def _describe(location: Location, path: str, errors: bool) -> tuple[dict[str, An
     }
     wanted = ("label", "block_output", "block_bytes", "error", *(["fov"] * errors))
     names = dict.fromkeys((*wanted, *further.get(path.split("/")[0], ())))
-    held = read_columns(group, [name for name in names if name in group])
+    held = _known_roles(group) if path == "fovs" else {}
+    held |= read_columns(group, [name for name in names if name in group and name not in held])
     attrs: dict[str, Any] = dict(group.attrs)
     stage = attrs.get("zarrloc", {})
     arrays = {
