@@ -96,6 +96,18 @@ def test_shrinking_is_bilinear_at_most_two_pixels_apart(height: int, width: int,
     assert float(pixels.grad.min()) > 0
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("shift", [-0.5, 0.5])
+def test_what_lies_outside_the_image_is_zero(axis: int, shift: float) -> None:
+    """A view moved by half: one half of it is dark, on each side and along each axis."""
+    matrix = torch.eye(3)[None].clone()
+    matrix[0, axis, 2] = shift
+    view = resample(torch.ones(1, 1, 16, 16), torch.tensor([[16, 16]]), matrix, 16)[0, 0]
+    seen = view.T if axis == 0 else view
+    inside = torch.arange(16) >= 8 if shift < 0 else torch.arange(16) < 8
+    torch.testing.assert_close(seen, inside.float()[:, None].expand(16, 16))
+
+
 def test_corner_warp_moves_one_corner() -> None:
     """The four-point transform scikit-image estimates, for each corner."""
     corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
