@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.engine.toys import GROUP, Toy, run_toy
+from zarrloc.engine import block as block_module
 from zarrloc.engine.block import Block, BlockFailure, run_block, write_rows
 from zarrloc.errors import StoreError
 from zarrloc.store.columns import array_of, read_column
@@ -88,3 +90,22 @@ def test_a_block_that_another_run_changed_blames_no_row(location: Location) -> N
 
     with pytest.raises(BlockFailure, match=r"^not what its receipt says$"):
         run_block(Changed(location), Block(1, 4, 8))
+
+
+def test_a_block_alone_in_its_process_is_followed_once_its_value_has_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(block_module, "REPORTED_S", 0.3)
+    company, entered = block_module._Company(), threading.Event()
+
+    def neighbour() -> None:
+        with company.joined(alone=False):
+            entered.set()
+
+    with company.joined(alone=True):
+        other = threading.Thread(target=neighbour)
+        other.start()
+        assert not entered.wait(0.1)
+    assert not entered.wait(0.1)  # it might kill the process before the value is reported
+    assert entered.wait(5)
+    other.join()

@@ -149,6 +149,10 @@ NOT_A_ROWS_FAULT = (BlockFailure, StoreError)
 _DEVICE = threading.Lock()
 
 
+REPORTED_S = 0.3
+"""How long the value of a block may take to leave its process."""
+
+
 class _Company:
     """Lets the blocks of a process run beside each other, or one of them alone."""
 
@@ -166,10 +170,17 @@ class _Company:
         try:
             yield
         finally:
-            with self._changed:
-                self._wanting_alone -= alone
-                self._running -= 1
-                self._changed.notify_all()
+            if alone:
+                # The others wait until its value has left this process: one of them may kill it.
+                threading.Timer(REPORTED_S, self._left, [alone]).start()
+            else:
+                self._left(alone)
+
+    def _left(self, alone: bool) -> None:
+        with self._changed:
+            self._wanting_alone -= alone
+            self._running -= 1
+            self._changed.notify_all()
 
 
 _COMPANY = _Company()
@@ -188,9 +199,13 @@ def run_block(
     naming the block and its rows, with the cause chained.
     """
     with retry.patient(), _COMPANY.joined(alone):
-        if alone:
-            say_begun()
-        return _run_block(stage, block, token, write)
+        if not alone:
+            return _run_block(stage, block, token, write)
+        say_begun()
+        try:
+            return _run_block(stage, block, token, write)
+        finally:
+            say_begun(False)
 
 
 def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) -> Receipt:

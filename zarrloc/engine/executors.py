@@ -45,18 +45,21 @@ class Done:
     killed: bool = False
     """The worker died under it; the call is a suspect, not guilty."""
     begun: bool = False
-    """Of one that was killed: it said by `say_begun` that it had begun."""
+    """Of one that was killed: it said by `say_begun` that it had begun, and not that it ended."""
 
 
-def say_begun() -> None:
-    """In a call on a Dask worker: let the run know that it has begun; elsewhere do nothing."""
+def say_begun(begun: bool = True) -> None:
+    """In a call on a Dask worker: let the run know that it has begun, or has ended; else nothing.
+
+    What died after its end, before its value was reported, died of a neighbour.
+    """
     from distributed import get_worker
 
     try:
         worker = get_worker()
     except ValueError:
         return
-    worker.log_event(BEGUN, worker.get_current_task())
+    worker.log_event(BEGUN, [worker.get_current_task(), begun])
     time.sleep(SENT_S)
 
 
@@ -131,9 +134,13 @@ class Dask:
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._losses: Counter[str] = Counter()
         self._begun: set[str] = set()
-        client.subscribe_topic(BEGUN, lambda event: self._begun.add(event[1]))
+        client.subscribe_topic(BEGUN, self._note)
         self._patience = GATHER_S
         self._looked = self._seen_alive = time.monotonic()
+
+    def _note(self, event: tuple[float, tuple[str, bool]]) -> None:
+        key, begun = event[1]
+        (self._begun.add if begun else self._begun.discard)(key)
 
     @property
     def workers(self) -> int:
