@@ -37,9 +37,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m zarrloc.groups.schemas --check
+	$(BIN)/python -m zarrloc.api.stubs --check
 
 schemas: $(STAMP)
 	$(BIN)/python -m zarrloc.groups.schemas
+	$(BIN)/python -m zarrloc.api.stubs
 
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

@@ -268,7 +268,7 @@ def split(
     config: SplitConfig | None = ...,
     name: str | None = ...,
     *,
-    folds: int = ...,
+    folds: int | None = ...,
     test: float = ...,
     group: str = ...,
     target: str | None = ...,

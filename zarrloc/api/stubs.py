@@ -4,6 +4,7 @@
 """
 
 import inspect
+import sys
 import types
 from importlib import import_module
 from pathlib import Path
@@ -83,8 +84,11 @@ def _words(annotation: Any) -> str:
 
 
 def main() -> None:
-    """Write it."""
-    FILE.write_text(stub(), encoding="utf-8")
+    """Write it; with `--check`, say whether the file is what the functions say."""
+    if "--check" not in sys.argv[1:]:
+        FILE.write_text(stub(), encoding="utf-8")
+    elif FILE.read_text(encoding="utf-8") != stub():
+        sys.exit(f"{FILE.name} is not what the functions say; run `make schemas`")
 
 
 if __name__ == "__main__":
