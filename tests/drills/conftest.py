@@ -6,14 +6,12 @@ from typing import Any
 import pytest
 
 from tests.drills.pipeline import make_store
-from tests.drills.victims import load_once
 from tests.drills.works import Works
 
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of every stage; copies are to lie beside it, where its images are."""
-    load_once()
     return make_store(tmp_path_factory.mktemp("undisturbed"))
 
 

@@ -24,7 +24,7 @@ from tests.drills.pipeline import (
     make_images,
     relabel,
 )
-from tests.drills.victims import CONTEXT, RAISED, SECONDS, Do, load_once, saying, start
+from tests.drills.victims import CONTEXT, RAISED, SECONDS, Do, saying, start
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.verify import verify
 
@@ -49,7 +49,6 @@ PAIRED: dict[str, Do] = {**DONE, "relabel": relabel, "label": judge, "verify --r
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A store of every stage whose source has grown since; and what it is to become."""
-    load_once()
     folder = tmp_path_factory.mktemp("two")
     store, before = folder / "s.zarr", folder / "before.zarr"
     make_images(folder, 5)

@@ -78,9 +78,8 @@ def _do(do: Do, store: Path, run: RunConfig, before: Callable[[], Any] | None) -
 
 
 def load_once() -> None:
-    """Build a backbone once a process, not once a run."""
-    if not hasattr(backbones.load, "cache_info"):
-        backbones.load = functools.cache(backbones.load)  # type: ignore[assignment]
+    """Build a backbone once, not once a run: for a process that is a drill's own."""
+    backbones.load = functools.cache(backbones.load)  # type: ignore[assignment]
 
 
 def count(

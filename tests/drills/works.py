@@ -16,7 +16,7 @@ from tests.drills.pipeline import (
     relabel,
     run_of,
 )
-from tests.drills.victims import CONTEXT, SECONDS, Do, count, load_once, saying, start
+from tests.drills.victims import CONTEXT, SECONDS, Do, count, saying, start
 from zarrloc.engine.verify import verify
 
 PREPARED: dict[str, Do] = {
@@ -80,7 +80,6 @@ class Works:
     """The work of every kind, made when it is first asked for, with all before it."""
 
     def __init__(self, folder: Path) -> None:
-        load_once()
         self.folder, self.store = folder, folder / "s.zarr"
         self._left = iter(PREPARED.items())
         self._made: dict[str, Work] = {}
