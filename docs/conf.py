@@ -5,16 +5,11 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
-from nbclient import NotebookClient
-
 HERE = Path(__file__).parent
 # Tutorials call the commands as a user would: those of the environment that builds the site.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["COLUMNS"] = "96"
 os.environ["TQDM_DISABLE"] = "1"
-
-# Text that came in pieces is one text; MyST-NB's own merging puts line breaks between the pieces.
-NotebookClient.coalesce_streams.default_value = True
 
 project = "zarrloc"
 author = "the zarrloc developers"
@@ -51,6 +46,7 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
