@@ -253,7 +253,7 @@ def test_ingest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert arguments == ("raw", "oc.zarr", config)
     assert rest == {
         "run": RunConfig(workers=3, retry_failed=True), "overwrite": False, "rehash": True,
-        "labels_csv": Path("l.csv"), "cell_lines_csv": Path("c.csv"), "manifest": None,
+        "labels": Path("l.csv"), "cell_lines": Path("c.csv"), "manifest": None,
         "unsigned": False, "conditions": None,
     }  # fmt: skip
     assert "fovs: 9 rows in 3 of 3 blocks" in capsys.readouterr().out

@@ -37,8 +37,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels = folder / "data" / "labels"
     ingest(
         folder / "data" / "raw", folder / "a.zarr", IngestConfig(pixel_size_um=0.2063),
-        labels_csv=labels / "opencell-localization-annotations.csv",
-        cell_lines_csv=labels / "all-public-targets.csv", run=serial, quiet=True,
+        labels=labels / "opencell-localization-annotations.csv",
+        cell_lines=labels / "all-public-targets.csv", run=serial, quiet=True,
     )  # fmt: skip
     model = EmbedConfig(backbone="timm:test_vit", weights="random:0", size="64")
     embed(folder / "a.zarr", model, "fields", run=serial, quiet=True)

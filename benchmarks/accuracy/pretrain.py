@@ -81,8 +81,8 @@ def make_store(folder: Path, fields: int, seed: int) -> Path:
         folder / "sim" / "raw",
         store,
         IngestConfig(pixel_size_um=PIXEL_UM),
-        labels_csv=folder / "sim" / "labels" / "opencell-localization-annotations.csv",
-        cell_lines_csv=folder / "sim" / "labels" / "all-public-targets.csv",
+        labels=folder / "sim" / "labels" / "opencell-localization-annotations.csv",
+        cell_lines=folder / "sim" / "labels" / "all-public-targets.csv",
         run=RunConfig(cluster="serial"),
     )
     location = Location.of(store)

@@ -47,8 +47,8 @@ def make_store(folder: Path, proteins: int) -> Path:
         folder / "sim" / "raw",
         store,
         IngestConfig(pixel_size_um=0.2063),
-        labels_csv=labels / "opencell-localization-annotations.csv",
-        cell_lines_csv=labels / "all-public-targets.csv",
+        labels=labels / "opencell-localization-annotations.csv",
+        cell_lines=labels / "all-public-targets.csv",
         run=RUN,
     )
     segment(store, SegmentConfig(model="watershed"), "ws", crop_um=CROP_UM, run=RUN)

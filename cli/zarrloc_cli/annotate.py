@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from zarrloc_cli.commands import Command
+from zarrloc_cli.options import tables
 from zarrloc_cli.output import report
 
 
@@ -12,21 +13,7 @@ from zarrloc_cli.output import report
 @click.argument("store")
 @click.option("--pixel-size-um", type=float, help="Side of a pixel in micrometres.")
 @click.option("--channels", help="A role for each channel, such as nucleus,protein.")
-@click.option(
-    "--labels",
-    type=click.Path(path_type=Path),
-    help="Table of labels (CSV, TSV, Excel), as `zarrloc ingest` takes it.",
-)
-@click.option(
-    "--cell-lines",
-    type=click.Path(path_type=Path),
-    help="OpenCell's all-public-targets.csv, which joins labels to files.",
-)
-@click.option(
-    "--conditions",
-    type=click.Path(path_type=Path),
-    help="Table by well (or fov, path, protein), or a plate map: its columns become coordinates.",
-)
+@tables
 def command(
     store: str,
     pixel_size_um: float | None,

@@ -8,7 +8,7 @@ import click
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc_cli.commands import Command
-from zarrloc_cli.options import config_options, split
+from zarrloc_cli.options import config_options, split, tables
 from zarrloc_cli.output import report, say
 
 
@@ -20,23 +20,7 @@ from zarrloc_cli.output import report, say
     type=click.Path(path_type=Path),
     help="CSV of files: path, channel, fov and columns to keep; instead of SOURCE.",
 )
-@click.option(
-    "--labels",
-    "labels_csv",
-    type=click.Path(path_type=Path),
-    help="Table of labels (CSV, TSV, Excel): OpenCell's annotations, or fov/path/well and label.",
-)
-@click.option(
-    "--cell-lines",
-    "cell_lines_csv",
-    type=click.Path(path_type=Path),
-    help="OpenCell's all-public-targets.csv, which joins labels to files.",
-)
-@click.option(
-    "--conditions",
-    type=click.Path(path_type=Path),
-    help="Table by well (or fov, path, protein), or a plate map: its columns become coordinates.",
-)
+@tables
 @click.option("--overwrite", is_flag=True, help="Make the fields anew, whatever the store holds.")
 @click.option("--rehash", is_flag=True, help="Compare files by content, not by size and time.")
 @click.option(

@@ -23,7 +23,6 @@ from zarrloc_cli.output import report
 )
 @click.option(
     "--labels",
-    "labels_csv",
     type=click.Path(path_type=Path),
     help="Table of labels; default: one beside the images that matches them.",
 )

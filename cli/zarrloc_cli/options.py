@@ -95,3 +95,17 @@ def split(options: dict[str, Any], *configs: type[Config]) -> tuple[Any, ...]:
     ]
     known = {name for config in configs for name in config.model_fields}
     return *made, {name: value for name, value in options.items() if name not in known}
+
+
+def tables(function: Any) -> Any:
+    """The options of tables that join onto fields, of `ingest` and `annotate`."""
+    for name, told in (
+        ("conditions", "Table by well (or fov, path, protein), or a plate map: its columns become "
+         "coordinates."),
+        ("cell_lines", "OpenCell's all-public-targets.csv, which joins labels to files."),
+        ("labels", "Table of labels (CSV, TSV, Excel): OpenCell's annotations, or fov, path or "
+         "well, and label."),
+    ):  # fmt: skip
+        flag = "--" + name.replace("_", "-")
+        function = click.option(flag, name, type=click.Path(path_type=Path), help=told)(function)
+    return function

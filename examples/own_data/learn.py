@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     channels = tuple(given.channels.split(",")) if given.channels else ()
     zarrloc.ingest(
         given.folder, store, zarrloc.IngestConfig(channels=channels, axes=given.axes),
-        labels_csv=labels, run=run,
+        labels=labels, run=run,
     )  # fmt: skip
     by = group or "image"
     zarrloc.split(store, zarrloc.SplitConfig(folds=5, group=by), f"by-{by}")

@@ -59,8 +59,8 @@ def main() -> None:
     tables = opencell / "labels"
     zarrloc.ingest(
         opencell / "raw", folder / "opencell.zarr", zarrloc.IngestConfig(pixel_size_um=PIXEL_UM),
-        labels_csv=tables / "opencell-localization-annotations.csv",
-        cell_lines_csv=tables / "all-public-targets.csv",
+        labels=tables / "opencell-localization-annotations.csv",
+        cell_lines=tables / "all-public-targets.csv",
     )  # fmt: skip
     store = folder / "opencell.zarr"
     watershed = zarrloc.SegmentConfig(model="watershed")

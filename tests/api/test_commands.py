@@ -124,3 +124,12 @@ def test_an_absent_store_is_refused(tmp_path: Path) -> None:
     for call in (zarrloc.open, zarrloc.verify, lambda s: zarrloc.split(s, name="x")):
         with pytest.raises(StoreError, match="no store at"):
             call(tmp_path / "none.zarr")  # type: ignore[operator]
+
+
+def test_a_store_is_annotated_with_a_table(store: Path, tmp_path: Path) -> None:
+    fields = zarrloc.open(store).fovs["fov"].values
+    table = tmp_path / "drugs.csv"
+    table.write_text("fov,drug\n" + "".join(f"{name},{at % 2}\n" for at, name in enumerate(fields)))
+    found = zarrloc.annotate(store, conditions=table)
+    assert found.done == 1
+    assert zarrloc.open(store).fovs["drug"].values.tolist() == ["0", "1"] * (len(fields) // 2)

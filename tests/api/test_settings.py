@@ -17,7 +17,7 @@ from zarrloc.errors import ConfigError
      ("--level cell needs --cells NAME", "level cell needs cells NAME"),
      ("give --pixel-size-um 0.2; `zarrloc annotate STORE --pixel-size-um 0.2`",
       "give pixel_size_um 0.2; `zarrloc annotate STORE --pixel-size-um 0.2`"),
-     ("--from scratch; --labels CSV", "start scratch; labels_csv CSV"),
+     ("--from scratch; --labels CSV", "start scratch; labels CSV"),
      ("a - b -- c", "a - b -- c")],
 )  # fmt: skip
 def test_flags_become_arguments_outside_commands(flags: str, arguments: str) -> None:

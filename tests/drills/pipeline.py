@@ -71,7 +71,7 @@ def relabel(store: Path, run: RunConfig = SERIAL) -> int:
 
     raw, config = store.parent / "raw", IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063)
     table = raw / "other.csv"
-    return ingest(raw, store, config, labels_csv=table, run=run, quiet=True).exit_code
+    return ingest(raw, store, config, labels=table, run=run, quiet=True).exit_code
 
 
 def _ingest(store: Path, run: RunConfig, overwrite: bool) -> Any:
@@ -79,7 +79,7 @@ def _ingest(store: Path, run: RunConfig, overwrite: bool) -> Any:
 
     raw, config = store.parent / "raw", IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063)
     table = raw / "labels.csv"
-    return ingest(raw, store, config, labels_csv=table, run=run, overwrite=overwrite, quiet=True)
+    return ingest(raw, store, config, labels=table, run=run, overwrite=overwrite, quiet=True)
 
 
 def _segment(store: Path, run: RunConfig, overwrite: bool) -> Any:

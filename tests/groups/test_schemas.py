@@ -86,7 +86,7 @@ def test_real_stores_hold_what_the_schemas_say(tmp_path: Path) -> None:
     annotations, cell_lines = write_label_tables(tmp_path)
     ingest(
         tmp_path / "raw", store, IngestConfig(shard_fovs=4), run=SERIAL, quiet=True,
-        labels_csv=annotations, cell_lines_csv=cell_lines,
+        labels=annotations, cell_lines=cell_lines,
     )  # fmt: skip
     config = EmbedConfig(backbone="timm:test_vit", weights="random:0", size="32")
     embed(store, config, "e", run=SERIAL, quiet=True)

@@ -53,7 +53,7 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "labels.csv").write_text("\n".join(["path,label", *rows]) + "\n")
     config = IngestConfig(shard_fovs=8, pixel_size_um=0.2063)
     ingest(
-        folder / "raw", folder / "s", config, labels_csv=folder / "labels.csv", run=SERIAL,
+        folder / "raw", folder / "s", config, labels=folder / "labels.csv", run=SERIAL,
         quiet=True,
     )  # fmt: skip
     return folder / "s"

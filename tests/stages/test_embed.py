@@ -248,7 +248,7 @@ def test_the_same_command_again_does_nothing_and_appended_fields_are_added(tmp_p
 def test_new_labels_leave_nothing_to_embed(fields: Path, store: Path, tmp_path: Path) -> None:
     _embed(store)
     annotations, cell_lines = write_label_tables(tmp_path / "tables")
-    ingest(fields, store, labels_csv=annotations, cell_lines_csv=cell_lines, run=SERIAL, quiet=True)
+    ingest(fields, store, labels=annotations, cell_lines=cell_lines, run=SERIAL, quiet=True)
     assert "grade" in opened(store, "fovs")
     assert _embed(store).blocks_run == 0
 

@@ -64,8 +64,8 @@ def test_opencell_files_become_a_store(tmp_path: Path) -> None:
     paths = write_opencell(tmp_path / "raw", 5)
     annotations, cell_lines = write_label_tables(tmp_path)
     summary = _ingest(
-        tmp_path / "raw", tmp_path / "s", shard_fovs=2, labels_csv=annotations,
-        cell_lines_csv=cell_lines,
+        tmp_path / "raw", tmp_path / "s", shard_fovs=2, labels=annotations,
+        cell_lines=cell_lines,
     )  # fmt: skip
     assert (summary.exit_code, summary.blocks_run) == (0, 3)
     assert any("Hoechst" in note or "nucleus" in note for note in summary.notes)
@@ -206,7 +206,7 @@ def test_a_manifest_says_where_files_lie_and_what_is_known(tmp_path: Path) -> No
     manifest.write_text("path,fov,donor,plate\nraw/b.tif,B,d1,p1\nraw/a.tif,A,d2,\n")
     labels = tmp_path / "labels.csv"
     labels.write_text("fov,label,batch\nA,er;golgi,x\nZ,er,y\n")
-    summary = _ingest(None, tmp_path / "s", manifest=manifest, labels_csv=labels, channels=CHANNELS)
+    summary = _ingest(None, tmp_path / "s", manifest=manifest, labels=labels, channels=CHANNELS)
     data = opened(tmp_path / "s", "fovs").load()
     assert {"donor", "plate", "batch"} <= set(data.coords)
     assert list(data["donor"].sel(fov=["A", "B"]).values) == ["d2", "d1"]
@@ -231,7 +231,7 @@ def test_a_label_table_that_matches_nothing_is_refused_before_anything_is_read(
     assert "fov '1.0', the fields have '001'" in capsys.readouterr().err
     assert not store.exists()
     labels.write_text("fov;Label\n001;er\n2.0;golgi\n")
-    summary = _ingest(tmp_path / "img", store, labels_csv=labels)
+    summary = _ingest(tmp_path / "img", store, labels=labels)
     assert _grades(store, "001") == {"er": 3}
     assert "labels: 1 of 2 FOVs matched; without: 002" in summary.notes
     assert "labels.csv: 1 of 2 rows match no field: fov '2.0'" in summary.notes
@@ -241,8 +241,8 @@ def test_the_real_files_and_their_labels(tmp_path: Path, shared: Callable[..., P
     tables = shared("opencell", "labels")
     summary = _ingest(
         shared("opencell"), tmp_path / "s",
-        labels_csv=tables / "opencell-localization-annotations.csv",
-        cell_lines_csv=tables / "all-public-targets.csv",
+        labels=tables / "opencell-localization-annotations.csv",
+        cell_lines=tables / "all-public-targets.csv",
     )  # fmt: skip
     assert summary.exit_code == 0
     assert "labels: all 6 FOVs matched" in summary.notes
@@ -430,7 +430,7 @@ def test_the_same_folder_again_has_nothing_to_do(tmp_path: Path) -> None:
 def test_a_grown_folder_is_appended(tmp_path: Path) -> None:
     write_opencell(tmp_path / "raw", 3)
     tables = write_label_tables(tmp_path)
-    labels = dict(zip(("labels_csv", "cell_lines_csv"), tables, strict=True))
+    labels = dict(zip(("labels", "cell_lines"), tables, strict=True))
     _ingest(tmp_path / "raw", tmp_path / "s", shard_fovs=2, **labels)
     write_opencell(tmp_path / "raw", 3, first=4)
     assert _ingest(tmp_path / "raw", tmp_path / "s", **labels).blocks_run == 2
@@ -470,14 +470,12 @@ def test_new_labels_rewrite_grades_alone(tmp_path: Path) -> None:
     write_opencell(tmp_path / "raw", 4)
     annotations, cell_lines = write_label_tables(tmp_path)
     _ingest(
-        tmp_path / "raw", tmp_path / "s", labels_csv=annotations, cell_lines_csv=cell_lines,
+        tmp_path / "raw", tmp_path / "s", labels=annotations, cell_lines=cell_lines,
         shard_fovs=2,
     )  # fmt: skip
     before = chunk_objects(tmp_path / "s")
     write_label_tables(tmp_path, even="cytoplasmic")
-    summary = _ingest(
-        tmp_path / "raw", tmp_path / "s", labels_csv=annotations, cell_lines_csv=cell_lines
-    )
+    summary = _ingest(tmp_path / "raw", tmp_path / "s", labels=annotations, cell_lines=cell_lines)
     assert summary.blocks_run == 0
     assert _grades(tmp_path / "s", "FID00000001") == {"cytoplasmic": 3, "vesicles": 1}
     after = chunk_objects(tmp_path / "s")

@@ -80,7 +80,7 @@ def test_a_table_beside_the_images_is_found_and_others_are_not(tmp_path: Path) -
     assert "train" not in _verbs(made.commands)  # four fields are too few
     (tmp_path / "wrong.csv").write_text("well,label\nH12,er\n")
     with pytest.raises(SourceError, match="matches any of 4 fields"):
-        init(tmp_path / "plate", script=tmp_path / "c.sh", labels_csv=tmp_path / "wrong.csv")
+        init(tmp_path / "plate", script=tmp_path / "c.sh", labels=tmp_path / "wrong.csv")
     assert not (tmp_path / "c.sh").exists()
 
 

@@ -87,7 +87,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "raw",
         path,
         IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063),
-        labels_csv=folder / "labels.csv",
+        labels=folder / "labels.csv",
         run=SERIAL,
         quiet=True,
     )
@@ -486,7 +486,7 @@ def nameless(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         channels = ("nucleus", "protein")
         settings = IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063, channels=channels)
         labels = folder / "labels.csv" if labelled else None
-        ingest(folder / "raw", path, settings, labels_csv=labels, run=SERIAL, quiet=True)
+        ingest(folder / "raw", path, settings, labels=labels, run=SERIAL, quiet=True)
         return path
 
     return make

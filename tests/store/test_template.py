@@ -45,8 +45,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_opencell(folder / "raw", 8)
     annotations, cell_lines = write_label_tables(folder)
     ingest(
-        folder / "raw", folder / "s", IngestConfig(shard_fovs=4), labels_csv=annotations,
-        cell_lines_csv=cell_lines, run=RunConfig(cluster="serial"), quiet=True,
+        folder / "raw", folder / "s", IngestConfig(shard_fovs=4), labels=annotations,
+        cell_lines=cell_lines, run=RunConfig(cluster="serial"), quiet=True,
     )  # fmt: skip
     run_toy(folder / "s", do={3: "raise"})
     return folder / "s"

@@ -87,7 +87,7 @@ def ingest(
         Settings as objects; keywords count more.
     **settings
         Fields of `IngestConfig` (`channels`, `axes`, `pixel_size_um`, ...) and of `RunConfig`
-        (`cluster`, `workers`, ...), and `labels_csv`, `cell_lines_csv`, `manifest`, `overwrite`,
+        (`cluster`, `workers`, ...), and `labels`, `cell_lines`, `manifest`, `overwrite`,
         `rehash`, `unsigned`, `reader`, `quiet`, as `zarrloc ingest --help` tells them.
 
     Returns
@@ -103,7 +103,7 @@ def ingest(
     Examples
     --------
     >>> import zarrloc as zl
-    >>> zl.ingest("images", "my.zarr", labels_csv="labels.csv", cluster="serial").exit_code
+    >>> zl.ingest("images", "my.zarr", labels="labels.csv", cluster="serial").exit_code
     0
     """
     from zarrloc.stages.ingest import ingest as stage
@@ -474,9 +474,15 @@ def pretrain(
 
 
 def annotate(
-    store: Store, *, pixel_size_um: float | None = None, channels: Sequence[str] = ()
+    store: Store,
+    *,
+    pixel_size_um: float | None = None,
+    channels: Sequence[str] = (),
+    labels: str | Path | None = None,
+    cell_lines: str | Path | None = None,
+    conditions: str | Path | None = None,
 ) -> Result:
-    """Set the pixel size or the channels' roles of a store, whose pixels stay as they are.
+    """Set what a store says beside its pixels, which stay as they are.
 
     Parameters
     ----------
@@ -486,6 +492,12 @@ def annotate(
         Side of a pixel in micrometres.
     channels
         A role for each channel, in their order, such as `["nucleus", "protein"]`.
+    labels
+        Table of labels, as `ingest` takes it; the labels of fields that it does not name go.
+    cell_lines
+        OpenCell's `all-public-targets.csv`, which joins its labels to files.
+    conditions
+        Table of conditions, or a plate map; its columns become coordinates of the fields.
 
     Returns
     -------
@@ -494,7 +506,7 @@ def annotate(
 
     Raises
     ------
-    ConfigError, StoreError, LockedError
+    ConfigError, SourceError, StoreError, LockedError
         Where nothing is given, or it cannot be.
 
     Examples
@@ -506,7 +518,10 @@ def annotate(
     from zarrloc.stages.annotate import annotate as stage
 
     def call() -> Result:
-        found = stage(store, pixel_size_um=pixel_size_um, channels=channels)
+        found = stage(
+            store, pixel_size_um=pixel_size_um, channels=channels, labels=labels,
+            cell_lines=cell_lines, conditions=conditions,
+        )  # fmt: skip
         count = len(found.changes)
         return _told("fovs", found, done=count, details={"changes": list(found.changes)})
 

@@ -14,7 +14,7 @@ from zarrloc.result import Result
 
 LOG = logging.getLogger("zarrloc")
 
-ARGUMENT = {"from": "start", "labels": "labels_csv", "cell-lines": "cell_lines_csv"}
+ARGUMENT = {"from": "start"}
 """Flags whose argument has another name."""
 
 C = TypeVar("C", bound=Config)

@@ -1,7 +1,6 @@
 """CZI, LIF and ND2 through bioio, where its reader is installed: `pip install zarrloc[formats]`."""
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from zarrloc.errors import SourceError
 from zarrloc.images import files
 from zarrloc.images.fields import FovSource, identity
-from zarrloc.images.tiff import MOST_BYTES, Header, Image
+from zarrloc.images.tiff import Check, Header, Image
 
 READERS = {".czi": "bioio_czi", ".lif": "bioio_lif", ".nd2": "bioio_nd2"}
 EXTRA = "zarrloc[formats]"
@@ -38,15 +37,11 @@ def header(uri: str, place: int) -> Header:
     return _about(_scene(uri, place))
 
 
-def read(uri: str, place: int, check: Callable[[Header], None] | None = None) -> Image:
+def read(uri: str, place: int, check: Check | None = None) -> Image:
     """The pixels of one scene. Raises SourceError."""
     image = _scene(uri, place)
     about = _about(image)
-    if check is not None:
-        check(about)
-    size = int(np.prod(about.shape, dtype=np.int64)) * np.dtype(about.dtype).itemsize
-    if size > MOST_BYTES:
-        raise SourceError(f"declares {size:,} bytes of pixels, more than {MOST_BYTES:,}")
+    about.approve(check)
     try:
         pixels = np.ascontiguousarray(image.get_image_data(about.axes))
     except Exception as error:  # each vendor's library raises its own

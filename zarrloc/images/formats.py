@@ -1,11 +1,10 @@
 """Which module reads which file: TIFF and its companions, PNG, OME-Zarr, CZI, LIF and ND2."""
 
 import re
-from collections.abc import Callable
 
 from zarrloc.images import bio, files, ome_set, ome_zarr, png, tiff
 from zarrloc.images.fields import FovSource
-from zarrloc.images.tiff import Header, Image
+from zarrloc.images.tiff import Check, Header, Image
 
 PLAIN = (".tif", ".tiff", png.SUFFIX)
 """Files of one image each."""
@@ -58,7 +57,7 @@ def read(
     axes: str | None = None,
     channels: int | None = None,
     unsigned: bool = False,
-    check: Callable[[Header], None] | None = None,
+    check: Check | None = None,
 ) -> Image:
     """Read an image; arguments and errors as of `tiff.read`."""
     path, place = files.without_scene(uri)

@@ -1,7 +1,6 @@
 """OME-TIFF with a companion: an XML file that says which page of which TIFF is which plane."""
 
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,7 +14,7 @@ import tifffile
 from zarrloc.errors import SourceError
 from zarrloc.images import files, tiff_metadata
 from zarrloc.images.fields import FovSource, identity
-from zarrloc.images.tiff import MOST_BYTES, Header, Image
+from zarrloc.images.tiff import Check, Header, Image
 
 SUFFIX = ".companion.ome"
 MOST_PLANES = 100_000
@@ -59,15 +58,11 @@ def header(uri: str, place: int) -> Header:
     return _members(uri, files.stat(uri).stamp)[place].about
 
 
-def read(uri: str, place: int, check: Callable[[Header], None] | None = None) -> Image:
+def read(uri: str, place: int, check: Check | None = None) -> Image:
     """The planes of an image, from all its files. Raises SourceError."""
     member = _members(uri, files.stat(uri).stamp)[place]
     about = member.about
-    if check is not None:
-        check(about)
-    size = int(np.prod(about.shape, dtype=np.int64)) * np.dtype(about.dtype).itemsize
-    if size > MOST_BYTES:
-        raise SourceError(f"declares {size:,} bytes of pixels, more than {MOST_BYTES:,}")
+    about.approve(check)
     pixels = np.zeros(about.shape, about.dtype)
     with ExitStack() as stack:
         opened: dict[str, Any] = {}

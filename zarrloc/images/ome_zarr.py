@@ -1,7 +1,7 @@
 """OME-Zarr 0.4 and 0.5 as a source: images, the series of bioformats2raw, and plates."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from zarr.storage import LocalStore
 from zarrloc.errors import SourceError
 from zarrloc.images import files, wells
 from zarrloc.images.fields import FovSource, identity
-from zarrloc.images.tiff import MOST_BYTES, Header, Image
+from zarrloc.images.tiff import Check, Header, Image
 from zarrloc.images.tiff_metadata import to_um
 from zarrloc.store.remote import RemoteStore
 
@@ -67,15 +67,10 @@ def header(uri: str, *, unsigned: bool = False) -> Header:
     return _opened(uri, unsigned)[1]
 
 
-def read(
-    uri: str, *, unsigned: bool = False, check: Callable[[Header], None] | None = None
-) -> Image:
+def read(uri: str, *, unsigned: bool = False, check: Check | None = None) -> Image:
     """The pixels of the full resolution. Raises SourceError."""
     array, about = _opened(uri, unsigned)
-    if check is not None:
-        check(about)
-    if array.nbytes > MOST_BYTES:
-        raise SourceError(f"declares {array.nbytes:,} bytes of pixels, more than {MOST_BYTES:,}")
+    about.approve(check)
     try:
         pixels = np.ascontiguousarray(array[...], dtype=about.dtype)
     except Exception as error:  # damage raises whatever the codec does

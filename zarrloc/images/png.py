@@ -1,14 +1,13 @@
 """PNG as a source: grey or RGB, of 8 or 16 bits."""
 
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
 
 from zarrloc.errors import SourceError
-from zarrloc.images.tiff import MOST_BYTES, Header, Image
+from zarrloc.images.tiff import Check, Header, Image
 
 SUFFIX = ".png"
 MAGIC = b"\x89PNG\r\n\x1a\n"
@@ -36,14 +35,10 @@ def header(file: bytes | Path) -> Header:
     return Header(shape, "YX" if samples == 1 else "YXC", f"uint{bits}", None, None)
 
 
-def read(file: bytes | Path, *, check: Callable[[Header], None] | None = None) -> Image:
+def read(file: bytes | Path, *, check: Check | None = None) -> Image:
     """The pixels of a PNG. Raises SourceError."""
     about = header(file)
-    if check is not None:
-        check(about)
-    size = int(np.prod(about.shape, dtype=np.int64)) * np.dtype(about.dtype).itemsize
-    if size > MOST_BYTES:
-        raise SourceError(f"declares {size:,} bytes of pixels, more than {MOST_BYTES:,}")
+    about.approve(check)
     try:
         content = file if isinstance(file, bytes) else file.read_bytes()
         pixels = np.ascontiguousarray(imagecodecs.png_decode(content))

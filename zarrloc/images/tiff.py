@@ -51,6 +51,21 @@ class Header:
         """Length along one of `TZCYX`; 1 where the file has no such axis."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1
 
+    def approve(self, check: "Check | None") -> None:
+        """Refuse what is not to be decoded: what `check` refuses, and what is too large to hold."""
+        if check is not None:
+            check(self)
+        nbytes = math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        if nbytes > MOST_BYTES:
+            raise SourceError(
+                f"declares {nbytes:,} bytes of pixels, more than the {MOST_BYTES:,} that are read "
+                "from one file; split it"
+            )
+
+
+Check = Callable[[Header], None]
+"""Sees what a file declares before a pixel is decoded, and refuses it with a `SourceError`."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -85,7 +100,7 @@ def read(
     *,
     axes: str | None = None,
     channels: int | None = None,
-    check: Callable[[Header], None] | None = None,
+    check: Check | None = None,
 ) -> Image:
     """Read a TIFF (a path, or a file's bytes) in its own dtype and native byte order.
 
@@ -98,13 +113,7 @@ def read(
     with _opened(file) as tif:
         series = _checked_series(tif)
         about = _header(tif, series, axes, channels)
-        if check is not None:
-            check(about)
-        if series.nbytes > MOST_BYTES:
-            raise SourceError(
-                f"declares {series.nbytes:,} bytes of pixels, more than the {MOST_BYTES:,} that "
-                "are read from one file; split it"
-            )
+        about.approve(check)
         pixels = series.asarray(maxworkers=1)
         layout = micromanager.layout(tif) if axes is None else None
         if layout is not None:

@@ -18,7 +18,8 @@ from zarrloc.errors import ConfigError, SourceError
 from zarrloc.groups import fovs
 from zarrloc.groups.fovs import DIGESTED, GROUP
 from zarrloc.groups.receipts import ROW_DIGEST
-from zarrloc.images import catalog, files, find, labels, opencell, tiff
+from zarrloc.images import catalog, files, find, opencell, tiff
+from zarrloc.images import labels as tables
 from zarrloc.images.catalog import Catalog
 from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import Channels, role_of
@@ -52,8 +53,8 @@ def ingest(
     store: str | Path,
     config: IngestConfig | None = None,
     *,
-    labels_csv: str | Path | None = None,
-    cell_lines_csv: str | Path | None = None,
+    labels: str | Path | None = None,
+    cell_lines: str | Path | None = None,
     conditions: str | Path | None = None,
     manifest: str | Path | None = None,
     run: RunConfig | None = None,
@@ -66,8 +67,8 @@ def ingest(
     """Read the images of `source` into `fovs` of `store`; append what is new, redo what changed.
 
     `source` is a folder, glob, file or object-store prefix; `manifest` a CSV with `path` and maybe
-    `channel`, `fov` and columns to keep. `labels_csv` is OpenCell's annotation table (then
-    `cell_lines_csv` is needed for the join) or anyone's; `conditions` a table or a plate map, whose
+    `channel`, `fov` and columns to keep. `labels` is OpenCell's annotation table (then
+    `cell_lines` is needed for the join) or anyone's; `conditions` a table or a plate map, whose
     columns become coordinates. `reader` replaces the TIFF reader.
     Raises `SourceError`, `ConfigError`, `ChannelError`, `StoreError` or `LockedError` before
     anything is written; a bad file afterwards gets an `error` in its row.
@@ -85,7 +86,7 @@ def ingest(
         selection=Selection(config.only, config.genes, config.limit),
         quiet=quiet,
     )
-    said = labels.read_all(labels_csv, cell_lines_csv, conditions)
+    said = tables.read_all(labels, cell_lines, conditions)
     for table in said:
         table.need_match(found)
     notes: list[str] = []

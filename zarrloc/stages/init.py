@@ -10,7 +10,8 @@ from pathlib import Path
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.split import FOLDS
 from zarrloc.errors import ConfigError, SourceError
-from zarrloc.images import files, labels
+from zarrloc.images import files
+from zarrloc.images import labels as tables
 from zarrloc.images.labels import LabelTable
 from zarrloc.images.look import Look, look
 
@@ -72,7 +73,7 @@ def init(
     *,
     store: str | Path = "my.zarr",
     script: str | Path = "zarrloc.sh",
-    labels_csv: str | Path | None = None,
+    labels: str | Path | None = None,
     conditions: str | Path | None = None,
     unsigned: bool = False,
     overwrite: bool = False,
@@ -89,7 +90,7 @@ def init(
         Where the script will write.
     script
         The script.
-    labels_csv, conditions
+    labels, conditions
         Labels and conditions of fields; by default tables beside the images that match them.
     unsigned
         Read a public object store without credentials.
@@ -116,7 +117,7 @@ def init(
     config = config or IngestConfig()
     seen, project = _looked(source, config, unsigned)
     config = config.model_copy(update={"project": config.project or project})
-    said = labels.read_all(labels_csv, None, conditions)
+    said = tables.read_all(labels, None, conditions)
     for table in said:
         table.need_match(seen.found)
     said = said or _tables(os.fspath(source), seen)
@@ -148,7 +149,7 @@ def _tables(source: str, seen: Look) -> list[LabelTable]:
     """The first tables of labels and of conditions beside the images that speak of them."""
     found: dict[bool, LabelTable] = {}
     for path in _tables_beside(source, seen):
-        for reader in (labels.read, labels.read_conditions):
+        for reader in (tables.read, tables.read_conditions):
             try:
                 table = reader(path)
                 table.need_match(seen.found)
