@@ -13,6 +13,7 @@ import zarr
 
 from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
 from tests.objects import assert_same, opened
+from zarrloc.config.run import RunConfig
 from zarrloc.engine import cluster, plan, run
 from zarrloc.engine import ledger as ledger_module
 from zarrloc.engine.block import Block
@@ -343,3 +344,21 @@ def test_a_signal_in_the_last_flush_leaves_no_digest_of_what_was_not_written(
     assert run_toy(tmp_path / "s").exit_code == 0
     run_toy(tmp_path / "whole")
     assert_same(tmp_path / "s", tmp_path / "whole", GROUP)
+
+
+def test_only_a_run_that_was_cut_off_counts_as_crashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashed: list[bool] = []
+    choose = cluster.choose
+
+    def heard(config: RunConfig, load: cluster.Load) -> str:
+        crashed.append(load.crashed)
+        return choose(config, load)
+
+    monkeypatch.setattr(cluster, "choose", heard)
+    run_toy(tmp_path / "s")  # a new group
+    run_toy(tmp_path / "s", rows=24)  # one that grew
+    revise(Location.of(tmp_path / "s"), GROUP, {}, column_digests={})  # as while a run goes on
+    run_toy(tmp_path / "s", rows=28)
+    assert crashed == [False, False, True]

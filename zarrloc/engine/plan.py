@@ -215,7 +215,7 @@ def carry_out(
             with retry.patient(), ExitStack() as stack:
                 if not isinstance(run, Cluster):
                     run = stack.enter_context(Cluster(run))
-                summary, ledger = _drive(location, target, found, plan, run, token, quiet)
+                summary, ledger = _drive(location, target, found, plan, there, run, token, quiet)
             summary.group, columns = path, ledger.columns
         if target != path and not summary.failures:
             document.switch(location, path)
@@ -361,6 +361,7 @@ def _drive(
     path: str,
     found: Document,
     plan: Plan,
+    there: Before,
     cluster: Cluster,
     token: RunToken,
     quiet: bool,
@@ -371,18 +372,20 @@ def _drive(
     ledger = Ledger(location.group(path), plan.from_workers, plan.rows, plan.attrs.block_rows)
     held = ledger.columns.keys() | ledger.receipts.keys()
     digests: dict[str, str] = found.attributes["column_digests"]
-    died = _in_motion(found, ledger)
-    if died:
+    in_motion = _in_motion(found, ledger)  # as those of a new group are, and of one that grew
+    if in_motion:
         ledger.doubt(_digested(plan))
     blocks = _todo(ledger, plan, cluster.run)
     if not blocks:
-        if died:
+        if in_motion:
             _close(location, path, found, plan, ledger)
         return _all_done(path, ledger), ledger
     execution = found.stage.execution
     began = time.perf_counter()
     threads = int(execution["threads"]) if "threads" in execution else None
-    load = Load(len(blocks), work.on_device, plan.block_s, threads, crashed=died)
+    before: Any = {} if there.group is None else there.group.attrs["column_digests"]
+    crashed = there.group is not None and not held <= before.keys()
+    load = Load(len(blocks), work.on_device, plan.block_s, threads, crashed)
     pool, threads = cluster.executor(load)
     if pool.dashboard and not quiet:
         LOG.info("Dask dashboard: %s", pool.dashboard)
