@@ -88,7 +88,10 @@ def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:
             for path, text in inner.problems.items():
                 yield ".".join([*where, path]), text
         else:
-            yield ".".join(where) or "settings", f"{e['msg']} (got {_short(e['input'])})"
+            text = e["msg"].removeprefix("Value error, ")
+            # A rule over several settings names them itself.
+            got = f" (got {_short(e['input'])})" if where else ""
+            yield ".".join(where) or "settings", text + got
 
 
 def _short(value: Any, limit: int = 200) -> str:

@@ -40,11 +40,12 @@ def embedding_map(location: Location, contents: Contents, config: ReportConfig) 
     if calls is not None:
         named["predicted"] = joined(calls.called[rows], calls.labels)
     told = {name: values[rows] for name, values in contents.coords.items()}
-    colourings = {"reference label": by_single_label(truth.positive[rows], samples.labels)}
+    learned = samples.target or "reference label"
+    colourings = {learned: by_single_label(truth.positive[rows], samples.labels)}
     colourings |= {
         name: by_value(values)
         for name, values in told.items()
-        if 2 <= len(np.unique(values)) <= MOST_MARKS
+        if name != samples.target and 2 <= len(np.unique(values)) <= MOST_MARKS
     }
     data = {
         "level": samples.level,

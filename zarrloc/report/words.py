@@ -37,10 +37,11 @@ def lede(c: Contents) -> str:
     told = f"Fields of {facts.size}{pixel}; channels {', '.join(facts.channels)}."
     if c.samples is not None:
         settings = c.samples.stage.config
+        known = settings.get("weights") or "as published"
+        weights = f"weights {known}, " if "weights_hash" in settings else ""
         told += (
-            f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone')}, weights "
-            f"{settings.get('weights') or 'as published'}, {c.samples.features.shape[1]} features "
-            f"a {_row(c)}."
+            f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone')}, "
+            f"{weights}{c.samples.features.shape[1]} features a {_row(c)}."
         )
     return told
 

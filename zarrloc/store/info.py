@@ -174,7 +174,7 @@ def lines(described: dict[str, Any]) -> list[str]:
         grid = [
             f"{name} ({', '.join(f'{d} {n}' for d, n in zip(a['dims'], a['shape'], strict=True))})"
             for name, a in group["arrays"].items()
-            if name in ("image", "mask", "embedding", "probability", "fold", "grade")
+            if name in ("image", "mask", "area_px", "embedding", "probability", "fold", "grade")
         ]
         text.append(f"{path}: {'; '.join(grid)}")
         if "blocks" in group:
