@@ -82,13 +82,14 @@ def test_a_scheduler_without_workers_is_told_of_and_given_up(
     scheduler_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "zarrloc")
     monkeypatch.setattr(schedulers, "WORKERS_S", 1.0)
     monkeypatch.setattr(schedulers, "TELL_S", 0.2)
     with pytest.raises(WorkerError, match=r"has no worker, 1 s long: start some with"):
         run_toy(tmp_path / "s", config=RunConfig(cluster=str(scheduler_file)))
-    assert "waiting for a worker" in capsys.readouterr().out
+    assert "waiting for a worker" in caplog.text
 
 
 class _Cluster:

@@ -92,8 +92,9 @@ def test_few_genes_of_a_bucket_are_few_listings(tmp_path: Path) -> None:
 
 
 def test_a_long_listing_says_how_far_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "zarrloc")
     monkeypatch.setattr(select, "PROGRESS_S", 0.0)
     assert list(told(map(files.File, "abc"), "here")) == list(map(files.File, "abc"))
-    assert capsys.readouterr().err.splitlines()[-1] == "here: 3 files listed"
+    assert caplog.messages[-1] == "here: 3 files listed"

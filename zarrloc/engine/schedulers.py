@@ -1,5 +1,6 @@
 """Schedulers that run elsewhere: reached, checked before any work, or started through Slurm."""
 
+import logging
 import os
 import time
 from collections import Counter
@@ -12,6 +13,8 @@ from zarrloc.config.run import RunConfig
 from zarrloc.config.settings_file import read_settings
 from zarrloc.config.slurm import SlurmConfig
 from zarrloc.errors import ClusterError, ConfigError, WorkerError
+
+LOG = logging.getLogger("zarrloc")
 
 CONNECT_S = 10.0
 """How long a running scheduler may take to answer."""
@@ -96,7 +99,7 @@ def wait_for_workers(client: Any, where: str, limit_s: float, *, quiet: bool = F
             )
         if waited > TELL_S and not told:
             told = True
-            print(f"waiting for a worker of {where}, up to {limit_s:.0f} s", flush=True)
+            LOG.info("waiting for a worker of %s, up to %.0f s", where, limit_s)
         time.sleep(0.2)
 
 

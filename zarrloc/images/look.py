@@ -30,7 +30,7 @@ class Look:
         return 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         problems = [one for one in self.found if one.problem]
         size = f"{self.shape.height}x{self.shape.width} px, {self.shape.dtype}"
         pixel = self.shape.pixel_size_um

@@ -1,7 +1,7 @@
 """Which of the files that a source lists are taken: a kind, some genes, the first so many."""
 
+import logging
 import re
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,8 @@ from zarrloc.errors import SourceError
 from zarrloc.images import files, opencell
 from zarrloc.images.fields import FovSource
 from zarrloc.images.files import File
+
+LOG = logging.getLogger("zarrloc")
 
 PROGRESS_S = 10.0
 """A listing that takes longer says how far it is."""
@@ -108,4 +110,4 @@ def told(listed: Iterable[File], source: str) -> Iterator[File]:
         yield file
         if time.monotonic() - last > PROGRESS_S:
             last = time.monotonic()
-            print(f"{source}: {count:,} files listed", file=sys.stderr, flush=True)
+            LOG.info("%s: %s files listed", source, f"{count:,}")

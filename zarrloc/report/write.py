@@ -22,7 +22,7 @@ class ReportSummary:
     exit_code: int = 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         told = f"{self.out}: {self.points} points, {self.bytes / 1e6:.1f} MB; opens from disk"
         return [told, *(f"  {line}" for line in self.absent)]
 

@@ -47,7 +47,7 @@ class Init:
         return 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         told = self.seen.lines()
         if self.project:
             told.append(

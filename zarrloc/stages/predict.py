@@ -38,7 +38,7 @@ class PredictSummary:
         return 3 if self.failed else 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         called = ", ".join(f"{label} {n}" for label, n in self.calls.items() if n)
         told = [f"{self.path}: {self.rows} rows; called: {called or 'nothing'}"]
         if self.failed:

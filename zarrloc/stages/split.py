@@ -33,7 +33,7 @@ class SplitSummary:
     exit_code: int = 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         told = [
             f"{self.path}: grouped by {self.group}{'' if self.made else ' (was there already)'}"
         ]

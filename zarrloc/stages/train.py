@@ -41,7 +41,7 @@ class TrainSummary:
     exit_code: int = 0
 
     def lines(self) -> list[str]:
-        """For people."""
+        """What was done, as lines of text."""
         told = [
             f"{self.path}: macro-F1 {self.validation[0]:.3f} ± {self.validation[1]:.3f} on "
             f"validation folds ({self.rule})"

@@ -168,7 +168,7 @@ def _rows(held: Mapping[str, npt.NDArray[Any]], errors: bool) -> dict[str, Any]:
 
 
 def lines(described: dict[str, Any]) -> list[str]:
-    """The same for people."""
+    """The same, as lines of text."""
     text = [f"{described['store']} (format {described['format']})"]
     for path, group in described["groups"].items():
         grid = [
