@@ -23,7 +23,6 @@ from zarrloc.engine.cluster import Cluster, Load
 from zarrloc.engine.ledger import RECEIPTS
 from zarrloc.engine.run import new_run_id
 from zarrloc.errors import DamageError, RemoteError, StoreError, WorkerError
-from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, digest_of_rows
 from zarrloc.store import document, objects
 from zarrloc.store.columns import array_of, put_columns, read_column
@@ -33,6 +32,8 @@ from zarrloc.store.lock import hold
 from zarrloc.store.template import COLUMN_CHUNK, Variable
 
 Column = npt.NDArray[Any]
+
+SIZES = "block_bytes"
 
 WINDOW = 64
 """Blocks in flight."""
@@ -272,7 +273,8 @@ def _blocks(
 ) -> None:
     stage = whole.stage
     held = {name: _readable(group, name) for name in (*RECEIPTS, *_digested(whole))}
-    output, sizes = held["block_output"], held["block_bytes"]
+    output = held["block_output"]
+    sizes = None if SIZES in finding.damaged else held[SIZES]  # then digests alone judge the rows
     finding.blocks, finding.undone = len(output), int((output == 0).sum())
     array = None if stage.array is None else array_of(group, stage.array)
     if array is not None:
@@ -284,7 +286,7 @@ def _blocks(
         problem = ""
         if array is not None:
             there = stored_bytes(array, block)
-            if there != int(sizes[block]):
+            if not there or (sizes is not None and there != int(sizes[block])):
                 problem = (
                     f"its object has {there} bytes, its receipt says {sizes[block]}"
                     if there
@@ -427,7 +429,11 @@ def _rebuilt(
 ) -> Iterator[tuple[str, Column]]:
     """Damaged columns from their copies, or as far as they can be read: the next run does more."""
     for name in finding.damaged:
-        if name in whole.attributes.get("column_digests", {}):
+        if name == SIZES and whole.stage.array is not None:
+            array, output = array_of(group, whole.stage.array), _readable(group, "block_output")
+            sizes = [stored_bytes(array, block) if done else 0 for block, done in enumerate(output)]
+            yield name, np.asarray(sizes, array_of(group, name).dtype)
+        elif name in whole.attributes.get("column_digests", {}):
             copy = _copy_of(location, whole, name)
             yield name, _readable(group, name) if copy is None else copy
 
@@ -437,7 +443,7 @@ def _remove_objects(location: Location, array: zarr.Array[Any], finding: Finding
     for block, problem in finding.bad.items():
         if "bytes, its receipt says" in problem or "cannot be decoded" in problem:
             key = f"{array.path}/{object_key(array, block)}"
-            if array.path != f"{FOVS}/image" or not _any_row(array, block):
+            if not _any_row(array, block):
                 objects.remove_one(location, key)
 
 
