@@ -124,6 +124,16 @@ def test_damaged_columns_and_metadata_are_found_and_healed(
     )
 
 
+def test_sound_blocks_outlive_a_damaged_column_of_their_sizes(store: Path) -> None:
+    before = (store / BLOCK).read_bytes()
+    (store / GROUP / "block_bytes/c/0").write_bytes(b"")
+    found = _only(store, deep=True, repair=True)
+    assert (list(found.damaged), found.bad) == (["block_bytes"], {})
+    assert _only(store, deep=True) == Finding(GROUP, 5, 0)
+    assert (store / BLOCK).read_bytes() == before
+    assert run_toy(store).blocks_run == 0
+
+
 @pytest.mark.parametrize("damage", [_delete, _truncate, _flip, lambda path: path.write_bytes(b"")])
 @pytest.mark.parametrize("file", ["zarr.json", f"{GROUP}/zarr.json"])
 def test_a_damaged_document_is_rebuilt_from_its_copy(

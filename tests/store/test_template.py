@@ -202,6 +202,14 @@ def test_a_document_that_cannot_be_read_is_never_taken_for_an_absent_group(
     xr.testing.assert_identical(opened(tmp_path / "s", GROUP).load(), before)
 
 
+def test_what_a_killed_first_write_left_is_no_group(tmp_path: Path) -> None:
+    document.ensure_root(Location.of(tmp_path / "s"))
+    (tmp_path / "s" / GROUP).mkdir(parents=True)
+    (tmp_path / "s" / GROUP / "zarr.json.0a1b.partial").write_bytes(b"{")
+    assert look(Location.of(tmp_path / "s"), GROUP).state is State.ABSENT
+    assert run_toy(tmp_path / "s").blocks_run
+
+
 def test_columns_change_in_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed before the commit, a reader finds every old value; afterwards, every new one."""
     location = Location.of(tmp_path / "s")

@@ -199,8 +199,9 @@ def _metadata(location: Location, path: str, whole: Document, finding: Finding) 
 def _columns(
     location: Location, group: zarr.Group, whole: Document, finding: Finding, *, deep: bool
 ) -> None:
+    output = _readable(group, "block_output") if deep and whole.stage.block_rows else None
     for name in whole.attributes.get("column_digests", {}):
-        problem = _wrong_in(group, whole, name, deep)
+        problem = _wrong_in(group, whole, name, deep, output)
         if not problem:
             continue
         if _is_made_again(whole, name) or _copy_of(location, whole, name) is not None:
@@ -209,7 +210,9 @@ def _columns(
             finding.lost[name] = f"{problem}; make '{group.path}' again with --overwrite"
 
 
-def _wrong_in(group: zarr.Group, whole: Document, name: str, deep: bool) -> str:
+def _wrong_in(
+    group: zarr.Group, whole: Document, name: str, deep: bool, output: Column | None
+) -> str:
     try:
         array = array_of(group, name)
         read_column(group, name)
@@ -217,19 +220,21 @@ def _wrong_in(group: zarr.Group, whole: Document, name: str, deep: bool) -> str:
         raise
     except (DamageError, OSError) as error:
         return str(error).rpartition("): ")[2]
-    if deep and not all(stored_bytes(array, chunk) for chunk in _chunks(group, whole, name)):
+    if deep and not all(stored_bytes(array, at) for at in _chunks(array, whole, name, output)):
         return "an object of it is missing"
     return ""
 
 
-def _chunks(group: zarr.Group, whole: Document, name: str) -> Iterator[int]:
+def _chunks(
+    array: zarr.Array[Any], whole: Document, name: str, output: Column | None
+) -> Iterator[int]:
     """Chunks of a column that must be there, though they may hold nothing but the fill value.
 
     What a run fills is written when the first block of a chunk is done.
     """
-    array, stage = array_of(group, name), whole.stage
-    step, of_blocks = array.chunks[0], name in RECEIPTS
-    output = _readable(group, "block_output") if _is_made_again(whole, name) else None
+    stage, step, of_blocks = whole.stage, array.chunks[0], name in RECEIPTS
+    if not _is_made_again(whole, name):
+        output = None
     for chunk in range(-(-array.shape[0] // step) if array.size else 0):
         start, stop = chunk * step, (chunk + 1) * step
         if not of_blocks and output is not None:
@@ -286,12 +291,10 @@ def _blocks(
         problem = ""
         if array is not None:
             there = stored_bytes(array, block)
-            if not there or (sizes is not None and there != int(sizes[block])):
-                problem = (
-                    f"its object has {there} bytes, its receipt says {sizes[block]}"
-                    if there
-                    else "its object is missing"
-                )
+            if not there:
+                problem = "its object is missing"
+            elif sizes is not None and there != int(sizes[block]):
+                problem = f"its object has {there} bytes, its receipt says {sizes[block]}"
         if not problem and digest_of_rows(columns, start, stop) != int(output[block]):
             problem = "its columns differ from its receipt's digest"
         if problem:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.errors import DamageError
-from zarrloc.store.columns import decoded
+from zarrloc.store.columns import array_of, decoded
 from zarrloc.store.digest import digest, row_digests
 
 ROW_DIGEST = "row_digest"
@@ -76,6 +76,6 @@ def read_row(
         Where they differ.
     """
     at = row if at is None else at
-    values = decoded(group, name, row)
+    values = decoded(array_of(group, name), row)
     check_array(group.path, values[None], digests[at : at + 1], row)
     return values

@@ -118,9 +118,9 @@ def read_column(
         blank = np.zeros(array.shape, array.dtype)  # such as `error`: known without a request
         if column_digest(blank) == digests[name]:
             return blank
-    values = decoded(group, name, slice(start, stop))
+    values = decoded(array, slice(start, stop))
     if len(values) == array.shape[0] and digests.get(name, "") not in ("", column_digest(values)):
-        raise DamageError(f"{_broken(group, name)}: its values are not those that were written")
+        raise DamageError(f"{_broken(array)}: its values are not those that were written")
     return values
 
 
@@ -137,7 +137,7 @@ def read_columns(
     return dict(zip(names, at_once(read, names) if remote else map(read, names), strict=True))
 
 
-def decoded(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any]:
+def decoded(array: zarr.Array[Any], index: int | slice) -> npt.NDArray[Any]:
     """Some rows of an array, without a comparison.
 
     Raises
@@ -146,21 +146,21 @@ def decoded(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any
         Where the stored bytes cannot be decoded.
     """
     try:
-        return _values(group, name, index)
+        return _values(array, index)
     except (StoreError, OSError, TimeoutError, MemoryError):  # the disk or the store, no damage
         raise
     except Exception as error:  # codecs raise what they like on damaged bytes
-        raise DamageError(f"{_broken(group, name)}: {type(error).__name__}: {error}") from error
+        raise DamageError(f"{_broken(array)}: {type(error).__name__}: {error}") from error
 
 
 @persistent
-def _values(group: zarr.Group, name: str, index: int | slice) -> npt.NDArray[Any]:
-    return np.asarray(array_of(group, name)[index])
+def _values(array: zarr.Array[Any], index: int | slice) -> npt.NDArray[Any]:
+    return np.asarray(array[index])
 
 
-def _broken(group: zarr.Group, name: str) -> str:
+def _broken(array: zarr.Array[Any]) -> str:
     return (
-        f"'{group.path}/{name}' is damaged (`zarrloc verify STORE --deep --repair` marks what has "
+        f"'{array.path}' is damaged (`zarrloc verify STORE --deep --repair` marks what has "
         "to be done again)"
     )
 

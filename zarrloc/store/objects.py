@@ -87,10 +87,10 @@ def names(location: Location) -> set[str]:
 
 
 def keys(location: Location, path: str) -> Iterator[str]:
-    """Keys of all objects below `path`."""
+    """Keys of all objects below `path`; what a killed write left is none yet."""
     if location.path is not None:
         for file in (location.path / path).rglob("*"):
-            if file.is_file():
+            if file.is_file() and file.suffix != ".partial":
                 yield file.relative_to(location.path).as_posix()
         return
     with in_words(location.uri):
