@@ -8,8 +8,9 @@ import pytest
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
+from zarrloc.pretraining import log as log_module
 from zarrloc.pretraining.estimate import Plan
-from zarrloc.pretraining.log import Log
+from zarrloc.pretraining.log import Curves, Log, read_curves, write_baselines, write_checks
 
 
 def log_of(tmp_path: Path, step: int, said: list[str], **settings: object) -> Log:
@@ -38,6 +39,58 @@ def test_tensorboard_is_asked_for_only_where_it_is(tmp_path: Path) -> None:
     """Refused with what to do."""
     with pytest.raises(ConfigError, match="--tensorboard needs the package tensorboard"):
         log_of(tmp_path, 0, [], tensorboard=True)
+
+
+def test_checks_and_baselines_go_to_tensorboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scalar a figure, at its step; what was not measurable is left out."""
+    sent: list[tuple[str, float, int]] = []
+
+    class Board:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            sent.append((name, value, step))
+
+        def flush(self) -> None:
+            sent.append(("flushed", 0, 0))
+
+    monkeypatch.setattr(log_module, "_summary_writer", lambda out: Board())
+    log = log_of(tmp_path, 0, [], tensorboard=True)
+    rows = [{"step": 4, "knn_macro_f1": 0.5, "teacher_entropy": None}]
+    log.checked(rows, {"classic features": 0.25, "permuted labels": None})
+    assert sent == [
+        ("guard/knn_macro_f1", 0.5, 4), ("baseline/classic features", 0.25, 0), ("flushed", 0, 0),
+    ]  # fmt: skip
+    log_of(tmp_path, 0, []).checked(rows)  # without TensorBoard nothing happens
+    assert len(sent) == 3
+
+
+def test_a_run_is_read_again(tmp_path: Path) -> None:
+    """Loss, checks and baselines; what is absent is empty, what is damaged or no run is refused."""
+    with pytest.raises(ConfigError, match="holds no run of `zarrloc pretrain`"):
+        read_curves(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    assert read_curves(tmp_path) == Curves(tmp_path.name, [], [], {})
+    log = log_of(tmp_path, 0, [])
+    for step in (1, 2):
+        log({"step": step, "loss": 3.0 - step, "learning_rate": 1e-3, "images_per_s": 10.0})
+    write_checks(tmp_path / "checks.csv", [{"step": 0, "f1": None}, {"step": 2, "f1": 0.5}])
+    write_baselines(tmp_path / "baselines.json", {"chance": 0.1, "classic": None})
+    assert read_curves(tmp_path) == Curves(
+        tmp_path.name,
+        [(1.0, 2.0), (2.0, 1.0)],
+        [{"step": 0.0, "f1": None}, {"step": 2.0, "f1": 0.5}],
+        {"chance": 0.1, "classic": None},
+    )
+    assert not list(tmp_path.glob("*.partial"))
+    for name, damage in (
+        ("log.jsonl", "null\n"), ("checks.csv", "step\nx\n"), ("baselines.json", "[1]"),
+    ):  # fmt: skip
+        before = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(damage)
+        with pytest.raises(ConfigError, match="is damaged"):
+            read_curves(tmp_path)
+        (tmp_path / name).write_text(before)
 
 
 def test_settings() -> None:

@@ -21,11 +21,13 @@ from click.testing import CliRunner
 from zarr.storage import WrapperStore
 from zarrloc_cli.main import zarrloc as cli
 
+from tests.report.conftest import flat
 from tests.stores import BACKGROUND, make_field
 from tests.written import write_group
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.config.report import ReportConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.split import SplitConfig
 from zarrloc.errors import ChannelError, ConfigError, LockedError, StoreError, WeightsError
@@ -34,6 +36,7 @@ from zarrloc.models import backbones
 from zarrloc.pixels import measure
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.samples import cached, open_data
+from zarrloc.report.write import write_report
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import plan, pretrain
@@ -498,6 +501,31 @@ def test_a_store_without_labels_trains(nameless: Callable[[bool], Path], tmp_pat
     assert any("cannot score neighbours, since the samples have no labels" in s for s in said)
     assert "spread" in "".join(said)
     assert not (tmp_path / "ft" / "best").exists()
+
+
+def test_checks_come_by_steps_and_stand_beside_baselines(store: Path, tmp_path: Path) -> None:
+    """Every three steps; classic features only where the store has those of the same samples."""
+    here, out = tmp_path / "oc.zarr", tmp_path / "ft"
+    shutil.copytree(store, here)
+    given: dict[str, Any] = {"eval_every": 3, "guard_samples": 10, "level": "cell", "crop_um": 5.0}
+    train(here, out, **given)
+    with (out / "checks.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 3, 6, 8]
+    chance = json.loads((out / "baselines.json").read_text())
+    assert set(chance) == {"permuted labels", "intensity statistics"}
+    cells = EmbedConfig(backbone="classic", level="cell", cells="cells", crop_um=5.0)
+    embed(here, cells, "classic", run=SERIAL, quiet=True)
+    assert pretrain(here, out, config_of(**given), overwrite=True, say=print) == 0
+    beside = json.loads((out / "baselines.json").read_text())
+    assert beside.pop("classic features") is not None
+    assert beside == chance
+    page = tmp_path / "page.html"
+    write_report(here, page, ReportConfig(runs=(str(out),), knn=(), bootstrap=0), project=flat)
+    text = page.read_text()
+    for told in ("Training without labels", "classic features 0.", "Effective rank over the steps"):
+        assert told in text
+    with pytest.raises(ConfigError, match="holds no run"):
+        write_report(here, page, ReportConfig(runs=(str(here),)), project=flat)
 
 
 def test_fields_without_a_protein_are_scored_by_field(

@@ -34,7 +34,7 @@ class PretrainConfig(Config):
             *("mask_range", "mask_probability", "mask_ratio", "decoder_width", "decoder_depth"),
             *("contrast_temperature", "projection"),
         ),
-        "Guard": ("guard_epochs", "guard_samples", "keep_going"),
+        "Guard": ("guard_epochs", "eval_every", "guard_samples", "keep_going"),
         "Where it runs": (
             *("cache", "pool_shards", "device", "precision", "processes", "accumulate"),
             *("checkpoint_steps", "keep", "log_steps", "tensorboard"),
@@ -117,6 +117,9 @@ class PretrainConfig(Config):
     rescale_protein: float = Field(0.2, ge=0, le=1, description="Probability.")
 
     guard_epochs: int = Field(5, ge=0, description="Check for collapse every N epochs; 0 never.")
+    eval_every: int | None = Field(
+        None, ge=1, description="Check every N steps, in place of --guard-epochs."
+    )
     guard_samples: int = Field(2000, ge=2, description="Training samples the guard embeds.")
 
     keep_going: bool = Field(

@@ -21,6 +21,10 @@ class ReportConfig(DeviceConfig):
         description="Coordinate of the fields to show instead of their labels, such as condition: "
         "in map, scores and neighbours; default: the head's, if --head has one.",
     )
+    runs: tuple[str, ...] = Field(
+        default=(),
+        description="Folders of `zarrloc pretrain` whose training to draw: loss, neighbours, rank.",
+    )
     knn: tuple[PositiveInt, ...] = Field(
         default=(1, 3, 5, 10, 20),
         description="Numbers of neighbours to score; an empty text leaves that part out.",

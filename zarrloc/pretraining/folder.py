@@ -23,6 +23,8 @@ WRITTEN = (
         "log.jsonl.partial",
         "checks.csv",
         "checks.csv.partial",
+        "baselines.json",
+        "baselines.json.partial",
     ),
 )
 """What a run writes beside its marker, which is replaced last: an interrupted removal can be

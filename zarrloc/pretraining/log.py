@@ -1,4 +1,7 @@
-"""The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted."""
+"""The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted.
+
+Written while it trains, and read again for the report.
+"""
 
 import csv
 import json
@@ -6,11 +9,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.pretraining.estimate import Plan
+from zarrloc.pretraining.folder import MARKER
+from zarrloc.store.whole_file import replacing
 
 
 class Log:
@@ -41,6 +47,80 @@ class Log:
         if self._board is not None:
             for name, value in row.items():
                 self._board.add_scalar(name, value, int(row["step"]))
+
+    def checked(
+        self,
+        checks: Sequence[Mapping[str, float | None]],
+        baselines: Mapping[str, float | None] = MappingProxyType({}),
+    ) -> None:
+        """Send the guard's rows, and what they are to be held against, to TensorBoard."""
+        if self._board is None:
+            return
+        told = [(row, f"guard/{name}", value) for row in checks for name, value in row.items()]
+        told += [({"step": 0}, f"baseline/{name}", value) for name, value in baselines.items()]
+        for row, name, value in told:
+            if value is not None and name != "guard/step":
+                self._board.add_scalar(name, value, int(row["step"] or 0))
+        self._board.flush()
+
+
+class Curves(NamedTuple):
+    """A run as its files tell it."""
+
+    name: str
+    loss: list[tuple[float, float]]
+    """Step, and the mean loss since the last."""
+    checks: list[dict[str, float | None]]
+    """The guard's rows, the first at the start."""
+    baselines: dict[str, float | None]
+    """What other features' neighbours score on the guard's samples."""
+
+
+def read_curves(folder: str | Path) -> Curves:
+    """Read the log and the checks of a run of `zarrloc pretrain`; what it lacks is empty.
+
+    Parameters
+    ----------
+    folder
+        The run's folder.
+
+    Raises
+    ------
+    ConfigError
+        It holds no run, or a file of it is damaged.
+    """
+    where = Path(folder)
+    if not (where / MARKER).is_file():
+        raise ConfigError(
+            f"{folder} holds no run of `zarrloc pretrain`; name the folder that its --out named"
+        )
+    try:
+        rows = [json.loads(row) for row in _text(where / "log.jsonl").splitlines()]
+        loss = [(float(row["step"]), float(row["loss"])) for row in rows]
+        checks = [
+            {name: float(value) if value else None for name, value in row.items()}
+            for row in csv.DictReader(_text(where / "checks.csv").splitlines())
+        ]
+        found = json.loads(_text(where / "baselines.json") or "{}")
+        baselines = {
+            str(name): None if value is None else float(value) for name, value in found.items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"the log of the run in {folder} is damaged ({error}); leave that run out, or restore "
+            "log.jsonl, checks.csv and baselines.json"
+        ) from error
+    return Curves(where.resolve().name, loss, checks, baselines)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def write_baselines(path: Path, found: Mapping[str, float | None]) -> None:
+    """The baselines as JSON, whole or as before."""
+    with replacing(path) as file:
+        file.write(f"{json.dumps(found, indent=2)}\n".encode())
 
 
 def write_checks(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

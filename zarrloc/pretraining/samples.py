@@ -49,7 +49,7 @@ class FovSource:
         self._image = image
         self._digests = fovs.receipts[ROW_DIGEST]
         self.roles, self.shape, self.dtype = fovs.roles, image.shape[1:], image.dtype
-        self.fov = rows
+        self.fov = self.stored = rows
         self.shard = rows // fovs.shard
         real = [read_column(group, name)[rows] for name in ("height", "width")]
         self.extents = np.stack(real, axis=1).astype(np.int64)
@@ -76,13 +76,14 @@ class CellSource:
     ) -> None:
         window = window_px(crop_um, fovs.pixel_size_um)
         self._crops = Crops(location, cells, size=window, crop_um=crop_um, cached_fovs=1)
-        self._rows = np.flatnonzero(self._crops.keep & np.isin(self._crops.fov_index, rows))
+        mine = self._crops.keep & np.isin(self._crops.fov_index, rows)
+        self.stored = np.flatnonzero(mine).astype(np.int64)
         self.roles = self._crops.channels
         self.shape, self.dtype = (len(self.roles), window, window), np.dtype(np.uint16)
-        self.fov = self._crops.fov_index[self._rows].astype(np.int64)
+        self.fov = self._crops.fov_index[self.stored].astype(np.int64)
         self.shard = self.fov // fovs.shard
-        self.extents = np.full((len(self._rows), 2), window)
-        which = {"fov": self.fov, "label": self._crops.labels[self._rows]}
+        self.extents = np.full((len(self.stored), 2), window)
+        which = {"fov": self.fov, "label": self._crops.labels[self.stored]}
         self.digest = digest({**which, "output": fovs.block_output})
         self.decodes = 0
 
@@ -91,7 +92,7 @@ class CellSource:
         images = np.empty((len(rows), *self.shape), self.dtype)
         for fov in np.unique(self.fov[rows]):  # one field at a time: crops come as float32
             inside = self.fov[rows] == fov
-            pixels = self._crops.take(self._rows[rows[inside]]).pixels
+            pixels = self._crops.take(self.stored[rows[inside]]).pixels
             images[inside] = pixels.round().clamp(max=65535).numpy()
             self.decodes += 1
         return images

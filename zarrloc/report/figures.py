@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from bokeh.models import ColumnDataSource, HoverTool
 
+from zarrloc.pretraining.log import Curves
 from zarrloc.report.canvas import add_legend, canvas, plain
 from zarrloc.report.gather import FoldScores
 from zarrloc.report.palette import (
@@ -141,6 +142,65 @@ def roc_figure(curves: Sequence[Curve], marks: Mapping[str, Mark]) -> Any:
     made.add_tools(HoverTool(renderers=lines, tooltips=[("", "$name")], line_policy="nearest"))
     add_legend(made, items)
     return made
+
+
+def run_figures(run: Curves) -> dict[str, Any]:
+    """Loss, neighbours beside baselines, and effective rank of a training run, by name."""
+    found = {}
+    if run.loss:
+        made = _over_steps("loss", run)
+        source = ColumnDataSource(
+            {"x": [x for x, _ in run.loss], "y": [y for _, y in run.loss]},
+        )
+        line = made.line("x", "y", source=source, color=ACCENT, line_width=1.8)
+        tips = [("step", "@x{0}"), ("loss", "@y{0.000}")]
+        made.add_tools(HoverTool(renderers=[line], tooltips=tips, mode="vline"))
+        found["loss"] = made
+    measured = [row for row in run.checks if row["knn_macro_f1"] is not None]
+    if measured:
+        made = _over_steps("macro-F1", run, y_range=(0, 1))
+        own = _checked(made, measured, "knn_macro_f1", "{0.000}")
+        items = [("this run", own)]
+        for index, (title, f1) in enumerate(run.baselines.items()):
+            if f1 is not None:
+                dash = ("dashed", "dotted", "dotdash", "dashdot")[index % 4]
+                ends = [0, max(_last(run), 1)]
+                flat = made.line(ends, [f1, f1], color=FAINT, line_dash=dash, line_width=1.3)
+                items.append((title, [flat]))
+        add_legend(made, items)
+        found["neighbours"] = made
+    if run.checks:
+        made = _over_steps("effective rank", run)
+        made.y_range.start = 0
+        _checked(made, run.checks, "effective_rank", "{0.0}")
+        found["rank"] = made
+    return found
+
+
+def _over_steps(title: str, run: Curves, **settings: Any) -> Any:
+    return canvas(
+        height=240, x_range=(0, max(_last(run), 1)), x_axis_label="step", y_axis_label=title,
+        name=title, **settings,
+    )  # fmt: skip
+
+
+def _last(run: Curves) -> float:
+    steps = [step for step, _ in run.loss] + [row["step"] or 0 for row in run.checks]
+    return max(steps, default=0)
+
+
+def _checked(
+    made: Any, checks: Sequence[Mapping[str, float | None]], name: str, digits: str
+) -> list[Any]:
+    """One figure of the guard's rows, as a line with a point a check."""
+    source = ColumnDataSource(
+        {"x": [row["step"] for row in checks], "y": [_number(row[name]) for row in checks]}
+    )
+    line = made.line("x", "y", source=source, color=ACCENT, line_width=2.5)
+    dots = made.scatter("x", "y", source=source, color=ACCENT, size=7)
+    tips = [("step", "@x{0}"), (name.replace("_", " "), f"@y{digits}")]
+    made.add_tools(HoverTool(renderers=[dots], tooltips=tips))
+    return [line, dots]
 
 
 def folds_figure(heads: Sequence[FoldScores]) -> Any:

@@ -1,6 +1,6 @@
 """From a store to what the page tells, as plain data: nothing here knows of HTML."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from zarrloc.config.report import ReportConfig
 from zarrloc.errors import ConfigError, ZarrlocError
 from zarrloc.groups.embeddings import Samples, read_samples, read_text
 from zarrloc.groups.splits import Leakage, Part
+from zarrloc.pretraining.log import Curves, read_curves
 from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
@@ -116,6 +117,7 @@ class Contents:
     calls: Calls | None = None
     scores: Mapping[str, Any] | None = None
     knn: Mapping[str, Any] | None = None
+    runs: Sequence[Curves] = ()
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -134,8 +136,10 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
     """Read and score what the page shows.
 
     What is missing in the store is named in `absent` with the command that makes it. Raises
-    `StoreError` or `ConfigError` where there is no store, or not the embedding or head asked for.
+    `StoreError` or `ConfigError` where there is no store, or not the embedding, head or run asked
+    for.
     """
+    runs = [read_curves(folder) for folder in config.runs]
     described = info(location.uri, errors=True)["groups"]
     fovs = need(location, "fovs", "ingest SOURCE STORE")
     stages = {path: stage_attrs(need(location, path, path)) for path in groups(location)}
@@ -193,6 +197,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
         calls=calls,
         scores=scores,
         knn=knn,
+        runs=runs,
         absent=absent,
     )
 

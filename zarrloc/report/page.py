@@ -17,6 +17,12 @@ from zarrloc.report.plots import draw
 from zarrloc.store.location import Location
 
 PLOTS = ("bars", "folds", "roc", "knn")
+CURVES = {
+    "loss": "Loss over the steps",
+    "neighbours": "Macro-F1 of neighbours over the steps, beside baselines",
+    "rank": "Effective rank over the steps",
+}
+"""What is drawn of a run of `pretrain`, and what each is called where it cannot be seen."""
 MATRICES = ("confusion", "cooccurrence")
 
 
@@ -39,12 +45,17 @@ def render(location: Location, contents: Contents, config: ReportConfig) -> str:
         c=contents,
         config=config,
         words=words,
+        curve_titles=CURVES,
         css=_own(environment, "page.css"),
         map=shown,
         map_js=_own(environment, "map.js"),
         matrices={name: drawn.matrices.get(name) for name in MATRICES},
         scripts=Markup(scripts),
         plots={name: Markup(divs.get(name, "")) for name in PLOTS},
+        curves=[
+            {kind: Markup(divs[f"{kind}_{index}"]) for kind in CURVES if f"{kind}_{index}" in divs}
+            for index in range(len(contents.runs))
+        ],
         cards=make_cards(location, contents),
         version=version("zarrloc"),
         made=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),

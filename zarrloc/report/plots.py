@@ -31,6 +31,8 @@ def draw(contents: Contents) -> Drawn:
         models["folds"] = figures.folds_figure(contents.heads)
     if contents.knn is not None:
         models["knn"] = figures.knn_figure(contents.knn)
+    for index, run in enumerate(contents.runs):
+        models |= {f"{kind}_{index}": made for kind, made in figures.run_figures(run).items()}
     several = truth is not None and truth.positive.any() and not truth.exclusive
     if samples is not None and truth is not None and several:
         by = samples.siblings.by

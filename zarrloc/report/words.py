@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from zarrloc.config.report import ReportConfig
+from zarrloc.pretraining.log import Curves
 from zarrloc.report.gather import Contents
 from zarrloc.scoring.scorecard import HEADINGS as HEADINGS
 from zarrloc.scoring.scorecard import figures, number, shown_parts, span
@@ -88,6 +89,31 @@ def pretraining(c: Contents) -> list[str]:
         found.append(
             f"Its guard, from start to end: kNN macro-F1 {' → '.join(f1)} (neighbours of other "
             f"proteins only), effective rank {' → '.join(f'{rank:.1f}' for rank in ranks)}."
+        )
+    return found
+
+
+def run_notes(run: Curves) -> list[str]:
+    """How to read the curves of one run."""
+    found = []
+    if run.loss:
+        found.append(
+            f"The loss is a mean since the last point, from {run.loss[0][1]:.3f} to "
+            f"{run.loss[-1][1]:.3f} at step {run.loss[-1][0]:.0f}."
+        )
+    else:
+        found.append("The run has no logged step yet.")
+    measured = [row["knn_macro_f1"] for row in run.checks]
+    if not run.checks:
+        found.append("Nothing was checked; `zarrloc pretrain --eval-every 100` does so.")
+    elif measured[0] is None:
+        found.append("Neighbours could not be scored: too few labels, or none.")
+    else:
+        beside = ", ".join(f"{title} {number(f1)}" for title, f1 in run.baselines.items())
+        found.append(
+            f"Neighbours of other proteins call a training sample's labels with macro-F1 "
+            f"{number(measured[0])} before the training and {number(measured[-1])} at its last "
+            f"check{f'; on the same samples {beside}' if beside else ''}."
         )
     return found
 

@@ -23,6 +23,7 @@ from zarrloc.models.weights import (
     save_backbone,
 )
 from zarrloc.pretraining import checkpoint, folder
+from zarrloc.pretraining.baselines import neighbour_baselines
 from zarrloc.pretraining.data import nested_subset
 from zarrloc.pretraining.estimate import Plan, describe
 from zarrloc.pretraining.guard import (
@@ -35,7 +36,7 @@ from zarrloc.pretraining.guard import (
 )
 from zarrloc.pretraining.inputs import Inputs, affine_of
 from zarrloc.pretraining.launch import World, launch, on_stop
-from zarrloc.pretraining.log import Log, write_checks
+from zarrloc.pretraining.log import Log, write_baselines, write_checks
 from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
 from zarrloc.pretraining.objectives import objective_of
 from zarrloc.pretraining.samples import Data, cached, open_data
@@ -78,9 +79,9 @@ def pretrain(
     """Train a backbone on `store` without labels, into the folder `out`; returns an exit code.
 
     `out` gets the teacher's backbone (`zarrloc embed --backbone OUT`), the best one by the guard
-    under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl`, the
-    guard's `checks.csv` and checkpoints. The same call continues a run that was ended; one that is
-    complete is left as it is.
+    under `best/`, `teacher.pth` in facebookresearch's layout, `log.jsonl`, the guard's `checks.csv`
+    and `baselines.json` (`zarrloc report --runs OUT` draws them), and checkpoints. The same call
+    continues a run that was ended; one that is complete is left as it is.
 
     Returns
     -------
@@ -126,13 +127,17 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
     if run.complete():
         run.say(f"{out}: nothing to do, all {run.plan.steps} steps are done")
         return 0
-    run.begin(device)
+    run.begin(device, location)
     if run.ended_by_guard:
         return run.say_collapsed()
     source, resident = cached(config, data.source, location, world, device)
     if run.state.step == 0:
         run.fit_memory(device)
-    log = Log(out, config, run.plan, run.state.step, run.say) if world.first else _unlogged
+    log = _unlogged
+    if world.first:
+        log = run.log = Log(out, config, run.plan, run.state.step, run.say)
+        if run.state.step == 0:
+            run.log.checked(run.checks, run.baselines)
     with on_stop(run.stop.set, world.stops):
         done = train(
             config, run.plan, run.state, source, resident, run.inputs, world, log, run.after
@@ -163,6 +168,10 @@ class Run:
     """The guard's rows so far, the first at the start."""
     warnings: list[str] = field(default_factory=list)
     """What the last of them complained of."""
+    baselines: dict[str, float | None] = field(default_factory=dict)
+    """What other features' neighbours score on the guard's samples."""
+    log: Log | None = None
+    """The first process's, once the training begins."""
     collapsed: bool = False
     """By the last of the guard's checks."""
 
@@ -195,7 +204,7 @@ class Run:
             return False
         return True
 
-    def begin(self, device: torch.device) -> None:
+    def begin(self, device: torch.device, location: Location) -> None:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
         student, teacher, self.origin = start_backbones(self.config, self.spec)
         self.state = State.begin(self.config, self.spec, student, teacher, device)
@@ -223,6 +232,9 @@ class Run:
         self.guard = Guard(images, *graded, self.inputs)
         if packed is None:
             self._check()
+            if self.checks and self.checks[0]["knn_macro_f1"] is not None:
+                self.baselines = neighbour_baselines(location, self.config, self.data, rows)
+                write_baselines(self.out / "baselines.json", self.baselines)
             if self.checks and self.checks[0]["knn_macro_f1"] is None:
                 self.say(
                     f"the guard cannot score neighbours, since {unmeasurable(*graded)}: no best/ "
@@ -265,7 +277,7 @@ class Run:
     def after(self) -> bool:
         """Check, save, and say whether to go on."""
         step, last = self.state.step, self.state.step == self.plan.steps
-        every = self.config.guard_epochs * self.plan.steps_per_epoch
+        every = self.checks_every
         checked = bool(every) and (step % every == 0 or last)
         if checked:
             self._check()
@@ -275,6 +287,12 @@ class Run:
         if checked or ending or last or step % self.config.checkpoint_steps == 0:
             self._save()
         return not self.ended_by_guard and (not ending or last)
+
+    @property
+    def checks_every(self) -> int:
+        """Steps between the guard's checks; 0: none."""
+        by_epoch = self.config.guard_epochs * self.plan.steps_per_epoch
+        return self.config.eval_every or by_epoch
 
     @property
     def ended_by_guard(self) -> bool:
@@ -293,11 +311,13 @@ class Run:
         return COLLAPSED
 
     def _check(self) -> None:
-        if self.world.first and self.config.guard_epochs:
+        if self.world.first and self.checks_every:
             now = self.guard.check(self.state.teacher, self.state.objective, self.state.step)
             best = max((row["knn_macro_f1"] or 0.0 for row in self.checks[1:]), default=-1.0)
             self.checks.append(now.as_dict())
             write_checks(self.out / "checks.csv", self.checks)
+            if self.log is not None:
+                self.log.checked(self.checks[-1:])
             start = Health(**self.checks[0])
             self.say(f"guard at step {now.step}: {now}" + f"; at first: {start}" * (now.step > 0))
             fallen = collapse(start, now) if now.step else None
