@@ -296,6 +296,7 @@ def train(
     embedding: str = ...,
     split: str = ...,
     target: str | None = ...,
+    pool: Literal['none', 'mean', 'attention'] = ...,
     weak: Literal['ignore', 'positive', 'negative'] = ...,
     **settings: Any,
 ) -> Result:

@@ -8,6 +8,7 @@ from pydantic import Field
 from zarrloc.config.base import Config
 
 Weak = Literal["ignore", "positive", "negative"]
+Pool = Literal["none", "mean", "attention"]
 
 
 EPOCHS = 300
@@ -70,6 +71,11 @@ class TrainConfig(HeadConfig, DeviceConfig):
     embedding: str = Field(description="Name of the embedding to train on.")
     split: str = Field(description="Name of the split.")
     target: str | None = Field(default=None, description=TARGET)
+    pool: Pool = Field(
+        default="none",
+        description="On cells: none, each cell is called what its field is; mean and attention, a "
+        "field is called by all its cells together, and the head learns which of them show it.",
+    )
     weak: Weak = Field(
         default="ignore",
         description="What grades 1 and 2 are: left out of loss and scores, positive, or negative.",

@@ -1,7 +1,7 @@
 """What heads learn from and are judged by: embeddings with their fields, proteins and labels."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,47 @@ def read_samples(location: Location, embedding: str, target: str | None = None) 
         siblings[fov_index],
         target,
     )
+
+
+def fields_of(samples: Samples) -> tuple[Samples, npt.NDArray[np.int64]]:
+    """The fields of an embedding of cells: one row a field that has a cell, its cells' mean.
+
+    Also, for each cell, the row of its field, int64 `(cell,)`; -1 for a cell without an embedding.
+    """
+    own = np.flatnonzero(samples.finite)
+    index, first, where = np.unique(samples.fov_index[own], return_index=True, return_inverse=True)
+    field = np.full(len(samples.features), -1, np.int64)
+    field[own] = where
+    one = own[first]
+    pooled = replace(
+        samples,
+        features=mean_of(samples.features, field, len(index)),
+        fov_index=index,
+        fov=samples.fov[one],
+        protein=samples.protein[one],
+        grade=samples.grade[one],
+        siblings=samples.siblings[one],
+    )
+    return pooled, field
+
+
+def fold_of_fields(
+    fold: npt.NDArray[np.int8], field: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int8]:
+    """The fold of each field, int8 `(field,)`, from those of its cells `(cell,)`."""
+    found = np.zeros(int(field.max(initial=-1)) + 1, np.int8)
+    found[field[field >= 0]] = fold[field >= 0]
+    return found
+
+
+def mean_of(
+    features: npt.NDArray[np.float32], field: npt.NDArray[np.int64], fields: int
+) -> npt.NDArray[np.float32]:
+    """Mean features `(fields, f)` of the cells of each field; those of field -1 are left out."""
+    own = field >= 0
+    total = np.zeros((fields, features.shape[1]))
+    np.add.at(total, field[own], features[own])
+    return (total / np.bincount(field[own], minlength=fields)[:, None]).astype(np.float32)
 
 
 def read_labels(fovs: zarr.Group, target: str | None = None) -> Labels:

@@ -1,16 +1,17 @@
 """Heads on disk: `heads/<name>` in a store, or a safetensors file."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from pydantic import Field
 
+from zarrloc.config.train import Pool
 from zarrloc.errors import ConfigError
 from zarrloc.store.attrs import GroupAttrs, StageAttrs
 from zarrloc.store.columns import read_column
@@ -18,7 +19,13 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
 from zarrloc.store.whole_file import replacing
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array32 = npt.NDArray[np.float32]
+
+GATES = ("v", "v_bias", "u", "u_bias", "w")
+"""The arrays of an attention, in the order of `zarrloc.groups.pooling.gated`."""
 
 NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells"})
 """Settings of an embedding that may differ between two stores: where weights came from (their
@@ -47,44 +54,91 @@ class Heads:
     biases: tuple[Array32, ...]
     exclusive: bool = False
     """Of classes that exclude one another: probabilities of a row sum to 1."""
+    pool: Pool = "none"
+    """How a field is called by its cells; none: the rows themselves were labelled."""
+    gates: tuple[Array32, ...] = ()
+    """The attention's arrays (`zarrloc.groups.pooling`), where it pools; biases `(fold, d)`."""
 
     def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
         """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
+        out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
+        for rows, logits, _ in self._answers(features, device, block):
+            p = logits.softmax(-1) if self.exclusive else logits.sigmoid()
+            out[:, rows] = p.cpu().numpy()
+        return out
+
+    def field_probability(
+        self,
+        features: Array32,
+        field: npt.NDArray[np.int64],
+        fields: int,
+        device: str = "cpu",
+        block: int = 4096,
+    ) -> Array32:
+        """Probabilities `(fold, fields, label)` of fields by their cells; NaN without cells.
+
+        `features` `(n, f)`, finite, are of cells, and `field` `(n,)` says of which field each is.
+        """
         import torch
 
-        layers = [
-            tuple(torch.from_numpy(part).to(device) for part in layer)
-            for layer in zip(self.weights, self.biases, strict=True)
-        ]
-        mean, scale = (
-            torch.from_numpy(part).to(device)[:, None] for part in (self.mean, self.scale)
+        from zarrloc.groups.pooling import pooled_by
+
+        _, logits, attention = zip(*self._answers(features, device, block), strict=True)
+        p = pooled_by(
+            torch.cat(logits, 1),
+            torch.cat(attention, 1),
+            torch.from_numpy(field).to(device),
+            fields,
         )
-        out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
+        found = p.softmax(-1) if self.exclusive else p.sigmoid()
+        return np.asarray(found.cpu().numpy(), np.float32)
+
+    def _answers(
+        self, features: Array32, device: str, block: int
+    ) -> "Iterator[tuple[slice, Tensor, Tensor]]":
+        """Rows, their logits and what their attention says, both `(fold, rows, label)`."""
+        import torch
+
+        from zarrloc.groups.pooling import gated
+
+        def put(values: Array32) -> Tensor:
+            return torch.from_numpy(values).to(device)
+
+        layers = [
+            (put(weight), put(bias)[:, None])
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+        ]
+        mean, scale = put(self.mean)[:, None], put(self.scale)[:, None]
+        gates = [put(gate)[:, None] if gate.ndim == 2 else put(gate) for gate in self.gates]
         for start in range(0, len(features), block):
-            x = torch.from_numpy(features[start : start + block]).to(device)
-            h = (x - mean) / scale
-            for index, (weight, bias) in enumerate(layers):
-                h = torch.baddbmm(bias[:, None], h.relu() if index else h, weight)
-            p = h.softmax(-1) if self.exclusive else h.sigmoid()
-            out[:, start : start + block] = p.cpu().numpy()
-        return out
+            rows = slice(start, start + block)
+            h = (put(features[rows]) - mean) / scale
+            for weight, bias in layers[:-1]:
+                h = torch.baddbmm(bias, h, weight).relu()
+            logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
+            yield rows, logits, gated(h, gates) if gates else torch.zeros_like(logits)
 
     def arrays(self) -> dict[str, Array32]:
         """All arrays by name, as stored and exported: `mean`, `scale`, `weight_0`, `bias_0`..."""
         weights = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
         biases = {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
-        return {"mean": self.mean, "scale": self.scale, **weights, **biases}
+        gates = {f"attention_{name}": gate for name, gate in zip(GATES, self.gates, strict=False)}
+        return {"mean": self.mean, "scale": self.scale, **weights, **biases, **gates}
 
     @classmethod
-    def of_arrays(cls, arrays: dict[str, Array32], exclusive: bool = False) -> "Heads":
+    def of_arrays(
+        cls, arrays: dict[str, Array32], exclusive: bool = False, pool: Pool = "none"
+    ) -> "Heads":
         """The inverse of `arrays`."""
-        depth = range((len(arrays) - 2) // 2)
+        depth = range(sum(name.startswith("weight_") for name in arrays))
         return cls(
             arrays["mean"],
             arrays["scale"],
             tuple(arrays[f"weight_{i}"] for i in depth),
             tuple(arrays[f"bias_{i}"] for i in depth),
             exclusive,
+            pool,
+            tuple(arrays[f"attention_{name}"] for name in GATES if f"attention_{name}" in arrays),
         )
 
 
@@ -136,6 +190,7 @@ class StoredHead:
             "labels": json.dumps(self.labels),
             "threshold": json.dumps(self.threshold.tolist()),
             "exclusive": json.dumps(self.heads.exclusive),
+            "pool": self.heads.pool,
             "embedding": json.dumps(dict(self.embedding)),
             "zarrloc": self.stage.model_dump_json(),
         }
@@ -186,6 +241,12 @@ def head_arrays(
     for i in range(depth):
         weights[f"weight_{i}"] = (("fold", units[i], units[i + 1]), heads.weights[i])
         weights[f"bias_{i}"] = (("fold", units[i + 1]), heads.biases[i])
+    for name, gate in zip(GATES, heads.gates, strict=False):
+        dims = ("gate",) if name.endswith("bias") else (units[depth - 1], "gate")
+        weights[f"attention_{name}"] = (
+            ("fold", *(("gate", "label") if name == "w" else dims)),
+            gate,
+        )
     return arrays | {f"weights/{name}": array for name, array in weights.items()}
 
 
@@ -200,7 +261,9 @@ def read_head(location: Location, name: str) -> StoredHead:
     stage = stage_attrs(group)
     return StoredHead(
         path,
-        Heads.of_arrays(values, stage.config.get("target") is not None),
+        Heads.of_arrays(
+            values, stage.config.get("target") is not None, stage.config.get("pool", "none")
+        ),
         tuple(map(str, read_column(group, "label"))),
         read_column(group, "threshold"),
         read_column(group, "row_fold"),

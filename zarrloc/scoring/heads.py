@@ -15,7 +15,9 @@ from torch import Tensor
 
 from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
-from zarrloc.groups.heads import Heads
+from zarrloc.groups.heads import GATES, Heads
+from zarrloc.groups.pooling import gated, pooled
+from zarrloc.scoring.bags import GATE, Bags
 from zarrloc.scoring.metrics import Truth
 
 Array32 = npt.NDArray[np.float32]
@@ -56,8 +58,12 @@ def train_heads(
     streams: Sequence[int] | None = None,
     draws: int | None = None,
     device: str = "cpu",
+    bags: Bags | None = None,
 ) -> Heads:
     """Train one head per fold, all at once.
+
+    With `bags` the rows of `features` are cells, and `truth`, `train` and `draws` are of their
+    fields; a batch then holds as many cells as else rows.
 
     Args:
         features: float32 `(n, f)`, finite.
@@ -67,6 +73,7 @@ def train_heads(
         streams: number of each fold's random streams; default 0, 1, 2...
         draws: rows drawn an epoch, the same for every fold; default the folds' mean number.
         device: torch device.
+        bags: the field of each row, and how a field is called by its cells.
 
     Raises:
         ConfigError: a fold has no labelled training row.
@@ -76,7 +83,8 @@ def train_heads(
         empty = np.flatnonzero(weight.sum(axis=1) == 0).tolist()
         raise ConfigError(f"fold {empty} has no labelled row to train on; check split and labels")
     draws = draws or round(float((weight > 0).sum(axis=1).mean()))
-    steps = -(-draws // config.batch)
+    largest = config.batch if bags is None else max(2, config.batch // bags.width)
+    steps = -(-draws // largest)
     batch = -(-draws // steps)
     streams = range(len(train)) if streams is None else streams
     generators = [_generator("cpu", config.seed, stream, 0) for stream in streams]
@@ -85,7 +93,7 @@ def train_heads(
     x = torch.from_numpy(features).to(device)
     y = torch.from_numpy(truth.positive).to(device, torch.float32)
     known = torch.from_numpy(truth.known).to(device, torch.float32)
-    mean, scale = standardisation(features, train)
+    mean, scale = standardisation(features, train if bags is None else train[:, bags.field])
     factor = torch.from_numpy(1 / scale).to(device)[:, None]
     shift = torch.from_numpy(-mean / scale).to(device)[:, None]
 
@@ -94,7 +102,12 @@ def train_heads(
         tuple(part.to(device).requires_grad_() for part in _linear(fan_in, fan_out, generators))
         for fan_in, fan_out in pairwise(widths)
     ]
-    parameters = [part for layer in layers for part in layer]
+    gates: list[Tensor] = []
+    if bags is not None and bags.pool == "attention":
+        v, u = (_linear(widths[-2], GATE, generators) for _ in "vu")
+        w, _ = _linear(GATE, widths[-1], generators)
+        gates = [part.to(device).requires_grad_() for part in (*v, *u, w)]
+    parameters = [*(part for layer in layers for part in layer), *gates]
     optimiser = torch.optim.AdamW(
         parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
@@ -104,13 +117,22 @@ def train_heads(
     fast = precision_of(config.precision, device) == "bf16"
 
     for order in _epochs(weight, steps * batch, epochs, config.resample, generators):
-        for index in torch.split(order.to(device), batch, dim=1):  # (fold, batch)
-            h = torch.addcmul(shift, x[index], factor)  # (fold, batch, f)
+        drawn = None if bags is None else bags.drawn(generators)
+        for index in torch.split(order, batch, dim=1):  # (fold, batch)
+            cells, inside = (index, None) if drawn is None else drawn.cells(index)
+            index = index.to(device)
+            # (fold, batch, f); with bags (fold, batch * cell, f)
+            h = torch.addcmul(shift, x[cells.flatten(1).to(device)], factor)
             with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=fast):
                 for weights, bias in layers[:-1]:
                     z = torch.baddbmm(bias, h, weights)
                     h = _dropped_relu(z, config.dropout, noise)
                 logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
+                attention = gated(h, gates) if gates else torch.zeros_like(logits)
+            if inside is not None:
+                shape = (*inside.shape, logits.shape[2])
+                apart = logits.float().view(shape), attention.float().view(shape)
+                logits = pooled(*apart, inside.to(device))
             loss = loss_of(logits.float(), y[index], known[index])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
@@ -122,6 +144,11 @@ def train_heads(
         tuple(w.detach().cpu().numpy() for w, _ in layers),
         tuple(b.detach().cpu().numpy()[:, 0] for _, b in layers),
         truth.exclusive,
+        "none" if bags is None else bags.pool,
+        tuple(
+            gate.detach().cpu().numpy()[:, 0 if name.endswith("bias") else slice(None)]
+            for name, gate in zip(GATES, gates, strict=False)
+        ),
     )
 
 

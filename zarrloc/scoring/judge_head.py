@@ -7,7 +7,15 @@ import numpy.typing as npt
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.errors import ConfigError
-from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples
+from zarrloc.groups.embeddings import (
+    Samples,
+    fields_of,
+    fold_of_fields,
+    mean_of,
+    need_labels,
+    notes_on,
+    read_samples,
+)
 from zarrloc.groups.heads import StoredHead, read_head
 from zarrloc.scoring.baseline_features import baseline_features, without_classic
 from zarrloc.scoring.baselines import permuted, siblings_in_training
@@ -35,9 +43,23 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
     samples = read_samples(location, trained["embedding"], target)
     head.check_embedding(samples.stage.config, samples.group)
     _check_same_rows(head, samples)
+    rivals: dict[str, Array32] = {}
+    if config.baselines:
+        rivals = baseline_features(location, samples)
+    missing = without_classic(rivals, samples) if config.baselines else []
+    probability, fold = None, head.row_fold
+    notes = notes_on(samples)
+    if head.heads.pool != "none":
+        cells, (samples, field) = samples, fields_of(samples)
+        own = field >= 0
+        probability = head.heads.field_probability(
+            cells.features[own], field[own], len(samples.features), device
+        )
+        fold = fold_of_fields(fold, field)
+        rivals = {title: mean_of(found, field, len(fold)) for title, found in rivals.items()}
     truth = truth_of(samples.grade, trained["weak"], target is not None)
     rows = samples.finite & truth.labelled
-    truth, fold, siblings = truth[rows], head.row_fold[rows], samples.siblings[rows]
+    truth, fold, siblings = truth[rows], fold[rows], samples.siblings[rows]
     train = training_rows(fold, len(head.heads.mean))
 
     def judge(answers: Truth, probability: Array32) -> dict[str, Any]:
@@ -52,28 +74,32 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
 
     features = samples.features[rows]
     leakage = leakage_of(fold, truth.positive, siblings, samples.labels)
-    probability = head.heads.probability(features, device)
-    own = out_of_fold(probability, fold)
-    called = called_of(own, head.threshold if config.threshold == "tuned" else 0.5, truth.exclusive)
+    if probability is None:
+        probability = head.heads.probability(samples.features, device)
+    probability = probability[:, rows]
+    own_fold = out_of_fold(probability, fold)
+    called = called_of(
+        own_fold, head.threshold if config.threshold == "tuned" else 0.5, truth.exclusive
+    )
     result: dict[str, Any] = {
         "head": name,
         "embedding": trained["embedding"],
         "split": trained["split"],
         "weak": trained["weak"],
+        **({"pool": head.heads.pool} if head.heads.pool != "none" else {}),
         "threshold": config.threshold,
         "target": target,
         "siblings": siblings.by,
         "sibling_share": leakage.sibling_share,
         "leakage": leakage.told("rows"),
         **judge(truth, probability),
-        "notes": notes_on(samples) + never_called(truth, own, called, samples.labels),
+        "notes": notes + never_called(truth, own_fold, called, samples.labels),
     }
     if config.probe:
         result["probe"] = probe(truth, features)
     if config.baselines:
         shuffled = permuted(truth, config.seed)
-        rivals = baseline_features(location, samples)
-        result["notes"] += without_classic(rivals, samples)
+        result["notes"] += missing
         look_up = {}
         if siblings.by != "field":
             seen = siblings_in_training(truth, siblings.group, train)

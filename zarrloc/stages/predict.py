@@ -13,7 +13,7 @@ import numpy.typing as npt
 from zarrloc.config.evaluate import PredictConfig
 from zarrloc.engine.plan import Array, Before, Plan, carry_out
 from zarrloc.errors import ConfigError
-from zarrloc.groups.embeddings import Samples, read_samples
+from zarrloc.groups.embeddings import Samples, fields_of, read_samples
 from zarrloc.groups.heads import StoredHead, read_head
 from zarrloc.scoring.heads import device_of
 from zarrloc.scoring.metrics import called_of
@@ -56,6 +56,9 @@ def predict(
 ) -> PredictSummary:
     """Write the mean probability of a head's folds, and the calls, to `heads/<name>` of `store`.
 
+    A head that pools cells says so of cells (`probability`, `called`) and of their fields
+    (`field_probability`, `field_called`).
+
     `name` defaults to the head's; `out` is a CSV as well, `-` for standard output. Raises
     `ConfigError` where the embedding was made otherwise than the head's, or where `name` is a
     trained head; `StoreError` where one of them is absent.
@@ -79,12 +82,14 @@ def predict(
     probability = head.heads.probability(samples.features, device_of(config.device)).mean(axis=0)
     called = called_of(probability, threshold, head.heads.exclusive)
     arrays = _arrays(samples, head, probability, called, threshold)
+    if head.heads.pool != "none":
+        arrays |= _of_fields(samples, head, threshold, device_of(config.device))
 
     def make(_: Before) -> Plan:
         there = committed(location, path)
         if there is not None and stage_attrs(there).stage == "train":
             raise ConfigError(f"'{path}' of {location.uri} is a trained head; pass another --name")
-        names = [name for name in ("label", "fov", "fov_index") if name in arrays]
+        names = [name for name in ("label", "fov", "fov_index", "field_index") if name in arrays]
         return Plan.whole(wanted, arrays, coordinates=names)
 
     carry_out(location, path, make, overwrite=overwrite)
@@ -125,6 +130,25 @@ def _arrays(
         "label": (("label",), np.array(head.labels)),
         **rows,
     }
+
+
+def _of_fields(
+    samples: Samples, head: StoredHead, threshold: npt.NDArray[np.float64], device: str
+) -> dict[str, Array]:
+    """What a head that pools says of the fields that have a cell."""
+    fields, field = fields_of(samples)
+    cells = field >= 0
+    every = head.heads.field_probability(
+        samples.features[cells], field[cells], len(fields.features), device
+    )
+    probability = every.mean(axis=0)
+    return {
+        "field_probability": (("field", "label"), probability),
+        "field_called": (
+            ("field", "label"), called_of(probability, threshold, head.heads.exclusive)
+        ),
+        "field_index": (("field",), fields.fov_index),
+    }  # fmt: skip
 
 
 def _write_csv(

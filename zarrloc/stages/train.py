@@ -9,8 +9,18 @@ import numpy.typing as npt
 
 from zarrloc.config.train import TrainConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
-from zarrloc.groups.embeddings import Samples, need_labels, notes_on, read_samples, row_folds
+from zarrloc.errors import ConfigError
+from zarrloc.groups.embeddings import (
+    Samples,
+    fields_of,
+    fold_of_fields,
+    need_labels,
+    notes_on,
+    read_samples,
+    row_folds,
+)
 from zarrloc.groups.heads import Heads, head_arrays, read_head
+from zarrloc.scoring.bags import Bags
 from zarrloc.scoring.evaluation import (
     finite,
     never_called,
@@ -25,6 +35,9 @@ from zarrloc.store.columns import read_column
 from zarrloc.store.digest import digest
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
+
+COORDINATES = ("label", "fold", "fov", "fov_index", "field_index")
+"""Of a head's arrays, those that name rows."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +75,9 @@ def train(
     """Train a classification head on an embedding, every fold of a split at once.
 
     `heads/<name>` then holds the weights of each fold, float32, what each row's own fold says of it
-    (`probability`, float32 `(fov or cell, label)`), thresholds and scores. Rows without an
-    embedding or a label are left out and counted.
+    (`probability`, float32 `(fov or cell, label)`), thresholds and scores; where fields are pooled
+    from cells, also `field_probability` `(field, label)`, of which scores and thresholds are. Rows
+    without an embedding or a label are left out and counted.
 
     Parameters
     ----------
@@ -102,13 +116,21 @@ def train(
     location, path = Location.of(store), f"heads/{check_name(name)}"
     samples = read_samples(location, config.embedding, config.target)
     need_labels(samples)
+    if config.pool != "none" and samples.level != "cell":
+        raise ConfigError(
+            f"--pool {config.pool} calls a field by its cells, and '{samples.group}' is of whole "
+            "fields; leave --pool out, or name an embedding made with --level cell"
+        )
     fold = row_folds(location, config.split, samples)
     device = device_of(config.device)
     content = digest({"features": samples.features, "grade": samples.grade, "fold": fold})
     wanted = StageAttrs.of(
         "train",
         config.model_dump(
-            mode="json", exclude={"device"} | ({"target"} if not config.target else set())
+            mode="json",
+            exclude={"device"}
+            | ({"target"} if not config.target else set())
+            | ({"pool"} if config.pool == "none" else set()),
         ),
         {
             samples.group: samples.stage.fingerprint,
@@ -132,6 +154,8 @@ def train(
         head.save(save)
         notes.append(f"weights saved to {save}")
     rule = f"weak labels: {config.weak}, threshold 0.5"
+    if config.pool != "none":
+        rule = f"fields by the {config.pool} of their cells; {rule}"
     if config.target:
         rule = f"classes of {config.target}: {', '.join(samples.labels)}"
     return TrainSummary(path, rule, head.validation, head.test, notes)
@@ -155,10 +179,34 @@ def _labels_digest(location: Location, config: TrainConfig) -> str:
 
 def _fit(samples: Samples, fold: npt.NDArray[np.int8], config: TrainConfig, device: str) -> Heads:
     """Heads of all folds on the rows that can teach."""
+    folds = int(fold.max()) + 1
+    if config.pool != "none":
+        return _fit_fields(samples, fold, folds, config, device)
     truth = truth_of(samples.grade, config.weak, config.target is not None)
     usable = samples.finite & truth.labelled
-    rows = training_rows(fold[usable], int(fold.max()) + 1)
+    rows = training_rows(fold[usable], folds)
     return train_heads(samples.features[usable], truth[usable], rows, config, device=device)
+
+
+def _fit_fields(
+    samples: Samples, fold: npt.NDArray[np.int8], folds: int, config: TrainConfig, device: str
+) -> Heads:
+    """The same on cells of which only the fields' labels are known."""
+    assert config.pool != "none"
+    fields, field = fields_of(samples)
+    truth = truth_of(fields.grade, config.weak, config.target is not None)
+    number = np.where(truth.labelled, truth.labelled.cumsum() - 1, -1)
+    of = np.where(field >= 0, number[field], -1)
+    cells = of >= 0
+    own = fold_of_fields(fold, field)[truth.labelled]
+    return train_heads(
+        samples.features[cells],
+        truth[truth.labelled],
+        training_rows(own, folds),
+        config,
+        device=device,
+        bags=Bags(of[cells], config.pool),
+    )
 
 
 def _head(
@@ -170,20 +218,33 @@ def _head(
     labels_digest: str,
 ) -> Plan:
     """The group of a head: its weights, what it says of every row, and its scores."""
-    truth = truth_of(samples.grade, config.weak, config.target is not None)
     every = trained.probability(samples.features)
     own = out_of_fold(every, fold)
-    usable = samples.finite & truth.labelled
-    judged = usable & (fold >= 0)
+    of_fields: dict[str, Any] = {}
+    called, called_fold, answers = samples, fold, every
+    if trained.pool != "none":
+        called, field = fields_of(samples)
+        called_fold = fold_of_fields(fold, field)
+        cells = field >= 0
+        answers = trained.field_probability(
+            samples.features[cells], field[cells], len(called.features)
+        )
+        of_fields = {
+            "field_probability": (("field", "label"), out_of_fold(answers, called_fold)),
+            "field_index": (("field",), called.fov_index),
+        }
+    truth = truth_of(called.grade, config.weak, config.target is not None)
+    usable = called.finite & truth.labelled
+    judged = usable & (called_fold >= 0)
     scores = score_folds(
         truth[usable],
-        every[:, usable],
-        fold[usable],
-        samples.siblings.group[usable],
-        samples.labels,
+        answers[:, usable],
+        called_fold[usable],
+        called.siblings.group[usable],
+        called.labels,
     )
     per_fold: dict[str, Any] = {"validation": scores["validation"]}
-    if (fold[usable] < 0).any():
+    if (called_fold[usable] < 0).any():
         per_fold["test"] = scores["test"]
     rows = {
         "level": samples.level,
@@ -196,13 +257,14 @@ def _head(
         labels=samples.labels,
         rows=rows,
         probability=own,
-        threshold=best_thresholds(truth[judged], own[judged]),
+        threshold=best_thresholds(truth[judged], out_of_fold(answers, called_fold)[judged]),
         scores=per_fold,
     )
+    arrays |= of_fields
     return Plan.whole(
         attrs,
         arrays,
-        coordinates=[name for name in ("label", "fold", "fov", "fov_index") if name in arrays],
+        coordinates=[name for name in COORDINATES if name in arrays],
         embedding=dict(samples.stage.config),
         scores=finite(per_fold),
         labels_digest=labels_digest,

@@ -1,0 +1,54 @@
+"""Cells in bags of one field each, of which only the bag has labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+CELLS = 16
+"""Of a field that go through the network in a step, drawn anew each epoch."""
+GATE = 128
+"""Width of the attention (Ilse et al. 2018, L)."""
+
+
+@dataclass(frozen=True)
+class Bags:
+    """`field` int64 `(n,)`: the field of each cell, counted from 0; none is without cells."""
+
+    field: npt.NDArray[np.int64]
+    pool: Literal["mean", "attention"]
+
+    @property
+    def width(self) -> int:
+        """Most cells of a field that are seen together."""
+        return int(min(CELLS, np.bincount(self.field).max()))
+
+    def drawn(self, generators: Sequence[torch.Generator]) -> "Drawn":
+        """Cells for an epoch, chosen for each generator (fold) by itself."""
+        field = torch.from_numpy(self.field)
+        size = field.bincount()
+        random = [torch.rand(len(field), generator=g, dtype=torch.float64) for g in generators]
+        order = torch.stack([(field + one).argsort() for one in random])
+        return Drawn(order, size.cumsum(0) - size, size, self.width)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Cells in the order of their fields, in each field at random: `order` `(fold, n)`."""
+
+    order: Tensor
+    start: Tensor
+    size: Tensor
+    width: int
+
+    def cells(self, fields: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells of `fields` `(fold, m)`, int64 `(fold, m, width)`, and which of them there are."""
+        place = torch.arange(self.width)
+        inside = place < self.size[fields][..., None]
+        where = (self.start[fields][..., None] + place).where(inside, self.start[fields][..., None])
+        cells = self.order.gather(1, where.flatten(1)).view(where.shape)
+        return cells, inside
