@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from zarrloc.groups.pooling import gated, pooled, pooled_by
+from zarrloc.groups.pooling import alone, gated, pooled, pooled_by, typical
 
 FOLDS, WIDE, GATE = 2, 5, 3
 SIZES = (4, 1, 3)
@@ -76,7 +76,7 @@ def test_pooling_is_that_of_plain_layers_a_field_at_a_time(
 
 def test_equal_attention_is_a_mean_and_a_field_without_cells_is_nan() -> None:
     logits = torch.tensor([[[1.0, 2.0], [5.0, 4.0], [-3.0, 0.0]]])
-    found = pooled_by(logits, torch.full_like(logits, 80.0), torch.tensor([2, 2, 0]), 3)
+    found = pooled_by(logits, torch.full((1, 3, 1), 80.0), torch.tensor([2, 2, 0]), 3)
     torch.testing.assert_close(found[0, [0, 2]], torch.tensor([[-3.0, 0.0], [3.0, 3.0]]))
     assert found[0, 1].isnan().all()
 
@@ -85,3 +85,27 @@ def test_attention_far_apart_does_not_overflow() -> None:
     logits = torch.tensor([[[1.0], [2.0]]])
     found = pooled_by(logits, torch.tensor([[[-900.0], [900.0]]]), torch.tensor([0, 0]), 1)
     assert found.item() == 2
+
+
+def test_what_training_fields_are_like() -> None:
+    """Field by field, of the fold's own alone; a field without cells is none of them."""
+    torch.manual_seed(1)
+    logits, attention = torch.randn(2, 6, 3), torch.randn(2, 6, 1)
+    of = torch.tensor([0, 0, 0, 1, 3, 3])  # field 2 has no cells
+    train = torch.tensor([[True, True, False, False], [False, True, False, True]])
+    level, rest = typical(logits, attention, of, train)
+    for fold, fields in enumerate(([0, 1], [1, 3])):
+        levels, calls = [], []
+        for field in fields:
+            a, s = attention[fold, of == field, 0], logits[fold, of == field]
+            levels.append(a.exp().mean().log())
+            calls.append((a.softmax(0)[:, None] * s).sum(0))
+        torch.testing.assert_close(level[fold], torch.stack(levels).mean())
+        torch.testing.assert_close(rest[fold], torch.stack(calls).mean(0))
+
+
+def test_a_cell_alone_counts_as_far_as_it_is_attended_to() -> None:
+    logits, rest = torch.tensor([[[4.0, -4.0]] * 3]), torch.tensor([[0.0, -2.0]])
+    attention = torch.tensor([[[-60.0], [1.5], [60.0]]])
+    found = alone(logits, attention, torch.tensor([1.5]), rest)
+    torch.testing.assert_close(found[0], torch.tensor([[0.0, -2.0], [2.0, -3.0], [4.0, -4.0]]))

@@ -13,7 +13,7 @@ from zarrloc.scoring.evaluation import training_rows
 from zarrloc.scoring.heads import train_heads
 from zarrloc.scoring.metrics import Truth
 
-FIELDS, CELLS, CARRIERS, LABELS = 240, 10, 2, 2
+FIELDS, CELLS, CARRIERS, LABELS = 240, 10, 2, 4
 
 
 def test_cells_of_a_field_are_drawn_without_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,10 +90,8 @@ def test_attention_finds_fields_and_their_cells_better_than_a_mean() -> None:
         p = heads.field_probability(flat, field, FIELDS).mean(0)
         fields[pool] = float((p.argmax(1) == truth.any(1).argmax(1)).mean())
         cells[pool] = area(heads.probability(flat).mean(0), truth.reshape(-1, LABELS))
-    assert fields["attention"] > fields["mean"] + 0.1, fields
-    assert cells["attention"] > cells["mean"] + 0.02, cells
-    assert cells["attention"] > cells["none"] + 0.02, cells
-    assert fields["attention"] > 0.9, fields
+    assert fields["attention"] > 0.75 > fields["mean"] + 0.2, fields
+    assert cells["attention"] > 0.9 > max(cells["mean"], cells["none"]) + 0.05, cells
 
 
 def test_each_fold_is_what_training_it_alone_gives_and_arrays_come_back() -> None:

@@ -50,8 +50,8 @@ def test_fields_and_cells_are_both_called(store: Path) -> None:
     assert np.isfinite(head.field_probability).all()  # of its other cells
     stored = read_head(Location.of(store), "mil")
     assert stored.heads.pool == "attention"
-    assert len(stored.heads.gates) == 5
-    assert stored.validation[0] > 0.8
+    assert len(stored.heads.gates) == 7
+    assert stored.validation[0] > 0.6
 
 
 def test_a_field_is_called_out_of_its_fold(store: Path) -> None:
@@ -69,12 +69,12 @@ def test_a_field_is_called_out_of_its_fold(store: Path) -> None:
 
 def test_evaluate_scores_fields(store: Path) -> None:
     """As training did; baselines are pooled the same way."""
-    found = evaluate(store, EvaluateConfig(head="mil", bootstrap=0))
+    found = evaluate(store, EvaluateConfig(head="mil", probe=True, bootstrap=0))
     assert found["pool"] == "attention"
     stored = read_head(Location.of(store), "mil")
     assert found["validation"]["macro_f1"]["mean"] == pytest.approx(stored.validation[0])
     assert found["validation"]["rows"] <= 100
-    assert found["probe"]["validation"]["macro_f1"]["mean"] > 0.8
+    assert found["probe"]["validation"]["macro_f1"]["mean"] > 0.6
     chance = found["baselines"]["permuted labels"]["validation"]["macro_f1"]["mean"]
     assert chance < stored.validation[0] - 0.2
 
@@ -98,7 +98,7 @@ def test_pools_are_settings_like_others(store: Path, tmp_path: Path) -> None:
     assert "fields by the attention of their cells" in learn(store, "mil").lines()[0]
     with pytest.raises(ConfigError, match="pool: attention -> mean"):
         learn(store, "mil", pool="mean")
-    assert learn(store, "mean", pool="mean").validation[0] > 0.8
+    assert learn(store, "mean", pool="mean").validation[0] > 0.6
     read_head(Location.of(store), "mil").save(tmp_path / "mil.safetensors")
     from safetensors import safe_open
 
@@ -108,15 +108,15 @@ def test_pools_are_settings_like_others(store: Path, tmp_path: Path) -> None:
 
 
 def test_cells_are_needed(store: Path) -> None:
-    """Said in flags, before any work."""
+    """Said before any work, at the command line too."""
     told = CliRunner().invoke(
         cli,
         ["train", str(store), "--embedding", "planted", "--split", "grouped", "--name", "x",
          "--pool", "attention"],
     )  # fmt: skip
-    assert told.exit_code == 2
-    assert "--pool attention calls a field by its cells" in told.output
-    assert "--level cell" in told.output
+    assert isinstance(told.exception, ConfigError)
+    assert "--pool attention calls a field by its cells" in str(told.exception)
+    assert "/heads/x" not in xr.open_datatree(store, engine="zarr", consolidated=True).groups
 
 
 def test_fields_are_the_mean_of_their_cells(store: Path) -> None:

@@ -23,7 +23,7 @@ from zarrloc_cli.main import zarrloc as cli
 
 from tests.report.conftest import flat
 from tests.stores import BACKGROUND, make_field
-from tests.written import write_group
+from tests.written import drop, write_group
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
@@ -507,14 +507,15 @@ def test_checks_come_by_steps_and_stand_beside_baselines(store: Path, tmp_path: 
     """Every three steps; classic features only where the store has those of the same samples."""
     here, out = tmp_path / "oc.zarr", tmp_path / "ft"
     shutil.copytree(store, here)
-    given: dict[str, Any] = {"eval_every": 3, "guard_samples": 10, "level": "cell", "crop_um": 5.0}
+    for path in ("splits/paper", "cells/cells", "segmentations/cells"):  # not a stage's own
+        drop(Location.of(here), path)
+    given: dict[str, Any] = {"eval_every": 3, "guard_samples": 10}
     train(here, out, **given)
     with (out / "checks.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 3, 6, 8]
     chance = json.loads((out / "baselines.json").read_text())
     assert set(chance) == {"permuted labels", "intensity statistics"}
-    cells = EmbedConfig(backbone="classic", level="cell", cells="cells", crop_um=5.0)
-    embed(here, cells, "classic", run=SERIAL, quiet=True)
+    embed(here, EmbedConfig(backbone="classic"), "classic", run=SERIAL, quiet=True)
     assert pretrain(here, out, config_of(**given), overwrite=True, say=print) == 0
     beside = json.loads((out / "baselines.json").read_text())
     assert beside.pop("classic features") is not None

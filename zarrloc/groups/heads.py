@@ -24,8 +24,17 @@ if TYPE_CHECKING:
 
 Array32 = npt.NDArray[np.float32]
 
-GATES = ("v", "v_bias", "u", "u_bias", "w")
-"""The arrays of an attention, in the order of `zarrloc.groups.pooling.gated`."""
+GATES: Mapping[str, tuple[str, ...]] = {
+    "v": ("unit", "gate"),
+    "v_bias": ("gate",),
+    "u": ("unit", "gate"),
+    "u_bias": ("gate",),
+    "w": ("gate",),
+    "level": (),
+    "rest": ("label",),
+}
+"""The arrays of an attention by name, with their dims after the fold: first the weights, in the
+order of `zarrloc.groups.pooling.gated`, then what `typical` says of the training fields."""
 
 NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells"})
 """Settings of an embedding that may differ between two stores: where weights came from (their
@@ -57,12 +66,19 @@ class Heads:
     pool: Pool = "none"
     """How a field is called by its cells; none: the rows themselves were labelled."""
     gates: tuple[Array32, ...] = ()
-    """The attention's arrays (`zarrloc.groups.pooling`), where it pools; biases `(fold, d)`."""
+    """The arrays of `GATES`, where attention pools."""
 
     def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
         """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
         out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
-        for rows, logits, _ in self._answers(features, device, block):
+        import torch
+
+        from zarrloc.groups.pooling import alone
+
+        typical = [torch.from_numpy(gate).to(device) for gate in self.gates[5:]]
+        for rows, logits, attention in self.answers(features, device, block):
+            if typical:
+                logits = alone(logits, attention, *typical)
             p = logits.softmax(-1) if self.exclusive else logits.sigmoid()
             out[:, rows] = p.cpu().numpy()
         return out
@@ -83,7 +99,7 @@ class Heads:
 
         from zarrloc.groups.pooling import pooled_by
 
-        _, logits, attention = zip(*self._answers(features, device, block), strict=True)
+        _, logits, attention = zip(*self.answers(features, device, block), strict=True)
         p = pooled_by(
             torch.cat(logits, 1),
             torch.cat(attention, 1),
@@ -93,15 +109,15 @@ class Heads:
         found = p.softmax(-1) if self.exclusive else p.sigmoid()
         return np.asarray(found.cpu().numpy(), np.float32)
 
-    def _answers(
-        self, features: Array32, device: str, block: int
+    def answers(
+        self, features: Array32, device: str, block: int = 4096
     ) -> "Iterator[tuple[slice, Tensor, Tensor]]":
-        """Rows, their logits and what their attention says, both `(fold, rows, label)`."""
+        """Rows, their logits `(fold, rows, label)` and their attention `(fold, rows, 1)`."""
         import torch
 
         from zarrloc.groups.pooling import gated
 
-        def put(values: Array32) -> Tensor:
+        def put(values: Array32) -> "Tensor":
             return torch.from_numpy(values).to(device)
 
         layers = [
@@ -109,14 +125,17 @@ class Heads:
             for weight, bias in zip(self.weights, self.biases, strict=True)
         ]
         mean, scale = put(self.mean)[:, None], put(self.scale)[:, None]
-        gates = [put(gate)[:, None] if gate.ndim == 2 else put(gate) for gate in self.gates]
+        gates = [put(gate) for gate in self.gates[:5]]
+        if gates:
+            v, v_bias, u, u_bias, w = gates
+            gates = [v, v_bias[:, None], u, u_bias[:, None], w[..., None]]
         for start in range(0, len(features), block):
             rows = slice(start, start + block)
             h = (put(features[rows]) - mean) / scale
             for weight, bias in layers[:-1]:
                 h = torch.baddbmm(bias, h, weight).relu()
             logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
-            yield rows, logits, gated(h, gates) if gates else torch.zeros_like(logits)
+            yield rows, logits, gated(h, gates) if gates else torch.zeros_like(logits[..., :1])
 
     def arrays(self) -> dict[str, Array32]:
         """All arrays by name, as stored and exported: `mean`, `scale`, `weight_0`, `bias_0`..."""
@@ -241,12 +260,9 @@ def head_arrays(
     for i in range(depth):
         weights[f"weight_{i}"] = (("fold", units[i], units[i + 1]), heads.weights[i])
         weights[f"bias_{i}"] = (("fold", units[i + 1]), heads.biases[i])
-    for name, gate in zip(GATES, heads.gates, strict=False):
-        dims = ("gate",) if name.endswith("bias") else (units[depth - 1], "gate")
-        weights[f"attention_{name}"] = (
-            ("fold", *(("gate", "label") if name == "w" else dims)),
-            gate,
-        )
+    for (name, dims), gate in zip(GATES.items(), heads.gates, strict=False):
+        dims = tuple(units[depth - 1] if dim == "unit" else dim for dim in dims)
+        weights[f"attention_{name}"] = (("fold", *dims), gate)
     return arrays | {f"weights/{name}": array for name, array in weights.items()}
 
 

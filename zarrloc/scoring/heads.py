@@ -5,6 +5,7 @@ fold's result is what training it alone gives.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
-from zarrloc.groups.heads import GATES, Heads
-from zarrloc.groups.pooling import gated, pooled
+from zarrloc.groups.heads import Heads
+from zarrloc.groups.pooling import gated, pooled, typical
 from zarrloc.scoring.bags import GATE, Bags
 from zarrloc.scoring.metrics import Truth
 
@@ -105,7 +106,7 @@ def train_heads(
     gates: list[Tensor] = []
     if bags is not None and bags.pool == "attention":
         v, u = (_linear(widths[-2], GATE, generators) for _ in "vu")
-        w, _ = _linear(GATE, widths[-1], generators)
+        w, _ = _linear(GATE, 1, generators)
         gates = [part.to(device).requires_grad_() for part in (*v, *u, w)]
     parameters = [*(part for layer in layers for part in layer), *gates]
     optimiser = torch.optim.AdamW(
@@ -128,28 +129,44 @@ def train_heads(
                     z = torch.baddbmm(bias, h, weights)
                     h = _dropped_relu(z, config.dropout, noise)
                 logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
-                attention = gated(h, gates) if gates else torch.zeros_like(logits)
+                attention = gated(h, gates) if gates else torch.zeros_like(logits[..., :1])
             if inside is not None:
-                shape = (*inside.shape, logits.shape[2])
-                apart = logits.float().view(shape), attention.float().view(shape)
-                logits = pooled(*apart, inside.to(device))
+                logits = pooled(
+                    logits.float().view(*inside.shape, -1),
+                    attention.float().view(*inside.shape, 1),
+                    inside.to(device),
+                )
             loss = loss_of(logits.float(), y[index], known[index])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
         schedule.step()
-    return Heads(
+    trained = Heads(
         mean,
         scale,
         tuple(w.detach().cpu().numpy() for w, _ in layers),
         tuple(b.detach().cpu().numpy()[:, 0] for _, b in layers),
         truth.exclusive,
         "none" if bags is None else bags.pool,
-        tuple(
-            gate.detach().cpu().numpy()[:, 0 if name.endswith("bias") else slice(None)]
-            for name, gate in zip(GATES, gates, strict=False)
-        ),
+        tuple(gate.detach().cpu().numpy() for gate in gates),
     )
+    return trained if bags is None or not gates else _standing_alone(trained, features, bags, train)
+
+
+def _standing_alone(
+    trained: Heads, features: Array32, bags: Bags, train: npt.NDArray[np.bool_]
+) -> Heads:
+    """Heads with what their training fields are like on average, by which a cell is called."""
+    v, v_bias, u, u_bias, w = trained.gates
+    known = replace(trained, gates=(v, v_bias[:, 0], u, u_bias[:, 0], w[..., 0]))
+    _, logits, attention = zip(*known.answers(features, "cpu"), strict=True)
+    found = typical(
+        torch.cat(logits, 1),
+        torch.cat(attention, 1),
+        torch.from_numpy(bags.field),
+        torch.from_numpy(train),
+    )
+    return replace(known, gates=(*known.gates, *(part.numpy() for part in found)))
 
 
 def standardisation(features: Array32, train: npt.NDArray[np.bool_]) -> tuple[Array32, Array32]:
