@@ -55,9 +55,10 @@ class Classic:
         """`work(batch)`."""
         return work(self.execution["batch"])
 
-    def batches(
-        self, images: npt.NDArray[Any], batch: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def upload(self, array: npt.NDArray[Any]) -> Tensor:
+        """The array as a tensor."""
+        return torch.from_numpy(array)
+
+    def batches(self, images: Tensor, batch: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Features and largest values of `images` `(n, channel, y, x)` as stored."""
-        starts = range(0, len(images), batch)
-        return gathered([self(torch.from_numpy(images[i : i + batch])) for i in starts])
+        return gathered([self(part) for part in torch.split(images, batch)])

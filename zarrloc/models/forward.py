@@ -114,16 +114,14 @@ class Forward:
                 _LIMIT["batch"] = batch
                 torch.cuda.empty_cache()
 
-    def batches(
-        self, images: npt.NDArray[Any], batch: int
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    def upload(self, array: npt.NDArray[Any]) -> Tensor:
+        """The array on the device, sent there while the device computes something else."""
+        return uploaded(array, self.execution["device"])
+
+    def batches(self, images: Tensor, batch: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """Features and largest inputs of `images` `(n, channel, y, x)` as stored."""
         device = self.execution["device"]
-        results = [
-            self(torch.from_numpy(images[start : start + batch]).to(device, non_blocking=True))
-            for start in range(0, len(images), batch)
-        ]
-        return gathered(results)
+        return gathered([self(part.to(device)) for part in torch.split(images, batch)])
 
     def settle(self, height: int, width: int, dtype: str, precision: str) -> dict[str, Any]:
         """Device, precision and batch for fields of this size, found on this worker."""
@@ -143,7 +141,10 @@ class Forward:
             self, execution={"device": device, "precision": precision, "batch": GPU_BATCH}
         )
         with inference(0):
-            trial.fitting(lambda batch: trial.batches(np.zeros((batch, *shape), dtype), batch))
+            blank = np.zeros((1, *shape), dtype)
+            trial.fitting(
+                lambda batch: trial.batches(trial.upload(blank.repeat(batch, axis=0)), batch)
+            )
         batch = _LIMIT.pop("batch", GPU_BATCH)
         return {"device": device, "precision": precision, "batch": batch}
 
@@ -155,6 +156,26 @@ _LIMIT: dict[str, int] = {}
 def default_device() -> str:
     """`cuda` where there is a GPU: a dask-cuda worker sees its own as the first."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def uploaded(array: npt.NDArray[Any], device: str) -> Tensor:
+    """The array on `device`, complete; the thread that reads a block calls it, outside the lock.
+
+    To a GPU it goes from pinned memory on a stream of its own, beside what the device computes. It
+    stays on the host where the GPU has no room for it yet.
+    """
+    host = torch.from_numpy(np.ascontiguousarray(array))
+    if torch.device(device).type != "cuda":
+        return host
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    try:
+        with torch.cuda.stream(stream):
+            there = host.pin_memory().to(device, non_blocking=True)
+    except torch.cuda.OutOfMemoryError:
+        return host
+    stream.synchronize()
+    there.record_stream(torch.cuda.default_stream(device))  # which computes with it
+    return there
 
 
 @contextmanager

@@ -9,13 +9,12 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups import crops
 from zarrloc.groups.crops import CropSpec
-from zarrloc.groups.segmentations import FieldRun, read_fields
+from zarrloc.groups.segmentations import read_fields
 from zarrloc.models.classic import Classic
 from zarrloc.models.forward import Forward, gathered, inference
 from zarrloc.store.location import Location, StoreClock
@@ -58,23 +57,27 @@ class EmbedCells:
         self.forward.load()
 
     def read(self, block: Block, clock: StoreClock) -> Any:
-        """The block's rows of the table, and the fields they lie in."""
+        """The block's rows of the table, and the fields they lie in, on their device."""
         columns: Table = block.payload
         wanted = columns["keep"] | self.all_cells
         for row in block.skip:
             wanted[row - block.start] = False
         if not wanted.any():
-            return columns, wanted, None
+            return columns, wanted, {}
         first, last = columns["fov_index"][[0, -1]].tolist()
         run = read_fields(self.location, self.cells, first, last + 1, block.expect, clock)
-        return columns, wanted, run
+        fields = {
+            fov: crops.Field(*map(self.forward.upload, run.field(fov)))
+            for fov in np.unique(columns["fov_index"][wanted]).tolist()
+        }
+        return columns, wanted, fields
 
     def device(self, data: Any) -> Any:
         """Features of the wanted cells."""
-        columns, wanted, run = data
+        columns, wanted, fields = data
         with inference(self.forward.execution["threads"]):
             found = self.forward.fitting(
-                lambda batch: self._batches(columns, np.flatnonzero(wanted), run, batch)
+                lambda batch: self._batches(columns, np.flatnonzero(wanted), fields, batch)
             )
         return found, wanted
 
@@ -91,16 +94,15 @@ class EmbedCells:
         self,
         columns: Table,
         rows: npt.NDArray[np.intp],
-        run: FieldRun | None,
+        fields: dict[int, crops.Field],
         batch: int,
     ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        if run is None or not len(rows):
+        if not len(rows):
             return np.zeros((0, self.forward.width), np.float32), np.zeros(0, np.float32)
         device = self.forward.execution["device"]
 
         def on_device(fov: int) -> crops.Field:
-            parts = run.field(fov)
-            return crops.Field(*(torch.from_numpy(part).to(device) for part in parts))
+            return crops.Field(*(part.to(device) for part in fields[fov]))
 
         centroids = np.stack([columns["centroid_y"][rows], columns["centroid_x"][rows]], axis=1)
         stream = crops.batches(

@@ -64,7 +64,7 @@ class EmbedFovs:
             found.image[row - block.start] = 0
             error[row - block.start] = reason
         return error, [
-            (rows, np.ascontiguousarray(found.image[rows, :, :height, :width]))
+            (rows, self.forward.upload(found.image[rows, :, :height, :width]))
             for (height, width), rows in sizes.items()
         ]
 
