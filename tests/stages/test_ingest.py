@@ -427,6 +427,19 @@ def test_the_same_folder_again_has_nothing_to_do(tmp_path: Path) -> None:
     assert _ingest(tmp_path / "raw", tmp_path / "s", shard_fovs=4, overwrite=True).blocks_run == 2
 
 
+def test_a_run_killed_in_its_last_step_is_completed_by_the_same_command(tmp_path: Path) -> None:
+    write_opencell(tmp_path / "raw", 4)
+    store = tmp_path / "s"
+    _ingest(tmp_path / "raw", store)
+    before = opened(store, "fovs").load()
+    (store / "fovs").rename(store / "fovs~next")  # the old group is gone, the new one not there yet
+    (tmp_path / "s.runs" / "removed-0a1b").mkdir()
+    assert _ingest(tmp_path / "raw", store).blocks_run == 0
+    xr.testing.assert_identical(opened(store, "fovs").load(), before)
+    assert _ingest(tmp_path / "raw", store, overwrite=True).blocks_run
+    assert not list((tmp_path / "s.runs").glob("removed-*"))
+
+
 def test_a_grown_folder_is_appended(tmp_path: Path) -> None:
     write_opencell(tmp_path / "raw", 3)
     tables = write_label_tables(tmp_path)

@@ -222,6 +222,16 @@ def carry_out(
     return Outcome(summary, columns, changed or bool(summary.blocks_run))
 
 
+def complete(location: Location, path: str) -> None:
+    """Put the group in its place where a run was killed in its last step.
+
+    For a stage that has to read its own group before `carry_out`. Raises `LockedError`.
+    """
+    if document.is_half_switched(location, path):
+        with hold(location, path, new_run_id()):
+            document.finish_switch(location, path)
+
+
 def _nothing_to_do(
     location: Location, path: str, make: Callable[[Before], Plan], run: RunConfig
 ) -> Outcome | None:

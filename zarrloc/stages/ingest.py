@@ -12,7 +12,7 @@ import numpy.typing as npt
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.cluster import cores
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.plan import Before, Plan, carry_out, complete
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.groups import fovs
@@ -76,6 +76,7 @@ def ingest(
     config = config or IngestConfig()
     location = Location.of(store)
     document.check_target(location)
+    complete(location, GROUP)
     found = find.find(
         source,
         manifest=manifest,

@@ -376,11 +376,17 @@ def switch(location: Location, path: str) -> None:
 
 
 def finish_switch(location: Location, path: str) -> None:
-    """Finish a switch that was cut off: the old group is gone, the new one not in its place."""
-    if objects.read(location, f"{path}/zarr.json") is None:
-        waiting = objects.read(location, f"{path}{NEXT}/zarr.json")
-        if waiting is not None and _parsed(waiting)[1] == "":
-            switch(location, path)
+    """Finish a switch that was cut off."""
+    if is_half_switched(location, path):
+        switch(location, path)
+
+
+def is_half_switched(location: Location, path: str) -> bool:
+    """Whether a run was killed in its last step: the old group gone, the new not in its place."""
+    if objects.read(location, f"{path}/zarr.json") is not None:
+        return False
+    waiting = objects.read(location, f"{path}{NEXT}/zarr.json")
+    return waiting is not None and _parsed(waiting)[1] == ""
 
 
 def read_json(location: Location, key: str) -> Json | None:

@@ -116,7 +116,8 @@ def remove(location: Location, path: str) -> None:
         beside.mkdir(exist_ok=True)
         doomed = beside / f"removed-{uuid.uuid4().hex}"
         target.rename(doomed)
-        shutil.rmtree(doomed)
+        for one in beside.glob("removed-*"):  # a killed run may have left some
+            shutil.rmtree(one, ignore_errors=True)
 
 
 def remove_one(location: Location, key: str) -> None:
