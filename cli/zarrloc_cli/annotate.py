@@ -21,6 +21,7 @@ def command(
     labels: Path | None,
     cell_lines: Path | None,
     conditions: Path | None,
+    label_names: str | None,
 ) -> int:
     """Change what STORE says beside its pixels; images, masks and embeddings stay as they are.
 
@@ -40,5 +41,6 @@ def command(
             labels=labels,
             cell_lines=cell_lines,
             conditions=conditions,
+            label_names=label_names,
         )
     )

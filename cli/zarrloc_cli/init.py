@@ -31,6 +31,11 @@ from zarrloc_cli.output import report
     type=click.Path(path_type=Path),
     help="Table or plate map of conditions; default: one beside the images that matches them.",
 )
+@click.option(
+    "--label-names",
+    type=click.Path(path_type=Path),
+    help="What labels are called: a table of label and name, or hpa-2018 or hpa-2021.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the script.")
 @click.option("--unsigned", is_flag=True, help="Read a public object store without credentials.")
 @config_options(IngestConfig)

@@ -102,6 +102,8 @@ def tables(function: Any) -> Any:
     for name, told in (
         ("conditions", "Table by well (or fov, path, protein), or a plate map: its columns become "
          "coordinates."),
+        ("label_names", "What labels are called: a table of label and name, or hpa-2018 or "
+         "hpa-2021 (the numbers of the Human Protein Atlas's competitions)."),
         ("cell_lines", "OpenCell's all-public-targets.csv, which joins labels to files."),
         ("labels", "Table of labels (CSV, TSV, Excel): OpenCell's annotations, or fov, path or "
          "well, and label."),

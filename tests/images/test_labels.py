@@ -254,3 +254,51 @@ def test_a_table_that_is_none_of_conditions_is_refused(
 ) -> None:
     with pytest.raises(SourceError, match=message):
         labels.read_conditions(_file(tmp_path, text))
+
+
+def test_a_kaggle_table_of_numbers_is_read_as_it_lies(tmp_path: Path) -> None:
+    eighteen = _file(tmp_path, "Id,Target\nb-1,16 0\nb-2,5\n", "train.csv")
+    table = labels.read(eighteen)
+    assert _grades(table, _fov("b-1")) == {"0": 3, "16": 3}
+    assert any("takes 'Id' for fov and 'Target' for label" in note for note in table.notes)
+    assert any("--label-names says what they stand for" in note for note in table.notes)
+    named = labels.read(eighteen, None, "hpa-2018")
+    assert _grades(named, _fov("b-1")) == {"Nucleoplasm": 3, "Cytokinetic bridge": 3}
+    assert not any("label-names" in note for note in named.notes)
+    one = _file(tmp_path, "ID,Label\nb-1,14|0\nb-2,18\n", "train21.csv")
+    table = labels.read(one, None, "hpa-2021")
+    assert _grades(table, _fov("b-1")) == {"Nucleoplasm": 3, "Mitochondria": 3}
+    assert _grades(table, _fov("b-2")) == {"Negative": 3}
+
+
+def test_labels_may_be_named_by_a_table_of_one_s_own(tmp_path: Path) -> None:
+    mine = _file(tmp_path, "fov,label\na,1;2\nb,2\nc,\n")
+    names = _file(tmp_path, "Label,Name,Colour\n1,er,red\n2,golgi,blue\n", "names.csv")
+    table = labels.read(mine, None, names)
+    assert table.labels == ("er", "golgi")
+    assert _grades(table, _fov("a")) == {"er": 3, "golgi": 3}
+    words = _file(tmp_path, "fov,label\na,E1\n", "words.csv")
+    assert labels.read(words, None, _file(tmp_path, "label,name\nE1,er\n", "n2.csv")).labels == (
+        "er",
+    )
+    with pytest.raises(SourceError, match=r"line 2 has the label 'E1'.*they have 1, 2, ... \(2\)"):
+        labels.read(words, None, names)
+    with pytest.raises(SourceError, match="expected hpa-2018 or hpa-2021"):
+        labels.read(words, None, "hpa")
+    twice = _file(tmp_path, "label,name\n1,er\n1,golgi\n", "twice.csv")
+    with pytest.raises(SourceError, match="line 3 calls label '1' 'golgi', an earlier line 'er'"):
+        labels.read(mine, None, twice)
+    with pytest.raises(ConfigError, match="give --labels, too"):
+        labels.read_all(None, None, None, "hpa-2018")
+
+
+def test_words_and_years_are_not_taken_for_several_numbers(tmp_path: Path) -> None:
+    table = labels.read(_file(tmp_path, "fov,label\na,phase 2\nb,2020 1\n"))
+    assert table.labels == ("2020 1", "phase 2")
+
+
+def test_a_field_may_be_called_as_its_files_begin(tmp_path: Path) -> None:
+    table = labels.read(_file(tmp_path, "fov,label\n17_B02_1,er\n"))
+    field = _fov("17_B02_s1", "/d/17_B02_1_blue.tif", "/d/17_B02_1_green.tif")
+    assert _grades(table, field) == {"er": 3}
+    assert table.match(_fov("17_B02_s2", "/d/17_B02_2_blue.tif", "/d/17_B02_2_green.tif")) is None

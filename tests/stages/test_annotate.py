@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from zarrloc_cli.main import main
 
@@ -9,15 +10,20 @@ from tests.objects import opened
 from tests.stages.conftest import SERIAL, bright_spots
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.config.split import SplitConfig
+from zarrloc.engine.telemetry import Summary
 from zarrloc.engine.verify import verify
 from zarrloc.errors import ConfigError, SourceError, StoreError
 from zarrloc.groups.fovs import Fovs
 from zarrloc.stages.annotate import annotate
 from zarrloc.stages.ingest import ingest
-from zarrloc.stages.segment import segment_fovs
+from zarrloc.stages.segment import segment, segment_fovs
+from zarrloc.stages.split import split
+from zarrloc.store.info import info
 from zarrloc.store.location import Location
 
 Fresh = Callable[[str], Path]
+SPOTS = SegmentConfig(model="watershed")
 
 
 def test_facts_change_and_what_was_made_stays(fresh: Fresh) -> None:
@@ -105,3 +111,63 @@ def test_conditions_and_labels_join_onto_stored_fields(
     with pytest.raises(SourceError, match="none of its 1 rows matches any of 4 fields"):
         annotate(store, conditions=tmp_path / "none.csv")
     assert (store / "fovs/zarr.json").read_bytes() == metadata
+
+
+def test_a_changed_pixel_size_makes_only_what_is_in_micrometres_stale(
+    fresh: Fresh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = fresh("a.zarr")
+
+    def cells() -> tuple[Summary, Summary]:
+        return segment(store, SPOTS, "s", function=bright_spots, run=SERIAL, quiet=True)
+
+    cells()
+    annotate(store, pixel_size_um=0.2064)
+    assert "stale" not in info(store)["groups"]["cells/s"]
+    annotate(store, pixel_size_um=0.325)
+    with pytest.raises(SystemExit):
+        main(["info", str(store)])
+    told = capsys.readouterr().out
+    assert told.count("STALE") == 1
+    assert "its windows of 256 px are 83.2 um since the size of a pixel changed" in told
+    masks, table = cells()
+    assert masks.blocks_run == 0
+    assert "with windows of 164 px (256 before) for 53 um" in "\n".join(table.notes)
+    assert not any("stale" in group for group in info(store)["groups"].values())
+    assert opened(store, "cells/s").attrs["zarrloc"]["config"]["window_px"] == 164
+    assert cells()[1].blocks_run == 0
+    assert not any(found.faults for found in verify(store, deep=True))
+
+
+def test_roles_that_change_places_are_read_again(fresh: Fresh) -> None:
+    store, config = fresh("a.zarr"), SegmentConfig(model="watershed")
+    segment(store, config, "ws", run=SERIAL, quiet=True)
+    nuclei = opened(store, "segmentations/ws")["mask"].values.copy()
+    annotate(store, channels=["protein", "nucleus"])
+    groups = info(store)["groups"]
+    (why,) = [one for one in groups["segmentations/ws"]["stale"] if "as nucleus" in one]
+    assert "it read channel 1 as nucleus, which is channel 2 now; the same command" in why
+    assert groups["cells/ws"]["stale"]
+    masks, _ = segment(store, config, "ws", run=SERIAL, quiet=True)
+    assert masks.blocks_run == masks.blocks
+    assert not np.array_equal(opened(store, "segmentations/ws")["mask"].values, nuclei)
+    assert list(opened(store, "cells/ws")["channel"].values) == ["protein", "nucleus"]
+    assert not any("stale" in group for group in info(store)["groups"].values())
+
+
+def test_folds_are_stale_when_the_wells_they_keep_together_change(
+    fresh: Fresh, tmp_path: Path
+) -> None:
+    store = fresh("a.zarr")
+    fields = opened(store, "fovs")["fov"].values
+    for wells in ("AABBC", "ABABC"):
+        (tmp_path / "w.csv").write_text(
+            "fov,well\n" + "".join(f"{f},{w}01\n" for f, w in zip(fields, wells, strict=True))
+        )
+        annotate(store, conditions=tmp_path / "w.csv")
+        split(store, SplitConfig(group="well", folds=2), "by_well", overwrite=wells == "AABBC")
+        split(store, SplitConfig(group="protein", folds=2), "by_protein")
+    groups = info(store)["groups"]
+    (why,) = groups["splits/by_well"]["stale"]
+    assert "coordinate 'well' changed since the folds were dealt" in why
+    assert "stale" not in groups["splits/by_protein"]

@@ -99,6 +99,27 @@ def test_what_an_experiment_is_about_is_learned(
     assert made.commands[-1] == "zarrloc report my.zarr --target treatment --out report.html"
 
 
+def test_small_fields_are_not_blown_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for side, size in ((32, "native"), (448, "native"), (449, "448")):
+        image = np.zeros((1, 2, 16, side), np.uint16)
+        monkeypatch.setattr(plate_files, "pixels_of", lambda *a, image=image: image)
+        VENDORS["stains"](tmp_path / str(side), 1)
+        made = init(tmp_path / str(side), script=tmp_path / f"{side}.sh")
+        assert f"--size {size} " in made.commands[1]
+
+
+def test_a_table_of_numbers_is_named(tmp_path: Path) -> None:
+    VENDORS["Human Protein Atlas"](tmp_path / "hpa", 1)
+    (tmp_path / "hpa/train.csv").write_text("Id,Target\n17_B02_1,16 0\n17_B02_2,0\n")
+    made = init(tmp_path / "hpa", script=tmp_path / "a.sh")
+    assert any("--label-names says what they stand for" in line for line in made.lines())
+    made = init(tmp_path / "hpa", script=tmp_path / "b.sh", label_names="hpa-2018")
+    assert made.commands[0].endswith("train.csv --label-names hpa-2018")
+    (tmp_path / "hpa/train.csv").unlink()
+    with pytest.raises(ConfigError, match="give --labels, too"):
+        init(tmp_path / "hpa", script=tmp_path / "c.sh", label_names="hpa-2018")
+
+
 def test_what_cannot_be_understood_writes_nothing(tmp_path: Path) -> None:
     write(tmp_path / "raw/a.tif", pixels(0))
     script = tmp_path / "run.sh"

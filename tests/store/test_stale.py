@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from zarrloc.store.columns import column_digest
 from zarrloc.store.digest import combine
 from zarrloc.store.next_steps import next_steps
 from zarrloc.store.stale import Held, stale
@@ -12,8 +13,14 @@ def held(stage="embed", rows=4, dim="fov", *, inputs=None, config=None, columns=
     return Held({"zarrloc": made, **attrs}, {"x": ((dim, rows),)}, columns or {})
 
 
+COLUMNS = ("grade", "drug", "protein", "channel", "well")
+
+
 def fovs(rows=4, size=0.2, **attrs):
-    output = {"block_output": np.array([11, 12], np.uint64)}
+    output = {
+        "block_output": np.array([11, 12], np.uint64),
+        "channel": np.array(["nucleus", "protein"], np.dtypes.StringDType()),
+    }
     return held("ingest", rows, columns=output, pixel_size_um=size, **attrs)
 
 
@@ -48,6 +55,11 @@ def test_what_fits_is_not_stale() -> None:
         (held(columns=blocks("embed", 11, 99)), "the images of 1 of its 2 blocks changed"),
         (held(config={"pixel_size_um": 0.3}), "made at 0.3 um a pixel, now they are 0.2 um"),
         (held("train", labels_digest="old"), "the labels of the fields changed since"),
+        (held(config={"window_px": 256, "window_um": 53.0}), "256 px are 51.2 um"),
+        (held(config={"channel_of": {"nucleus": 1}}), "channel 2 as nucleus, which is channel 1"),
+        (held(column_digests={"protein": "old"}), "coordinate 'protein' changed, and it holds"),
+        (held(column_digests={"channel": "old"}), "the channels were renamed since; the same"),
+        (held("split", made_by={"well": "old"}), "coordinate 'well' changed since the folds"),
         (
             held("train", labels_digest="old", config={"target": "drug"}),
             "the coordinate 'drug' of the fields changed since",
@@ -56,13 +68,43 @@ def test_what_fits_is_not_stale() -> None:
 )
 def test_each_reason_is_told_and_passed_on(group: Held, reason: str) -> None:
     groups = {
-        "fovs": fovs(column_digests={"grade": "new", "drug": "new"}),
+        "fovs": fovs(column_digests=dict.fromkeys(COLUMNS, "new")),
         "embeddings/e": group,
         "heads/h": held("train", inputs={"embeddings/e": str(group.stage["fingerprint"])}),
     }
     found = stale(groups)
     assert [reason in told for told in found["embeddings/e"]] == [True]
     assert found["heads/h"] == ["it stands on embeddings/e, which is stale"]
+
+
+@pytest.mark.parametrize("size", [0.2063, 0.2075, None])
+def test_windows_that_are_still_as_wide_are_not_stale(size: float | None) -> None:
+    cells = held("cells", dim="cell", config={"window_px": 256, "window_um": 53.0})
+    assert stale({"fovs": fovs(size=size), "cells/c": cells}) == {}
+
+
+def test_a_role_that_only_got_another_name_made_nothing_stale() -> None:
+    masks = held("segment", config={"channel_of": {"ch1": 0}})
+    assert stale({"fovs": fovs(), "segmentations/s": masks}) == {}
+
+
+def test_rows_of_cells_hold_what_their_fields_said() -> None:
+    names = np.array(["a", "b", "b", "c"], np.dtypes.StringDType())
+    of = np.array([0, 0, 2, 3])
+    fields = fovs(column_digests={"protein": "any"})
+    fields.columns["protein"] = names
+    for copied, reasons in ((names[of], 0), (names[[1, 1, 2, 3]], 1)):
+        digests = {"protein": column_digest(copied)}
+        cells = held(rows=4, dim="cell", columns={"fov_index": of}, column_digests=digests)
+        found = stale({"fovs": fields, "embeddings/cells": cells})
+        assert len(found.get("embeddings/cells", [])) == reasons
+
+
+def test_a_head_knows_that_its_embedding_reads_other_channels_now() -> None:
+    now = held(config={"channel_of": {"nucleus": 0}})
+    head = held("train", inputs={"embeddings/e": "embed"}, embedding={"channel_of": {"nucleus": 1}})
+    found = stale({"fovs": fovs(), "embeddings/e": now, "heads/h": head})
+    assert "other channels since" in found["heads/h"][0]
 
 
 def test_a_split_that_was_made_anew_makes_its_heads_stale() -> None:

@@ -87,8 +87,8 @@ def ingest(
         Settings as objects; keywords count more.
     **settings
         Fields of `IngestConfig` (`channels`, `axes`, `pixel_size_um`, ...) and of `RunConfig`
-        (`cluster`, `workers`, ...), and `labels`, `cell_lines`, `manifest`, `overwrite`,
-        `rehash`, `unsigned`, `reader`, `quiet`, as `zarrloc ingest --help` tells them.
+        (`cluster`, `workers`, ...), and `labels`, `label_names`, `cell_lines`, `manifest`,
+        `overwrite`, `rehash`, `unsigned`, `reader`, `quiet`, as `zarrloc ingest --help` tells them.
 
     Returns
     -------
@@ -481,6 +481,7 @@ def annotate(
     labels: str | Path | None = None,
     cell_lines: str | Path | None = None,
     conditions: str | Path | None = None,
+    label_names: str | Path | None = None,
 ) -> Result:
     """Set what a store says beside its pixels, which stay as they are.
 
@@ -498,6 +499,8 @@ def annotate(
         OpenCell's `all-public-targets.csv`, which joins its labels to files.
     conditions
         Table of conditions, or a plate map; its columns become coordinates of the fields.
+    label_names
+        What the labels are called: a table of `label` and `name`, `hpa-2018` or `hpa-2021`.
 
     Returns
     -------
@@ -520,7 +523,7 @@ def annotate(
     def call() -> Result:
         found = stage(
             store, pixel_size_um=pixel_size_um, channels=channels, labels=labels,
-            cell_lines=cell_lines, conditions=conditions,
+            cell_lines=cell_lines, conditions=conditions, label_names=label_names,
         )  # fmt: skip
         count = len(found.changes)
         return _told("fovs", found, done=count, details={"changes": list(found.changes)})

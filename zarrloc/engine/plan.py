@@ -67,7 +67,7 @@ class Plan:
     blocks: Sequence[Mapping[str, Any]] = ()
     """What each `Block` has besides: `expect`, `payload`, `unit_starts`; empty for nothing."""
     anew: bool = False
-    """Replace a group of the same settings: its rows are others."""
+    """Replace what stands there, whatever its settings: its rows or facts it stands on changed."""
     again: npt.NDArray[np.bool_] | None = None
     """Rows whose blocks are done again whatever their receipts say; None for none."""
     settle: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]] | None = None
@@ -195,18 +195,17 @@ def carry_out(
             before = _before(location, path)
         target, there = path, before
         if overwrite and before.group is not None:
-            target, there = path + NEXT, Before()
-            plan = make(there)
-            waiting = _before(location, target)
-            if waiting.attrs is not None and waiting.attrs.fingerprint == plan.attrs.fingerprint:
-                there = waiting
-                plan = make(waiting)
+            target = path + NEXT
+            there, plan = _begun(location, target, make)
         else:
             plan = make(before)
-            if before.attrs is not None:
-                refuse_other_settings(path, before.attrs, plan.attrs)
             if plan.anew and before.group is not None:
                 target, there = path + NEXT, Before()
+            elif before.attrs is not None:
+                refuse_other_settings(path, before.attrs, plan.attrs)
+                if not plan.attrs.reads_as(before.attrs):  # roles moved to other channels
+                    target = path + NEXT
+                    there, plan = _begun(location, target, make)
         document.ensure_root(location)
         found, changed = _prepare(location, target, plan, there)
         if plan.work is None:
@@ -246,8 +245,10 @@ def _nothing_to_do(
     if before.group is None or before.attrs is None:
         return None
     plan = make(before)
+    if plan.anew or not plan.attrs.reads_as(before.attrs):
+        return None
     refuse_other_settings(path, before.attrs, plan.attrs)
-    found = None if plan.anew else _unchanged(location, path, plan)
+    found = _unchanged(location, path, plan)
     if found is None:
         return None
     if plan.work is None:
@@ -258,6 +259,15 @@ def _nothing_to_do(
     if _todo(ledger, plan, run):
         return None
     return Outcome(_all_done(path, ledger), ledger.columns, made=False)
+
+
+def _begun(location: Location, target: str, make: Callable[[Before], Plan]) -> tuple[Before, Plan]:
+    """What a killed run left of a group that is made beside another, if it fits; and the plan."""
+    plan = make(Before())
+    waiting = _before(location, target)
+    if waiting.attrs is None or waiting.attrs.fingerprint != plan.attrs.fingerprint:
+        return Before(), plan
+    return (waiting, make(waiting)) if waiting.attrs.reads_as(plan.attrs) else (Before(), plan)
 
 
 def _before(location: Location, path: str) -> Before:

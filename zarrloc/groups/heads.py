@@ -13,7 +13,7 @@ from pydantic import Field
 
 from zarrloc.config.train import Pool
 from zarrloc.errors import ConfigError
-from zarrloc.store.attrs import GroupAttrs, StageAttrs
+from zarrloc.store.attrs import CHANNEL_OF, WINDOW_UM, GroupAttrs, StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need, stage_attrs
@@ -36,9 +36,9 @@ GATES: Mapping[str, tuple[str, ...]] = {
 """The arrays of an attention by name, with their dims after the fold: first the weights, in the
 order of `zarrloc.groups.pooling.gated`, then what `typical` says of the training fields."""
 
-NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells"})
+NOT_VALUES = frozenset({"weights", "precision", "cells", "all_cells", CHANNEL_OF, WINDOW_UM})
 """Settings of an embedding that may differ between two stores: where weights came from (their
-hash counts), arithmetic, and which cell table was embedded."""
+hash counts), arithmetic, which cell table was embedded, and facts beside the pixels."""
 
 
 class HeadAttrs(GroupAttrs):

@@ -69,6 +69,9 @@ class SplitAttrs(GroupAttrs):
     """Attributes of `splits/<name>`."""
 
     leakage: Leakage = Field(description="How much the parts know of one another.")
+    made_by: dict[str, str] = Field(
+        {}, description="Column whose fields it keeps together, or that tells siblings -> its xxh3."
+    )
 
 
 def read_fold(location: Location, split: str) -> npt.NDArray[np.int8]:

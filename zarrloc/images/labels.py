@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.errors import ConfigError, SourceError
-from zarrloc.images import files, platemap, tables, wells
+from zarrloc.images import files, label_names, platemap, tables, wells
 from zarrloc.images.fields import FovSource
 from zarrloc.images.tables import Table
 
@@ -106,13 +106,16 @@ class LabelTable:
         return next(iter(self.keys(source)), "")
 
 
-def read(labels: str | Path, cell_lines: str | Path | None = None) -> LabelTable:
-    """Read whichever kind of label table this is.
+def read(
+    labels: str | Path, cell_lines: str | Path | None = None, names: str | Path | None = None
+) -> LabelTable:
+    """Read whichever kind of label table this is; `names` says what its labels are called.
 
     Raises ConfigError where it is OpenCell's and `cell_lines` is absent or the other way round;
-    SourceError as `read_opencell` and `read_table` do.
+    SourceError as `read_opencell`, `read_table` and `label_names.read` do.
     """
-    table = tables.read(labels)
+    called = None if names is None else label_names.read(names)
+    table = label_names.applied(_usual(tables.read(labels)), called)
     if "fov" in table.columns or "path" in table.columns:
         if cell_lines is not None:
             raise ConfigError(f"{labels}: is not OpenCell's table; leave --cell-lines out")
@@ -131,11 +134,14 @@ def read_all(
     labels: str | Path | None,
     cell_lines: str | Path | None = None,
     conditions: str | Path | None = None,
+    names: str | Path | None = None,
 ) -> list[LabelTable]:
     """The tables that are given, in the order in which they are applied."""
     if labels is None and cell_lines is not None:
         raise ConfigError(f"{cell_lines}: joins OpenCell's labels to images; give --labels, too")
-    found = [] if labels is None else [read(labels, cell_lines)]
+    if labels is None and names is not None:
+        raise ConfigError(f"{names}: says what labels are called; give --labels, too")
+    found = [] if labels is None else [read(labels, cell_lines, names)]
     return found if conditions is None else [*found, read_conditions(conditions)]
 
 
@@ -178,15 +184,29 @@ def read_table(path: str | Path) -> LabelTable:
 
     Rows are named by `fov`, by `path`, by `well` (with `plate` and `site` where it has them), or by
     `protein`, `ensg` or `cell_line`. A path is absolute, relative to the table, or the tail of the
-    image's path, at least its base name. Labels stand in `label`, several separated by `;` (all
-    grade 3, or as a column `grade` says), or in `grade_3`, `grade_2`, `grade_1` (any of these, also
+    image's path, at least its base name; a lone `Id` is a `fov`. Labels stand in `label` (`Target`,
+    `labels`), several separated by `;`, numbers also by spaces or bars (all grade 3, or as a column
+    `grade` says), or in `grade_3`, `grade_2`, `grade_1` (any of these, also
     with the prefix `annotations_`). Any further column becomes a coord. Raises SourceError on a
     missing column and on rows that contradict one another.
     """
-    return _anyones(tables.read(path))
+    return _anyones(label_names.applied(_usual(tables.read(path)), None))
 
 
 # --- the ways a table can be read ---------------------------------------------------------------
+
+
+def _usual(table: Table) -> Table:
+    """Columns that others call otherwise under the names used here, and a note on it."""
+    renamed: dict[str, str] = {}
+    for there, others in (
+        (("fov", "path", "well", "target_name", *IDENTITIES), {"id": "fov"}),
+        (tuple(tables.LABEL_COLUMNS), {"target": "label", "labels": "label"}),
+    ):
+        if not set(there) & set(table.columns):
+            named = [name for name in table.columns if name.lower() in others]
+            renamed |= {name: others[name.lower()] for name in named[:1]}
+    return table.with_columns(renamed)
 
 
 def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:
@@ -225,7 +245,7 @@ Keys = Callable[[dict[str, str]], Iterable[str]]
 def _join(table: Table) -> tuple[str, Keys, Callable[[FovSource], Iterable[str]]]:
     """What a table's rows are named by: the column, a row's keys and a field's."""
     if "fov" in table.columns:
-        return "fov", lambda cells: (cells["fov"],), lambda source: (source.fov,)
+        return "fov", lambda cells: (cells["fov"],), _fov_keys
     if "path" in table.columns:
         folder = os.path.abspath(table.path.parent)
         return "path", lambda cells: _row_paths(cells["path"], folder), _path_keys
@@ -402,6 +422,13 @@ def _doubts(table: Table, labels: Sequence[str]) -> list[str]:
 
 
 # --- keys ---------------------------------------------------------------------------------------
+
+
+def _fov_keys(source: FovSource) -> tuple[str, ...]:
+    """Its name, and what the names of its files begin with, as other tables call it."""
+    names = [path.rsplit("/", 1)[-1] for path in source.paths]
+    begin = os.path.commonprefix(names)  # noqa: RUF071  (of names, not of folders)
+    return source.fov, begin.split(".")[0].rstrip(" _-")
 
 
 def _row_paths(path: str, folder: str) -> tuple[str, ...]:

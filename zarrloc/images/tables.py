@@ -5,7 +5,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,18 @@ class Table:
                 f"{self.path}: column {' and '.join(map(repr, missing))} is missing; "
                 f"it has {', '.join(self.columns)}"
             )
+
+    def with_columns(self, renamed: Mapping[str, str]) -> "Table":
+        """The table with columns under other names, which a note says."""
+        if not renamed:
+            return self
+        told = " and ".join(f"{old!r} for {new}" for old, new in renamed.items())
+        rows = tuple(
+            Row(row.line, {renamed.get(name, name): cell for name, cell in row.cells.items()})
+            for row in self.rows
+        )
+        columns = tuple(renamed.get(name, name) for name in self.columns)
+        return Table(self.path, columns, rows, (*self.notes, f"{self.path.name}: takes {told}"))
 
     def coords(self, known: Collection[str]) -> tuple[str, ...]:
         """The columns beyond `known`, which become coordinates.

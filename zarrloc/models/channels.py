@@ -40,6 +40,14 @@ class ChannelMap:
                     mapped[p, :, i] = images[:, channel]
         return mapped
 
+    @property
+    def channel_of(self) -> dict[str, int]:
+        """The channel that was taken for each role; none where every channel goes the same way."""
+        if self.kind == "replicate":
+            return {}
+        used = sorted({channel for one in self.passes for channel in one if channel is not None})
+        return {self.store_roles[channel]: channel for channel in used}
+
     def describe(self) -> str:
         """For people: `protein -> G, nucleus -> B, R blank`; passes are set apart by `|`."""
         return " | ".join(self._describe_pass(inputs) for inputs in self.passes)

@@ -43,6 +43,7 @@ def annotate(
     labels: str | Path | None = None,
     cell_lines: str | Path | None = None,
     conditions: str | Path | None = None,
+    label_names: str | Path | None = None,
 ) -> AnnotateSummary:
     """Set what a store says beside its pixels, which stay as they are.
 
@@ -63,6 +64,8 @@ def annotate(
         OpenCell's `all-public-targets.csv`, which joins its labels to files.
     conditions
         Table of conditions, or a plate map; its columns become coordinates of the fields.
+    label_names
+        What the labels are called: a table of `label` and `name`, `hpa-2018` or `hpa-2021`.
 
     Raises
     ------
@@ -83,7 +86,7 @@ def annotate(
     """
     location = Location.of(store)
     need(location, GROUP, "ingest SOURCE STORE")
-    said = tables.read_all(labels, cell_lines, conditions)
+    said = tables.read_all(labels, cell_lines, conditions, label_names)
     if pixel_size_um is None and not channels and not said:
         raise ConfigError(
             "nothing to change: give pixel_size_um, channels, labels, conditions, or several"

@@ -25,8 +25,8 @@ from zarrloc.models import backbones, channels, source, specs
 from zarrloc.models.backbones import CLASSIC
 from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
 from zarrloc.models.inputs import Plan as InputPlan
-from zarrloc.pixels.window import window_px
-from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.pixels.window import PAPER_UM, window_px
+from zarrloc.store.attrs import CHANNEL_OF, WINDOW_UM, StageAttrs, check_name
 from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
@@ -92,6 +92,7 @@ def embed(
             )  # fmt: skip
             rows = _cell_rows(location, fovs, str(config.cells))
             settings |= {"cells": config.cells, "all_cells": config.all_cells, **vars(spec)}
+            settings[WINDOW_UM] = config.crop_um or PAPER_UM
         else:
             work = EmbedFovs(
                 location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
@@ -157,6 +158,7 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
         "backbone": CLASSIC,
         "version": VERSION,
         "channels": list(fovs.roles),
+        CHANNEL_OF: {role: channel for channel, role in enumerate(fovs.roles)},
         "size": config.size,
         **_physical(config, fovs),
     }
@@ -204,6 +206,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "weights": backbone.weights_source,
         "weights_hash": backbone.weights_hash,
         "channels": mapping.as_config(),
+        **({CHANNEL_OF: mapping.channel_of} if mapping.channel_of else {}),
         "size": config.size,
         "norm": chosen,
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),

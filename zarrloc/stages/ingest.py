@@ -56,6 +56,7 @@ def ingest(
     labels: str | Path | None = None,
     cell_lines: str | Path | None = None,
     conditions: str | Path | None = None,
+    label_names: str | Path | None = None,
     manifest: str | Path | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
@@ -68,8 +69,9 @@ def ingest(
 
     `source` is a folder, glob, file or object-store prefix; `manifest` a CSV with `path` and maybe
     `channel`, `fov` and columns to keep. `labels` is OpenCell's annotation table (then
-    `cell_lines` is needed for the join) or anyone's; `conditions` a table or a plate map, whose
-    columns become coordinates. `reader` replaces the TIFF reader.
+    `cell_lines` is needed for the join) or anyone's, and `label_names` what its labels are called;
+    `conditions` a table or a plate map, whose columns become coordinates. `reader` replaces the
+    TIFF reader.
     Raises `SourceError`, `ConfigError`, `ChannelError`, `StoreError` or `LockedError` before
     anything is written; a bad file afterwards gets an `error` in its row.
     """
@@ -87,7 +89,7 @@ def ingest(
         selection=Selection(config.only, config.genes, config.limit),
         quiet=quiet,
     )
-    said = tables.read_all(labels, cell_lines, conditions)
+    said = tables.read_all(labels, cell_lines, conditions, label_names)
     for table in said:
         table.need_match(found)
     notes: list[str] = []

@@ -11,6 +11,7 @@ from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.split import FOLDS
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import files
+from zarrloc.images import label_names as names
 from zarrloc.images import labels as tables
 from zarrloc.images.labels import LabelTable
 from zarrloc.images.look import Look, look
@@ -24,9 +25,9 @@ CONDITIONS = ("condition", "treatment", "compound", "drug", "genotype", "perturb
 """Columns that are what an experiment is about, where several could be learned."""
 
 
-SIZE = "448"
-"""Pixels of a field's longer side in the network: half a second a field on two cores, where the
-native size of most cameras takes a minute."""
+LARGEST = 448
+"""Pixels of a field's longer side in the network, where it has more: half a second a field on two
+cores, where the native size of most cameras takes a minute."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Init:
             f"{one.column}"
             for one in self.said
         ]
+        told += [note for one in self.said for note in one.notes]
         if not self.said:
             told.append(
                 "no table of labels or conditions beside the images; --labels or --conditions "
@@ -75,6 +77,7 @@ def init(
     script: str | Path = "zarrloc.sh",
     labels: str | Path | None = None,
     conditions: str | Path | None = None,
+    label_names: str | Path | None = None,
     unsigned: bool = False,
     overwrite: bool = False,
 ) -> Init:
@@ -92,6 +95,8 @@ def init(
         The script.
     labels, conditions
         Labels and conditions of fields; by default tables beside the images that match them.
+    label_names
+        What the labels are called, as `annotate` takes it.
     unsigned
         Read a public object store without credentials.
     overwrite
@@ -117,11 +122,17 @@ def init(
     config = config or IngestConfig()
     seen, project = _looked(source, config, unsigned)
     config = config.model_copy(update={"project": config.project or project})
-    said = tables.read_all(labels, None, conditions)
+    if label_names is not None:
+        names.read(label_names)  # refuses what cannot be, whatever tables there are
+    said = tables.read_all(labels, None, conditions, label_names if labels else None)
     for table in said:
         table.need_match(seen.found)
-    said = said or _tables(os.fspath(source), seen)
-    commands = _commands(os.fspath(source), os.fspath(store), config, seen, said, unsigned)
+    said = said or _tables(os.fspath(source), seen, label_names)
+    if label_names is not None and not any(table.labelled for table in said):
+        raise ConfigError(f"{label_names}: says what labels are called; give --labels, too")
+    further = ["--label-names", os.fspath(label_names)] if label_names else []
+    further += ["--unsigned"] if unsigned else []
+    commands = _commands(os.fspath(source), os.fspath(store), config, seen, said, further)
     try:
         script.write_text(_script(commands), encoding="utf-8")
         script.chmod(0o755)
@@ -145,13 +156,17 @@ def _looked(source: str | Path, config: IngestConfig, unsigned: bool) -> tuple[L
         raise
 
 
-def _tables(source: str, seen: Look) -> list[LabelTable]:
+def _tables(source: str, seen: Look, label_names: str | Path | None) -> list[LabelTable]:
     """The first tables of labels and of conditions beside the images that speak of them."""
     found: dict[bool, LabelTable] = {}
     for path in _tables_beside(source, seen):
-        for reader in (tables.read, tables.read_conditions):
+        for labelled in (True, False):
             try:
-                table = reader(path)
+                table = (
+                    tables.read(path, None, label_names)
+                    if labelled
+                    else tables.read_conditions(path)
+                )
                 table.need_match(seen.found)
             except (SourceError, ConfigError):
                 continue
@@ -180,7 +195,7 @@ def _commands(
     config: IngestConfig,
     seen: Look,
     said: Sequence[LabelTable],
-    unsigned: bool,
+    further: Sequence[str],
 ) -> list[str]:
     ingest = ["ingest", source, store]
     for name, value in config.model_dump(exclude_defaults=True).items():
@@ -189,13 +204,13 @@ def _commands(
         ingest += [flag] if value is True else [flag, text]
     for table in said:
         ingest += ["--labels" if table.labelled else "--conditions", str(table.path)]
-    ingest += ["--unsigned"] if unsigned else []
+    ingest += further
     roles = seen.shape.channels.roles
     model = ["--backbone", BACKBONE]
     model += [] if {"protein", "nucleus"} >= set(roles) else ["--channels", "replicate"]
     commands = [
         _line(*ingest),
-        _line("embed", store, *model, "--size", SIZE, "--name", "fields"),
+        _line("embed", store, *model, "--size", _size(seen), "--name", "fields"),
     ]
     if "nucleus" in roles:
         grow = [] if "protein" in roles else ["--grow", "none"]
@@ -219,6 +234,12 @@ def _commands(
         ]  # fmt: skip
     report = _beside(store, "report.html")
     return [*commands, _line("report", store, *(target or ()), "--out", report)]
+
+
+def _size(seen: Look) -> str:
+    """What fields are resampled to for the network; small ones are better as they are."""
+    largest = max(seen.shape.height, seen.shape.width)
+    return str(LARGEST) if largest > LARGEST else "native"
 
 
 def _target(said: Sequence[LabelTable], seen: Look) -> tuple[str, ...] | None:

@@ -25,8 +25,8 @@ from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.judgements import grown as judged_rows
 from zarrloc.groups.segmentations import COLUMNS, Masks
 from zarrloc.pixels import measure, population
-from zarrloc.pixels.window import window_px
-from zarrloc.store.attrs import StageAttrs, check_name
+from zarrloc.pixels.window import PAPER_UM, window_px
+from zarrloc.store.attrs import CHANNEL_OF, WINDOW_UM, StageAttrs, check_name
 from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
@@ -90,6 +90,7 @@ class Table:
         """What `keep` and `blank_fraction` depend on. `ConfigError` where it can't be had."""
         return {
             "window_px": window_px(self.crop_um, fovs.pixel_size_um),
+            WINDOW_UM: self.crop_um or PAPER_UM,
             "keep_percentile": self.keep_percentile,
             "blank": measure.BLANK_LIMIT,
             "population": population.VERSION,
@@ -101,9 +102,9 @@ class Table:
         there = committed(location, f"cells/{name}")
         if there is not None and not overwrite:
             before = stage_attrs(there)
-            refuse_other_settings(
-                f"cells/{name}", before, StageAttrs.of("cells", config, before.inputs)
-            )
+            wanted = StageAttrs.of("cells", config, before.inputs)
+            if not _rescaled(before, wanted):
+                refuse_other_settings(f"cells/{name}", before, wanted)
 
 
 def segment_fovs(
@@ -149,8 +150,11 @@ def _segment(
         if table is not None:
             table.refuse(location, name, fovs, overwrite=overwrite)
         work = SegmentFovs(location, group, fovs.roles, config, custom)
+        segmenter = work.segmenter()
+        read = {role: fovs.roles.index(role) for role in segmenter.roles}
+        settings = {**segmenter.fingerprint, **({CHANNEL_OF: read} if read else {})}
         attrs = StageAttrs.of(
-            "segment", dict(work.segmenter().fingerprint), {FOVS: fovs.fingerprint},
+            "segment", settings, {FOVS: fovs.fingerprint},
             block_rows=fovs.shard, array="mask", digested=list(COLUMNS),
         )  # fmt: skip
         starts = range(0, fovs.rows, fovs.shard)
@@ -224,6 +228,16 @@ def tabulate(
             block_rows=rows,
             digested=list(DIGESTED),
         )
+        rescaled = before.attrs is not None and _rescaled(before.attrs, attrs)
+        if rescaled and not changed:
+            assert before.attrs is not None
+            windows = [one.config["window_px"] for one in (before.attrs, attrs)]
+            notes[:] = [
+                "the size of a pixel changed: the table was made again, with windows of "
+                f"{windows[1]} px ({windows[0]} before) for {config[WINDOW_UM]:g} um"
+            ]
+        elif before.attrs is not None and changed and not rescaled:
+            refuse_other_settings(group, before.attrs, attrs)
         coords = {coord: values[fov_index] for coord, values in fovs.coords.items()}
         coords["channel"] = np.array(fovs.roles, np.dtypes.StringDType())
         judgements = {} if changed else judged_rows(before.column, len(fov_index))
@@ -245,7 +259,7 @@ def tabulate(
             columns=(*measure.COLUMNS, "error"),
             inputs=inputs,
             blocks=blocks,
-            anew=changed,
+            anew=changed or rescaled,
             settle=settle,
             unit="cell",
             block_s=MEASURE_S * fovs.rows * fovs.megapixels / max(1, len(blocks)),
@@ -256,6 +270,16 @@ def tabulate(
     if not outcome.summary.failures:  # of a table with holes nothing could be told
         outcome.summary.notes += _told(outcome.columns, *read[-1])
     return outcome.summary
+
+
+def _rescaled(before: StageAttrs, wanted: StageAttrs) -> bool:
+    """Whether a table has the same settings, but the size of a pixel changed since."""
+    same = before.config.get(WINDOW_UM) == wanted.config[WINDOW_UM]
+    window = {"window_px": wanted.config["window_px"]}
+    if not same or before.config.items() >= window.items():
+        return False
+    now = StageAttrs.of("cells", {**before.config, **window}, before.inputs)
+    return now.fingerprint == wanted.fingerprint
 
 
 def _possible(columns: Columns, fovs: Fovs) -> npt.NDArray[np.bool_]:

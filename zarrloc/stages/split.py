@@ -2,9 +2,11 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import zarr
 
 from zarrloc.config.split import FOLDS, SplitConfig
 from zarrloc.engine.plan import Before, Plan, carry_out
@@ -125,7 +127,10 @@ def split(
         )  # fmt: skip
         leakage = leakage_of(fold, positive, siblings, labels.names)
         arrays = {"fold": (("fov",), fold), "fov": (("fov",), fov)}
-        return Plan.whole(wanted, arrays, coordinates=["fov"], leakage=asdict(leakage))
+        return Plan.whole(
+            wanted, arrays, coordinates=["fov"], leakage=asdict(leakage),
+            made_by=_columns(fovs, {by, siblings.by}),
+        )  # fmt: skip
 
     made = carry_out(location, path, make, overwrite=overwrite).made
     fold = read_fold(location, name)
@@ -138,3 +143,10 @@ def split(
         made,
         tuple(from_one_group(truth_of(labels.grade), group, labels.names)),
     )
+
+
+def _columns(fovs: zarr.Group, groups: set[str]) -> dict[str, str]:
+    """Digests of what is kept together: `info` sees by them that it changed."""
+    digests: Any = fovs.attrs.get("column_digests", {})
+    names = {*groups, *(["plate"] if "well" in groups else [])}
+    return {name: str(digests[name]) for name in sorted(names) if name in digests}

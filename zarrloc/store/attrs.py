@@ -41,6 +41,11 @@ class StageAttrs(BaseModel):
         hashed = {**parts, "config": {k: v for k, v in config.items() if k not in NOT_HASHED}}
         return cls(**parts, fingerprint=fingerprint(hashed), versions=versions(), **rest)
 
+    def reads_as(self, other: "StageAttrs") -> bool:
+        """Whether both read the same channels, as far as each says which it reads."""
+        mine, theirs = self.config.get(CHANNEL_OF), other.config.get(CHANNEL_OF)
+        return mine is None or theirs is None or mine == theirs
+
     def difference(self, other: "StageAttrs") -> list[str]:
         """Human lines such as `size: 224 -> 448`, from this to `other`."""
         before = {**_flat(self.config), **{f"input {k}": v for k, v in self.inputs.items()}}
@@ -52,11 +57,16 @@ class StageAttrs(BaseModel):
         ]
 
 
+CHANNEL_OF, WINDOW_UM = "channel_of", "window_um"
+"""Settings that say which facts beside the pixels a group stands on: the channel that was read for
+each role, and the micrometres that a window of so many pixels is to be."""
+
 NOT_HASHED = frozenset(
     {"weights", "channel_names", "some_channels", "file_pixel_um", "any_dtype", "lossy"}
+    | {CHANNEL_OF, WINDOW_UM}
 )
 """Settings that are recorded but make no other values: a weights file's name (its hash counts),
-and which further image files are taken."""
+which further image files are taken, and facts that a changed pixel or window tells of."""
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -67,7 +67,8 @@ def _describe(location: Location, path: str, errors: bool) -> tuple[dict[str, An
     further = {
         "fovs": ["channel", "grade", *texts],
         "segmentations": ["block_input"],
-        "embeddings": ["block_input"],
+        "cells": ["fov_index"],
+        "embeddings": ["block_input", "fov_index"],
         "splits": ["fold"],
         "heads": ["row_fold", "fov_index"],
     }
