@@ -254,7 +254,7 @@ def test_ingest(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert rest == {
         "run": RunConfig(workers=3, retry_failed=True), "overwrite": False, "rehash": True,
         "labels": Path("l.csv"), "cell_lines": Path("c.csv"), "manifest": None,
-        "unsigned": False, "conditions": None,
+        "unsigned": False, "conditions": None, "label_names": None,
     }  # fmt: skip
     assert "fovs: 9 rows in 3 of 3 blocks" in capsys.readouterr().out
 
