@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
+ECOSYSTEM ?= .venv-ecosystem
 
-.PHONY: install demo test test-minimum slow drill lint schemas docs clean
+.PHONY: install demo test test-minimum test-ecosystem slow drill lint schemas docs clean
 
 install: $(STAMP)
 
@@ -25,6 +26,13 @@ test-minimum:
 	uv venv --quiet --clear --python $(PYTHON) .venv-minimum
 	uv pip install --quiet --python .venv-minimum --resolution lowest-direct -e '.[test]'
 	.venv-minimum/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not drill'
+
+# Exports with the libraries that they are for (SpatialData, scanpy, squidpy, napari), which need an
+# older Dask than dask-cuda and so an environment of their own; needs uv.
+test-ecosystem:
+	uv venv --quiet --allow-existing --python $(PYTHON) $(ECOSYSTEM)
+	uv pip install --quiet --python $(ECOSYSTEM) "$$(grep ^torch== constraints.txt)" -e '.[ecosystem]'
+	$(ECOSYSTEM)/bin/python -m pytest -W default --timeout 1800 tests/exports
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -48,4 +56,4 @@ docs: $(STAMP)
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf .venv .venv-minimum demo
+	rm -rf .venv .venv-minimum .venv-ecosystem demo

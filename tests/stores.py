@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from tests.written import write_group
 from zarrloc.pixels import measure
+from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.document import ensure_root
 from zarrloc.store.location import Location
 
@@ -101,5 +102,11 @@ def _write(
     arrays: dict[str, tuple[tuple[str, ...], npt.NDArray[Any]]],
     **attrs: Any,
 ) -> None:
+    settings: dict[str, Any] = {}
+    if path == "fovs":
+        height, width = arrays["image"][1].shape[2:]
+        settings = {"height": height, "width": width, "dtype": "uint16"}
+    stage = StageAttrs.of("ingest" if path == "fovs" else "segment", settings, {})
+    attrs["zarrloc"] = stage.model_dump()
     coords = ("fov", "channel", "label", "protein", "height", "width", "error")
     write_group(location, path, arrays, attrs=attrs, coords=coords)

@@ -18,15 +18,16 @@ from zarrloc_cli.output import report
 @config_options(ExportConfig)
 @click.option("--overwrite", is_flag=True, help="Replace what is at OUT.")
 def command(store: str, what: str, out: Path, overwrite: bool, **options: Any) -> int:
-    """Write WHAT of STORE to OUT: a table, AnnData or OME-Zarr.
+    """Write WHAT of STORE to OUT: a table, AnnData, SpatialData, OME-Zarr.
 
     WHAT is a group: fovs, embeddings/NAME, cells/NAME, heads/NAME or splits/NAME;
-    for images fovs, with every segmentation as labels, or segmentations/NAME, with that one. The
-    store is only read.
+    for images fovs, with every segmentation as labels, or segmentations/NAME, with that one.
+    SpatialData takes both kinds. The store is only read.
 
     \b
     zarrloc export oc.zarr heads/head calls.xlsx --to xlsx
     zarrloc export oc.zarr embeddings/dino dino.h5ad --to anndata
+    zarrloc export oc.zarr cells/ws cells.zarr --to spatialdata
     zarrloc export oc.zarr fovs plate.zarr --to ome-zarr
     """
     config = ExportConfig.of(options)

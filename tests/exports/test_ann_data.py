@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 import zarrloc
+from tests import stores
 from zarrloc.errors import ConfigError
 from zarrloc.exports import ann_data, rows
 
@@ -74,11 +75,30 @@ def test_fields_alone_are_no_matrix(labelled: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_scanpy_takes_it(labelled: Path, tmp_path: Path) -> None:
-    sc = pytest.importorskip("scanpy", reason="scanpy is not installed")
+def test_scanpy_clusters_and_draws_it(labelled: Path, tmp_path: Path) -> None:
+    sc = pytest.importorskip("scanpy", reason="scanpy is not installed (make test-ecosystem)")
     zarrloc.export(labelled, "embeddings/planted", tmp_path / "p.h5ad", umap="no")
     found = sc.read_h5ad(tmp_path / "p.h5ad")
     sc.pp.neighbors(found, use_rep="X")
     sc.tl.umap(found)
     assert found.obsm["X_umap"].shape == (200, 2)
-    sc.pl.umap(found, color="protein", show=False)
+    sc.tl.leiden(found, flavor="igraph", n_iterations=2)
+    share = found.obs.groupby("leiden", observed=True)["labels"].agg(
+        lambda x: x.value_counts().iloc[0]
+    )
+    assert share.sum() > 0.9 * 200, "clusters are the planted labels"
+    figure = sc.pl.umap(found, color=["protein", "leiden"], show=False, return_fig=True)
+    figure.savefig(tmp_path / "umap.png")
+    assert (tmp_path / "umap.png").stat().st_size > 10_000
+
+
+def test_squidpy_counts_neighbours_of_cells(tmp_path: Path) -> None:
+    sq = pytest.importorskip("squidpy", reason="squidpy is not installed (make test-ecosystem)")
+    store = stores.make_store(tmp_path / "s.zarr", cells=(6, 4))
+    zarrloc.export(store, "cells/cp", tmp_path / "c.h5ad")
+    found = ad.read_h5ad(tmp_path / "c.h5ad")
+    sq.gr.spatial_neighbors_knn(found, library_key="fov", n_neighs=2)
+    links = found.obsp["spatial_connectivities"].toarray()
+    fov = found.obs["fov"].astype(str).to_numpy()
+    assert links.any(axis=1).all()
+    assert not links[fov[:, None] != fov[None, :]].any()

@@ -76,7 +76,7 @@ def test_a_store_is_never_replaced(labelled: Path) -> None:
 @pytest.mark.parametrize(
     ("to", "name", "module"),
     [("parquet", "t.parquet", "pyarrow"), ("xlsx", "t.xlsx", "openpyxl"),
-     ("anndata", "t.h5ad", "anndata")],
+     ("anndata", "t.h5ad", "anndata"), ("spatialdata", "t.zarr", "spatialdata")],
 )  # fmt: skip
 def test_a_missing_library_is_named_with_its_extra(
     labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

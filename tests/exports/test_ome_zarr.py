@@ -154,7 +154,9 @@ def test_levels_are_what_halving_gives(shape: tuple[int, int]) -> None:
 
 
 def test_napari_reads_it(store: Path, tmp_path: Path) -> None:
-    napari = pytest.importorskip("napari_ome_zarr", reason="napari-ome-zarr is not installed")
+    napari = pytest.importorskip(
+        "napari_ome_zarr", reason="napari-ome-zarr is not installed (make test-ecosystem)"
+    )
     zarrloc.export(store, "fovs", tmp_path / "o.zarr", "ome-zarr")
     reader = napari.napari_get_reader(str(tmp_path / "o.zarr" / "FID00000000"))
     layers = reader(str(tmp_path / "o.zarr" / "FID00000000"))

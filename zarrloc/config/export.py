@@ -6,7 +6,7 @@ from pydantic import Field
 
 from zarrloc.config.base import Config
 
-Format = Literal["csv", "parquet", "xlsx", "anndata", "ome-zarr"]
+Format = Literal["csv", "parquet", "xlsx", "anndata", "spatialdata", "ome-zarr"]
 
 
 class ExportConfig(Config):
@@ -14,10 +14,12 @@ class ExportConfig(Config):
 
     to: Format = Field(
         description="Format of OUT: csv, parquet, xlsx (one row a field or cell), anndata (.h5ad "
-        "or .zarr), or ome-zarr (0.5: a plate where wells are known, else one image a field).",
+        "or .zarr), spatialdata (images, masks as labels, tables that annotate them), or ome-zarr "
+        "(0.5: a plate where wells are known, else one image a field).",
     )
     umap: Literal["auto", "yes", "no"] = Field(
         default="auto",
-        description="Write a UMAP of an embedding to AnnData; auto: up to 50,000 rows.",
+        description="Write a UMAP of an embedding to AnnData and SpatialData; auto: up to 50,000 "
+        "rows.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the UMAP.")

@@ -12,6 +12,7 @@ from zarrloc.exports.extras import library
 from zarrloc.exports.images import Images
 from zarrloc.exports.ome_zarr import write_ome_zarr
 from zarrloc.exports.rows import Rows, read_rows
+from zarrloc.exports.spatial_data import Parts, write_spatialdata
 from zarrloc.exports.target import check_target, put
 from zarrloc.result import Result
 from zarrloc.store.document import read_root
@@ -21,6 +22,7 @@ LIBRARY = {
     "parquet": "pyarrow",
     "xlsx": "openpyxl",
     "anndata": "anndata",
+    "spatialdata": "spatialdata",
 }
 """Format -> the library it takes, beyond the core."""
 
@@ -29,6 +31,7 @@ ENDINGS = {
     "parquet": (".parquet",),
     "xlsx": (".xlsx",),
     "anndata": (".h5ad", ".zarr"),
+    "spatialdata": (".zarr",),
     "ome-zarr": (".zarr",),
 }
 
@@ -71,11 +74,13 @@ def export(
     what
         A group: `fovs`, `embeddings/NAME`, `cells/NAME`, `heads/NAME` or `splits/NAME`; for images
         `fovs`, with every segmentation as labels, or `segmentations/NAME`, with that one.
+        SpatialData takes both kinds: a table of cells brings its images and masks, and images
+        their tables.
     out
         The file or folder to write; it is put in place only when it is complete.
     to
-        `csv`, `parquet`, `xlsx`, `anndata` or `ome-zarr`; by default what the ending of `out`
-        says (`.h5ad` is anndata).
+        `csv`, `parquet`, `xlsx`, `anndata`, `spatialdata` or `ome-zarr`; by default what the
+        ending of `out` says (`.h5ad` is anndata).
     config
         The settings as one object, in place of `to` and `settings`.
     overwrite
@@ -115,6 +120,15 @@ def export(
         images = Images.of(location, what)
         with put(path) as partial:
             notes = write_ome_zarr(images, partial)
+        done = len(images.names) - len(images.failed)
+        result = ExportResult(
+            what=what, out=path, done=done, unit="fields", failures=images.failed, notes=notes
+        )
+    elif config.to == "spatialdata":
+        parts = Parts.of(location, what)
+        with put(path) as partial:
+            notes = write_spatialdata(parts, partial, config)
+        images = parts.images
         done = len(images.names) - len(images.failed)
         result = ExportResult(
             what=what, out=path, done=done, unit="fields", failures=images.failed, notes=notes

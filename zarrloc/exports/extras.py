@@ -9,6 +9,7 @@ EXTRA = {
     "pyarrow": "parquet",
     "openpyxl": "excel",
     "anndata": "anndata",
+    "spatialdata": "spatialdata",
 }
 """Library -> the extra of zarrloc that brings it."""
 

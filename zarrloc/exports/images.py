@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,8 +53,8 @@ class Images:
     channels: tuple[Channel, ...]
 
     @classmethod
-    def of(cls, location: Location, what: str) -> "Images":
-        """`fovs` with every segmentation, or `segmentations/NAME` with that one.
+    def of(cls, location: Location, what: str, *, masks: bool = True) -> "Images":
+        """`fovs` with every segmentation (or none), or `segmentations/NAME` with that one.
 
         Raises
         ------
@@ -73,19 +74,19 @@ class Images:
         paths = [path for path in groups(location) if path.startswith("segmentations/")]
         if name:
             paths = [f"segmentations/{name}"]
-        masks = {}
-        for path in paths:
+        found = {}
+        for path in paths if masks else ():
             group = need(location, path, f"segment STORE --name {path.split('/')[1]}")
             if array_of(group, "mask").shape[0] != len(names):
                 raise StoreError(
                     f"'{path}' has masks of {array_of(group, 'mask').shape[0]} of {len(names)} "
                     "fields; run the same `zarrloc segment` again"
                 )
-            masks[path.split("/")[1]] = group
+            found[path.split("/")[1]] = group
         error = read_text(fovs, "error")
         failed = {str(names[i]): str(error[i]) for i in np.flatnonzero(error != "").tolist()}
         pixel: Any = fovs.attrs.get("pixel_size_um")
-        return cls(fovs, masks, names, failed, pixel, _channels(fovs, error == ""))
+        return cls(fovs, found, names, failed, pixel, _channels(fovs, error == ""))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -102,30 +103,50 @@ class Images:
         """Every field that has an image, in the store's order; one shard is held at a time."""
         array = array_of(self.fovs, "image")
         shard = (array.shards or array.chunks)[0]
-        height, width = read_column(self.fovs, "height"), read_column(self.fovs, "width")
-        digests = {"": read_column(self.fovs, ROW_DIGEST)}
-        digests |= {name: read_column(group, ROW_DIGEST) for name, group in self.masks.items()}
         for start in range(0, len(self.names), shard):
             stop = min(start + shard, len(self.names))
-            image = _checked(self.fovs, "image", digests[""], start, stop)
-            masks = {
-                name: _checked(group, "mask", digests[name], start, stop)
-                for name, group in self.masks.items()
-            }
+            image = self._values(None, start, stop)
+            masks = {name: self._values(name, start, stop) for name in self.masks}
             for row in range(start, stop):
                 if str(self.names[row]) not in self.failed:
-                    real = (slice(0, int(height[row])), slice(0, int(width[row])))
-                    at = row - start
+                    real, at = self._real(row), row - start
                     cut = {name: mask[at][real] for name, mask in masks.items()}
                     yield Field(row, image[at][:, *real], cut)
 
+    def read(self, row: int, mask: str | None) -> npt.NDArray[Any]:
+        """The image `(channel, y, x)` of one field, or its `mask` `(y, x)`."""
+        real = self._real(row)
+        found = self._values(mask, row, row + 1)[0]
+        return found[:, *real] if mask is None else found[real]
 
-def _checked(
-    group: zarr.Group, name: str, digests: npt.NDArray[np.uint64], start: int, stop: int
-) -> npt.NDArray[Any]:
-    values = read_column(group, name, stop, start)
-    check_array(group.path, values, digests[start:stop], start)
-    return values
+    def shape(self, row: int, mask: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and dtype of what `read` gives."""
+        height, width = (part.stop for part in self._real(row))
+        if mask is None:
+            return (len(self.channels), height, width), self.dtype
+        return (height, width), np.dtype(array_of(self.masks[mask], "mask").dtype)
+
+    @cached_property
+    def _sizes(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        return read_column(self.fovs, "height"), read_column(self.fovs, "width")
+
+    def _real(self, row: int) -> tuple[slice, slice]:
+        height, width = self._sizes
+        return slice(0, int(height[row])), slice(0, int(width[row]))
+
+    @cached_property
+    def _digests(self) -> dict[str | None, npt.NDArray[np.uint64]]:
+        found: dict[str | None, npt.NDArray[np.uint64]] = {
+            name: read_column(group, ROW_DIGEST) for name, group in self.masks.items()
+        }
+        return {None: read_column(self.fovs, ROW_DIGEST), **found}
+
+    def _values(self, mask: str | None, start: int, stop: int) -> npt.NDArray[Any]:
+        """Images or masks of fields `start` to `stop`, with padding, after their digests."""
+        group = self.fovs if mask is None else self.masks[mask]
+        values = read_column(group, "image" if mask is None else "mask", stop, start)
+        check_array(group.path, values, self._digests[mask][start:stop], start)
+        return values
 
 
 def _channels(fovs: zarr.Group, usable: npt.NDArray[np.bool_]) -> tuple[Channel, ...]:

@@ -4,7 +4,6 @@ Each image has a pyramid, its channels' colours and contrast limits, and its mas
 level is one file, whatever its channels. https://ngff.openmicroscopy.org/0.5/
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from zarrloc.exports.images import Channel, Field, Images
+from zarrloc.exports.names import folder_names
 from zarrloc.exports.pyramid import halved, halved_mask, levels
 from zarrloc.images.wells import name_of, number_of_row
 
@@ -22,6 +22,9 @@ CHUNK = 1024
 """Longest side of a chunk, px."""
 
 COMPRESSOR = BloscCodec(cname="zstd", clevel=3, shuffle="shuffle")
+
+TAKEN = ("ome", "zarr.json")
+"""Names that images cannot have beside one another."""
 
 Json = dict[str, Any]
 
@@ -56,7 +59,7 @@ def _layout(images: Images, out: Path) -> tuple[dict[int, str], list[str]]:
         return _plate(out, plate, members), [_told(plate, members)]
     _group(out, {})
     where: dict[int, str] = {}
-    folders = _unique(list(plates))
+    folders = folder_names(list(plates), TAKEN)
     for (plate, members), folder in zip(plates.items(), folders, strict=True):
         found = _plate(out / folder, plate, members)
         where |= {row: f"{folder}/{path}" for row, path in found.items()}
@@ -68,25 +71,10 @@ def _told(plate: str, members: Mapping[int, str]) -> str:
 
 
 def _series(images: Images, usable: Sequence[int], out: Path) -> dict[int, str]:
-    names = _unique([str(images.names[row]) for row in usable])
+    names = folder_names([str(images.names[row]) for row in usable], TAKEN)
     _group(out, {"bioformats2raw.layout": 3})
     _group(out / "OME", {"series": names})
     return dict(zip(usable, names, strict=True))
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    """Names that can be folders, each different, also where case does not count."""
-    seen: set[str] = {"ome", "zarr.json"}
-    made = []
-    for name in names:
-        plain = re.sub(r"[^A-Za-z0-9._-]", "_", name).lstrip("._")[:100] or "field"
-        one, count = plain, 1
-        while one.lower() in seen:
-            count += 1
-            one = f"{plain}-{count}"
-        seen.add(one.lower())
-        made.append(one)
-    return made
 
 
 def _plate(out: Path, name: str, members: Mapping[int, str]) -> dict[int, str]:
