@@ -30,6 +30,7 @@ HOMES = {
     "Result": "result",
     "RunConfig": "config.run",
     "SegmentConfig": "config.segment",
+    "Shuffled": "groups.shuffled",
     "SplitConfig": "config.split",
     "TrainConfig": "config.train",
     "export": "exports.export",

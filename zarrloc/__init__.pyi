@@ -24,6 +24,7 @@ from zarrloc.config.segment import SegmentConfig as SegmentConfig
 from zarrloc.config.split import SplitConfig as SplitConfig
 from zarrloc.config.train import TrainConfig as TrainConfig
 from zarrloc.exports.export import export as export
+from zarrloc.groups.shuffled import Shuffled as Shuffled
 from zarrloc.reproduction.reproduce import reproduce as reproduce
 from zarrloc.result import Result as Result
 from zarrloc.stages.outliers import outliers as outliers
@@ -46,6 +47,7 @@ __all__ = [
     "Result",
     "RunConfig",
     "SegmentConfig",
+    "Shuffled",
     "SplitConfig",
     "Store",
     "TrainConfig",
@@ -316,6 +318,7 @@ def write_report(
     baselines: bool = ...,
     threshold: Literal['0.5', 'tuned'] = ...,
     bootstrap: int = ...,
+    outliers: Literal['auto', 'yes', 'no'] = ...,
     umap_neighbours: int = ...,
     umap_min_dist: float = ...,
     pictures_mb: float = ...,

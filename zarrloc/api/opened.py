@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from zarrloc.exports.export import ExportResult
     from zarrloc.groups.crops import Crops
+    from zarrloc.groups.fields import Fields
 
 CHUNK_BYTES = 64 << 20
 """A chunk of a wide array, about: few enough for Dask, small enough for a laptop."""
@@ -150,6 +151,23 @@ class Store:
         return Crops(
             self.location, name, size=size, crop_um=crop_um, outside=outside, device=device
         )
+
+    def fields(self, *, counts: bool = False) -> "Fields":
+        """The fields as a PyTorch dataset; `zarrloc.Shuffled` reads it in random order.
+
+        Parameters
+        ----------
+        counts
+            Give the stored counts, not what lies above each field's background.
+
+        Returns
+        -------
+        Fields
+            `fields[i]` is `(channel, y, x)` float32, or the stored dtype.
+        """
+        from zarrloc.groups.fields import Fields
+
+        return Fields(self.location, counts=counts)
 
     def export(
         self, what: str, out: str | Path, to: str | None = None, **more: Any

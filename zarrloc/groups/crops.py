@@ -11,7 +11,7 @@ Written out as uint16, the paper's 157,504 crops of two channels would take 165 
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -21,12 +21,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 import xarray as xr
+from torch.utils.data import Dataset
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from zarrloc.groups.receipts import ROW_DIGEST, read_row
+from zarrloc.groups.receipts import ROW_DIGEST, check_array, read_row
 from zarrloc.pixels.window import PAPER_PX, window_px
-from zarrloc.store.columns import read_column
+from zarrloc.store.columns import array_of, decoded, read_column
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
 
@@ -87,9 +88,14 @@ def cut(field: Field, labels: torch.Tensor, centroids: torch.Tensor, spec: CropS
     pixels = image.unfold(1, window, 1).unfold(2, window, 1)[:, top, left].transpose(0, 1)
     ids = mask.unfold(0, window, 1).unfold(1, window, 1)[top, left]
     inside = (ids == labels.to(torch.int32)[:, None, None]).to(torch.float32)[:, None]
+    return _finished(pixels, inside, spec)
+
+
+def _finished(pixels: torch.Tensor, inside: torch.Tensor, spec: CropSpec) -> Cut:
+    """Windows `(cell, channel, y, x)` and whether a pixel is the cell's, 0 or 1, as crops."""
     if spec.outside == "black":
         pixels = pixels * inside
-    if spec.size != window:
+    if spec.size != spec.window_px:
         pixels, inside = (
             F.interpolate(x, size=(spec.size, spec.size), mode="bilinear", antialias=True)
             for x in (pixels, inside)
@@ -155,11 +161,20 @@ def _cut(
     return cut(field, torch.from_numpy(labels.astype(np.int64)).to(device), where, spec)
 
 
-class Crops:
-    """The crops of a cell table, read from the store as they are asked for.
+class Decoded(NamedTuple):
+    """Neighbouring fields, the first of them `first`: images `(field, channel, y, x)`, masks."""
 
-    `crops[i]` is one cell `(channel, size, size)` float32 and `crops[a:b]` some of them, for
-    training; `crops.batches(n)` streams the table in order; `crops.to_xarray()` is the lazy view.
+    first: int
+    images: npt.NDArray[Any]
+    masks: npt.NDArray[Any]
+
+
+class Crops(Dataset[torch.Tensor]):
+    """The crops of a cell table, read from the store as they are asked for: a map-style dataset.
+
+    `crops[i]` is one cell `(channel, size, size)` float32 and `crops[a:b]` some of them;
+    `crops.batches(n)` streams the table in order, `zarrloc.Shuffled(crops)` in random order, for
+    training; `crops.to_xarray()` is the lazy view.
     `labels`, `fov_index`, `keep` and `centroids` are the table's columns. Cheap to pickle: each
     process opens the store for itself and caches its own last `cached_fovs` decoded FOVs.
     """
@@ -195,6 +210,9 @@ class Crops:
         self.fov_index = read_column(table, "fov_index")
         self.labels = read_column(table, "mask_label")
         self.keep = read_column(table, "keep").astype(bool)
+        image = array_of(self._fovs, "image")
+        self.shard = self.fov_index.astype(np.int64) // (image.shards or image.chunks)[0]
+        self.usable = np.flatnonzero(self.keep)
         self.centroids = np.stack(
             [read_column(table, "centroid_y"), read_column(table, "centroid_x")], axis=1
         )
@@ -234,6 +252,43 @@ class Crops:
             at = torch.from_numpy(order[start:stop]).to(self._device)
             pixels[at], inside[at] = _cut(field, self.labels[some], self.centroids[some], self.spec)
         return Cut(pixels, inside)
+
+    def __getitems__(self, rows: Sequence[int]) -> list[torch.Tensor]:
+        """Several crops in any order, each FOV among them decoded once; torch asks so."""
+        return list(self.take(np.asarray(rows)).pixels)
+
+    def load(self, rows: npt.NDArray[np.int64]) -> Decoded:
+        """The fields of `rows`, from the first to the last in one read, and their masks."""
+        fovs = self.fov_index[rows]
+        first, stop = int(fovs.min()), int(fovs.max()) + 1
+        held = []
+        for group, name, digests in zip(
+            (self._fovs, self._masks), ("image", "mask"), self._digests, strict=True
+        ):
+            held.append(decoded(group, name, slice(first, stop)))
+            check_array(group.path, held[-1], digests[first:stop], first)
+        return Decoded(first, *held)
+
+    def cut(self, held: Decoded, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Crops of `rows` out of what `load` gave: each window alone, not its whole field."""
+        window, half = self.spec.window_px, self.spec.window_px // 2
+        pixels = np.zeros((len(rows), len(self.channels), window, window), np.float32)
+        inside = np.zeros((len(rows), 1, window, window), np.float32)
+        corners = np.rint(self.centroids[rows]).astype(np.int64) - half
+        for at, (row, corner) in enumerate(zip(rows.tolist(), corners.tolist(), strict=True)):
+            fov = int(self.fov_index[row])
+            image, mask = held.images[fov - held.first], held.masks[fov - held.first]
+            real = [
+                slice(max(start, 0), min(start + window, side))
+                for start, side in zip(corner, mask.shape, strict=True)
+            ]
+            to = [slice(r.start - c, r.stop - c) for r, c in zip(real, corner, strict=True)]
+            background = self._background[fov][:, None, None]
+            pixels[at][:, *to] = image[:, *real] - background
+            inside[at, 0][*to] = mask[*real] == self.labels[row]
+        np.maximum(pixels, 0, out=pixels)
+        parts = (torch.from_numpy(part).to(self._device) for part in (pixels, inside))
+        return _finished(*parts, self.spec).pixels
 
     def batches(self, batch_size: int, *, all_cells: bool = False) -> Iterator[Batch]:
         """Kept cells (or all) in table order, every FOV decoded once; `rows` are the table's."""

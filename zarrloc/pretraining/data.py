@@ -18,6 +18,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zarrloc.groups.shuffled import mixed
+
 Rows = npt.NDArray[np.int64]
 Image = npt.NDArray[Any]
 Item = TypeVar("Item")
@@ -134,14 +136,8 @@ def nested_subset(n: int, count: int, seed: int) -> Rows:
 
 
 def epoch_order(shard: Rows, pool: int, seed: int, epoch: int) -> Rows:
-    """A permutation of the samples that needs at most `pool + 1` shards at any time.
-
-    Shards stand in random order, and each sample falls up to `pool` places behind its own.
-    """
-    random = np.random.default_rng((seed, epoch))
-    names, index = np.unique(shard, return_inverse=True)
-    place = random.permutation(len(names))[index] + pool * random.random(len(shard))
-    return np.argsort(place, kind="stable")
+    """A permutation of the samples that needs at most `pool + 1` shards at any time."""
+    return mixed(shard, pool, np.random.default_rng((seed, epoch)))
 
 
 def epochs(shard: Rows, pool: int, seed: int, batch: int, steps: range) -> Iterator[list[Rows]]:
