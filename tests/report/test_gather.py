@@ -108,6 +108,34 @@ def test_a_store_without_heads_or_embeddings_says_which_command_makes_them(
     assert contents.points is None
 
 
+def test_outliers_are_looked_for_where_it_takes_a_minute(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Location.of(trained)
+    asked = gather(location, CONFIG, flat).odd
+    assert asked is not None
+    assert asked.embedding == "planted"
+    assert len(asked.measured) == 99, "all but the field without an image"
+    monkeypatch.setattr("zarrloc.report.gather.AUTO_OUTLIERS", 99)
+    contents = gather(location, CONFIG, flat)
+    assert contents.odd is None
+    assert "among more than 99 fields; `zarrloc report --outliers yes`" in (
+        contents.absent["outliers"]
+    )
+    assert gather(location, CONFIG.model_copy(update={"outliers": "yes"}), flat).odd is not None
+    without = gather(location, CONFIG.model_copy(update={"outliers": "no"}), flat)
+    assert "Left out of this page" in without.absent["outliers"]
+
+
+def test_a_damaged_image_costs_the_section_alone(tmp_path: Path) -> None:
+    location = bare(tmp_path)
+    put(location, "fovs", "row_digest", 3, 7)
+    contents = gather(location, CONFIG, flat)
+    assert contents.odd is None
+    assert "row 3 of 'fovs' is damaged" in contents.absent["outliers"]
+    assert contents.points is not None
+
+
 def bare(tmp_path: Path, **embedding: Any) -> Location:
     made = make_store(tmp_path / "b.zarr", proteins=8, labelled=False, **embedding)
     location = Location.of(made)

@@ -1,17 +1,25 @@
 """The page as a document: all sections, every name escaped, nothing fetched from elsewhere."""
 
+import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from zarrloc_cli.report import command
 
+from tests import stores
 from tests.report.conftest import CONFIG, EVIL, flat
 from tests.report.test_gather import bare
+from tests.written import put
 from zarrloc.errors import ConfigError
 from zarrloc.report.write import write_report
+from zarrloc.store.columns import read_column
+from zarrloc.store.location import Location
 
 
 class Tags(HTMLParser):
@@ -40,7 +48,7 @@ def test_all_sections_are_there_and_filled(page: str) -> None:
     for title in (
         "Map of the embedding", "Scores", "F1 of each label", "ROC", "What is mistaken for what",
         "What occurs together", "Nearest neighbours", "True positives", "False positives",
-        "False negatives", "Splits and leakage", "What failed, and why", "Provenance",
+        "False negatives", "Splits and leakage", "Fields that stand out", "What failed, and why", "Provenance",
     ):  # fmt: skip
         assert f">{title}</h" in page
     assert 'class="absent"' not in page
@@ -63,6 +71,38 @@ def test_nothing_is_loaded_from_elsewhere(page: str) -> None:
         if tag in {"script", "link", "img", "iframe", "source"}
     ]
     assert [source for source in sources if source and not source.startswith("data:")] == []
+
+
+def test_fields_that_stand_out_are_shown_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = stores.make_store(tmp_path / "oc.zarr", cells=(6,) * 8, side=128)
+    location = Location.of(path)
+    image = read_column(location.group("fovs"), "image")
+    image[2, 1] = np.random.default_rng(0).poisson(700, image[2, 1].shape)
+    image[5, 0] = np.minimum(image[5, 0].astype(int) * 60, 65535)
+    put(location, "fovs", "image", slice(None), image)
+    write_report(path, tmp_path / "r.html", CONFIG)
+    page = (tmp_path / "r.html").read_text()
+    section = re.search(r'(?s)<section id="outliers">(.*?)</section>', page)
+    assert section is not None
+    assert "2 of 8 fields should be looked at" in section[1]
+    shown = [attrs for tag, attrs in Tags(section[1]).tags if tag == "img"]
+    assert [attrs["alt"] for attrs in shown] == [
+        "P1, FID00000002: protein empty", shown[1]["alt"],
+    ]  # fmt: skip
+    assert "P2, FID00000005: nucleus saturated (" in str(shown[1]["alt"])
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(str(attrs["src"]).split(",")[1]))).size
+        for attrs in shown
+    ]
+    assert sizes == [(256, 256)] * 2
+    monkeypatch.setattr("zarrloc.report.cards.SHOWN_ODD", 1)
+    monkeypatch.setattr("zarrloc.report.words.SHOWN_ODD", 1)
+    write_report(path, tmp_path / "r.html", CONFIG)
+    page = (tmp_path / "r.html").read_text()
+    assert "1 are shown; `zarrloc outliers oc.zarr` names all" in page
+    assert page.count("FID00000005") == 0
 
 
 def test_provenance_holds_settings_and_fingerprints(page: str) -> None:

@@ -1,5 +1,7 @@
 """Settings of `zarrloc report`."""
 
+from typing import Literal
+
 from pydantic import Field, PositiveInt
 
 from zarrloc.config.evaluate import Threshold
@@ -39,6 +41,11 @@ class ReportConfig(DeviceConfig):
     )
     bootstrap: int = Field(
         default=1000, ge=0, description="Bootstrap resamples of the proteins; 0 = none."
+    )
+    outliers: Literal["auto", "yes", "no"] = Field(
+        default="auto",
+        description="Look for fields that are out of focus, empty, saturated or unlike their "
+        "replicates, which reads every image; auto: up to 2,000 fields.",
     )
     umap_neighbours: int = Field(
         default=15, ge=2, description="UMAP: neighbours that a point keeps close."

@@ -6,11 +6,13 @@ import numpy as np
 
 from zarrloc.report.embedding_map import joined
 from zarrloc.report.gather import Contents
-from zarrloc.report.pictures import jpeg_url, pictures
+from zarrloc.report.pictures import field_pictures, jpeg_url, pictures
 from zarrloc.report.tallies import examples
 from zarrloc.store.location import Location
 
 PICTURE_PX = 256
+SHOWN_ODD = 24
+"""Fields that stand out and are shown; the command `outliers` names all."""
 VERDICTS = {
     "true positives": "found",
     "false positives": "called",
@@ -64,3 +66,30 @@ def make_cards(location: Location, contents: Contents) -> dict[str, list[Card]]:
         ]
         for kind, chosen in found.items()
     }
+
+
+class OddCard(NamedTuple):
+    """A field that stands out."""
+
+    url: str
+    protein: str
+    name: str
+    why: str
+
+
+def make_odd_cards(location: Location, contents: Contents) -> list[OddCard]:
+    """Cards of fields that stand out, as many as are shown, those with most reasons first."""
+    odd = contents.odd
+    if odd is None:
+        return []
+    shown = sorted(odd.why, key=lambda row: (-len(odd.why[row]), row))[:SHOWN_ODD]
+    seen = field_pictures(location, np.array(shown, np.int64), PICTURE_PX)
+    return [
+        OddCard(
+            jpeg_url(picture, quality=80),
+            str(odd.protein[row]),
+            str(odd.names[row]),
+            "; ".join(odd.why[row]),
+        )
+        for row, picture in zip(shown, seen, strict=True)
+    ]

@@ -18,6 +18,7 @@ from zarrloc.scoring.evaluation import finite
 from zarrloc.scoring.judge_head import judge_head
 from zarrloc.scoring.judge_neighbours import judge_neighbours
 from zarrloc.scoring.metrics import Truth, called_of, truth_of
+from zarrloc.scoring.odd import Odd, odd_fields
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.columns import read_column
 from zarrloc.store.document import groups
@@ -66,6 +67,9 @@ class Calls:
         """Which labels each row is given, `(n, label)`."""
         return called_of(self.probability, self.threshold, self.target is not None)
 
+
+AUTO_OUTLIERS = 2000
+"""Fields up to which outliers are looked for unasked: a minute or two."""
 
 NOT_COLOURS = frozenset({"fov", "protein", "source", "error"})
 """Texts of a field that the page tells elsewhere."""
@@ -118,6 +122,7 @@ class Contents:
     scores: Mapping[str, Any] | None = None
     knn: Mapping[str, Any] | None = None
     runs: Sequence[Curves] = ()
+    odd: Odd | None = None
     absent: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -198,6 +203,7 @@ def gather(location: Location, config: ReportConfig, project: Projection) -> Con
         scores=scores,
         knn=knn,
         runs=runs,
+        odd=_odd(location, embedding, described["fovs"]["rows"]["total"], absent, config),
         absent=absent,
     )
 
@@ -240,6 +246,32 @@ def chosen(stages: Mapping[str, StageAttrs], config: ReportConfig) -> tuple[str 
     head = config.head or (fitting[0] if fitting else None)
     path = of_head[head] if head else wanted or (embeddings[0] if embeddings else None)
     return path.split("/")[1] if path else None, head
+
+
+def _odd(
+    location: Location,
+    embedding: str | None,
+    fields: int,
+    absent: dict[str, str],
+    config: ReportConfig,
+) -> Odd | None:
+    """Fields that stand out; replicates are told apart by the embedding of the page."""
+    if config.outliers == "no":
+        absent["outliers"] = (
+            "Left out of this page; `zarrloc report --outliers yes` looks for them."
+        )
+        return None
+    if config.outliers == "auto" and fields > AUTO_OUTLIERS:
+        absent["outliers"] = (
+            f"Not looked for among more than {AUTO_OUTLIERS:,} fields; `zarrloc report --outliers "
+            "yes` does it, `zarrloc outliers` without a page."
+        )
+        return None
+    try:
+        return odd_fields(location, embedding)
+    except ZarrlocError as error:
+        absent["outliers"] = str(error)
+        return None
 
 
 def _facts(location: Location, fovs: Any, described: Mapping[str, Any]) -> Facts:

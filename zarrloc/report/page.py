@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.report import words
-from zarrloc.report.cards import make_cards
+from zarrloc.report.cards import make_cards, make_odd_cards
 from zarrloc.report.embedding_map import embedding_map
 from zarrloc.report.gather import Contents
 from zarrloc.report.plots import draw
@@ -57,6 +57,7 @@ def render(location: Location, contents: Contents, config: ReportConfig) -> str:
             for index in range(len(contents.runs))
         ],
         cards=make_cards(location, contents),
+        odd_cards=make_odd_cards(location, contents),
         version=version("zarrloc"),
         made=datetime.datetime.now(datetime.UTC).strftime("%d %B %Y, %H:%M UTC"),
     )

@@ -44,7 +44,7 @@ def pictures(
     A field that isn't square lies on black. Crops are what the network was shown.
     """
     if samples.cells is None:
-        yield from _fields(location, rows, size)
+        yield from field_pictures(location, rows, size)
         return
     settings = samples.stage.config
     fovs = need(location, "fovs", "ingest SOURCE STORE")
@@ -62,7 +62,8 @@ def pictures(
             yield composite(crop, black, crops.channels)
 
 
-def _fields(location: Location, rows: npt.NDArray[np.int64], size: int) -> Iterator[Pixels]:
+def field_pictures(location: Location, rows: npt.NDArray[np.int64], size: int) -> Iterator[Pixels]:
+    """Whole fields as pictures `(size, size, 3)`, in the order of `rows`."""
     group = need(location, "fovs", "ingest SOURCE STORE")
     roles = tuple(map(str, read_column(group, "channel")))
     background, heights, widths = (

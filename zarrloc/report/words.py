@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.pretraining.log import Curves
+from zarrloc.report.cards import SHOWN_ODD
 from zarrloc.report.gather import Contents
 from zarrloc.scoring.scorecard import HEADINGS as HEADINGS
 from zarrloc.scoring.scorecard import figures, number, shown_parts, span
@@ -271,6 +272,22 @@ def failed_note(c: Contents) -> str:
             f" The first {SHOWN_FAILURES} are listed; `zarrloc info {c.facts.name} --errors` "
             "names all."
         )
+    return told
+
+
+def odd_note(c: Contents) -> str:
+    """How many fields stand out, by which rules, and where the rest is told."""
+    assert c.odd is not None
+    count, of = len(c.odd.why), len(c.odd.measured)
+    told = (
+        f"{count:,} of {of:,} fields should be looked at before they are trusted: out of focus "
+        "(little fine detail), empty (no light above the noise), saturated, or unlike the other "
+        "fields of their protein."
+    )
+    if c.odd.replicates is None:
+        told += " Replicates were not compared: there is no embedding."
+    if count > SHOWN_ODD:
+        told += f" {SHOWN_ODD} are shown; `zarrloc outliers {c.facts.name}` names all."
     return told
 
 
