@@ -119,8 +119,9 @@ def test_outliers_are_looked_for_where_it_takes_a_minute(
     monkeypatch.setattr("zarrloc.report.gather.AUTO_OUTLIERS", 99)
     contents = gather(location, CONFIG, flat)
     assert contents.odd is None
-    assert "among more than 99 fields; `zarrloc report --outliers yes`" in (
-        contents.absent["outliers"]
+    assert (
+        "among more than 99 fields; `zarrloc report --outliers yes`"
+        in (contents.absent["outliers"])
     )
     assert gather(location, CONFIG.model_copy(update={"outliers": "yes"}), flat).odd is not None
     without = gather(location, CONFIG.model_copy(update={"outliers": "no"}), flat)

@@ -48,7 +48,8 @@ def test_all_sections_are_there_and_filled(page: str) -> None:
     for title in (
         "Map of the embedding", "Scores", "F1 of each label", "ROC", "What is mistaken for what",
         "What occurs together", "Nearest neighbours", "True positives", "False positives",
-        "False negatives", "Splits and leakage", "Fields that stand out", "What failed, and why", "Provenance",
+        "False negatives", "Splits and leakage", "Fields that stand out", "What failed, and why",
+        "Provenance",
     ):  # fmt: skip
         assert f">{title}</h" in page
     assert 'class="absent"' not in page

@@ -116,7 +116,7 @@ class Images:
     def read(self, row: int, mask: str | None) -> npt.NDArray[Any]:
         """The image `(channel, y, x)` of one field, or its `mask` `(y, x)`."""
         real = self._real(row)
-        found = self._values(mask, row, row + 1)[0]
+        found: npt.NDArray[Any] = self._values(mask, row, row + 1)[0]
         return found[:, *real] if mask is None else found[real]
 
     def shape(self, row: int, mask: str | None) -> tuple[tuple[int, ...], np.dtype[Any]]:

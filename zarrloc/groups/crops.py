@@ -265,7 +265,7 @@ class Crops(Dataset[torch.Tensor]):
         for group, name, digests in zip(
             (self._fovs, self._masks), ("image", "mask"), self._digests, strict=True
         ):
-            held.append(decoded(group, name, slice(first, stop)))
+            held.append(decoded(array_of(group, name), slice(first, stop)))
             check_array(group.path, held[-1], digests[first:stop], first)
         return Decoded(first, *held)
 
@@ -287,7 +287,8 @@ class Crops(Dataset[torch.Tensor]):
             pixels[at][:, *to] = image[:, *real] - background
             inside[at, 0][*to] = mask[*real] == self.labels[row]
         np.maximum(pixels, 0, out=pixels)
-        parts = (torch.from_numpy(part).to(self._device) for part in (pixels, inside))
+        device = self._device
+        parts = torch.from_numpy(pixels).to(device), torch.from_numpy(inside).to(device)
         return _finished(*parts, self.spec).pixels
 
     def batches(self, batch_size: int, *, all_cells: bool = False) -> Iterator[Batch]:

@@ -91,7 +91,7 @@ class Fields(Dataset[Tensor]):
         """Several fields in any order, each run of neighbours in one read; torch asks so."""
         wanted = np.unique(np.asarray(rows))
         starts = np.flatnonzero(np.diff(wanted, prepend=-2) != 1)
-        found = {}
+        found: dict[int, Tensor] = {}
         for start, stop in itertools.pairwise([*starts, len(wanted)]):
             run = wanted[start:stop]
             found |= dict(zip(run.tolist(), self.cut(self.load(run), run), strict=True))
@@ -100,7 +100,7 @@ class Fields(Dataset[Tensor]):
     def load(self, rows: npt.NDArray[np.int64]) -> Decoded:
         """Fields from the first to the last of `rows`, in one read, compared with their digests."""
         first, stop = int(rows[0]), int(rows[-1]) + 1
-        images = decoded(self._fovs, "image", slice(first, stop))
+        images = decoded(array_of(self._fovs, "image"), slice(first, stop))
         check_array(GROUP, images, self._digests[first:stop], first)
         return Decoded(first, images)
 

@@ -109,7 +109,8 @@ class Shuffled(IterableDataset[Shuffle]):
             )
         self.batch_size, self.buffer, self.drop_last = batch_size, buffer, drop_last
         self.seed, self.part = seed, part
-        self._epoch = torch.full((), -1).share_memory_()  # workers that live on see it change
+        # Workers that live on see it change.
+        self._epoch: Tensor = torch.full((), -1).share_memory_()  # type: ignore[no-untyped-call]
         self._passes = 0
 
     def set_epoch(self, epoch: int) -> None:
