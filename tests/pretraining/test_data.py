@@ -10,6 +10,8 @@ import torch
 
 from zarrloc.pretraining.data import (
     Arrays,
+    Beside,
+    Siblings,
     ahead,
     decode_all,
     epoch_order,
@@ -17,6 +19,7 @@ from zarrloc.pretraining.data import (
     nested_subset,
     pixels,
     pooled,
+    taken,
 )
 
 SHARD = np.repeat(np.arange(12), 8)
@@ -140,3 +143,49 @@ def test_ahead_works_while_its_consumer_does() -> None:
     endless = ahead(iter(int, 1))
     next(endless)
     endless.close()
+
+
+def test_a_step_shows_some_channels_only() -> None:
+    """As many as drawn from 1 to all, any of them alike, and none that a store lacks."""
+    present = np.array([[True, True, True], [True, False, True], [False, True, False]])
+    beside, rows = Beside(present), np.array([2, 0, 1, 0])
+    assert beside.shown(rows, 3, None).tolist() == present[rows].tolist()
+    assert Beside().shown(rows, 3, None).all()
+    random = torch.Generator().manual_seed(0)
+    drawn = torch.stack([beside.shown(rows, 3, random) for _ in range(600)])
+    assert not (drawn & ~torch.from_numpy(present[rows])).any()
+    assert drawn.any(2).all()
+    assert (drawn[:, 1] == drawn[:, 3]).all()
+    whole = drawn[:, 1]
+    shares = whole.sum(1).bincount(minlength=4) / 600
+    assert (shares[1:] - 1 / 3).abs().max() < 0.07
+    assert (whole.float().mean(0) - 2 / 3).abs().max() < 0.07
+    assert drawn[:, 0].tolist() == [[False, True, False]] * 600
+
+
+def test_siblings_are_other_fields_of_a_protein() -> None:
+    """Any of them alike; a sample whose protein has no other field is its own."""
+    protein = np.array(["b", "a", "b", "c", "b", "a", "b"])
+    fov = np.array([0, 1, 0, 2, 3, 1, 4])  # a has two cells of one field
+    siblings = Siblings(protein, fov)
+    assert siblings.any
+    assert not Siblings(protein[[1, 3, 5]], fov[[1, 3, 5]]).any
+    random = torch.Generator().manual_seed(0)
+    rows = np.arange(7)
+    drawn = np.stack([siblings.drawn(rows, random) for _ in range(300)])
+    assert (drawn[:, [1, 3, 5]] == [1, 3, 5]).all()
+    for row, others in ((0, [4, 6]), (2, [4, 6]), (4, [0, 2, 6]), (6, [0, 2, 4])):
+        found, times = np.unique(drawn[:, row], return_counts=True)
+        assert found.tolist() == others
+        assert abs(times / 300 - 1 / len(others)).max() < 0.1
+
+
+def test_samples_in_memory_are_taken_in_any_order() -> None:
+    held = Arrays(source().images, ("nucleus", "protein"), SHARD, np.full((96, 2), 6))
+    rows = np.array([90, 3, 3, 41])
+    got = taken(held, None, rows)
+    on_device = taken(held, pixels(held.images, held.extents), rows)
+    for found in (got, on_device):
+        torch.testing.assert_close(
+            found.unit(), pixels(held.images[rows], held.extents[rows]).unit()
+        )

@@ -46,3 +46,17 @@ def test_replicate_is_one_channel_in_training_and_all_in_turn_else() -> None:
     mean, sd = affine_of(inputs.channels, IMAGES)
     assert mean == pytest.approx((float(IMAGES.mean()),) * 4)
     assert sd == pytest.approx((float(IMAGES.std(correction=0)),) * 4)
+
+
+def test_absent_channels_stay_absent() -> None:
+    """NaN through the affine, in blank inputs, and out of the statistics."""
+    channels = resolve("natural", ("er", "nucleus", "protein"), ("nucleus", "protein"), "natural")
+    images = torch.rand(3, 2, 4, 4)
+    images[1, 0] = torch.nan
+    mean, sd = affine_of(channels, images)
+    assert mean[1] == pytest.approx(images[[0, 2], 0].mean().item())
+    assert sd[1] == pytest.approx(images[[0, 2], 0].std(correction=0).item())
+    found = Inputs(channels, mean, sd, torch.nan)(images)
+    assert found[:, 0].isnan().all()
+    assert found[1, 1].isnan().all()
+    torch.testing.assert_close(found[0, 2], (images[0, 1] - mean[2]) / sd[2])

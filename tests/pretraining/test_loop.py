@@ -14,7 +14,7 @@ from zarrloc.errors import ConfigError
 from zarrloc.models.channels import resolve
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.augment import multi_crop
-from zarrloc.pretraining.data import Arrays, decode_all, pixels
+from zarrloc.pretraining.data import Arrays, Beside, Siblings, decode_all, pixels
 from zarrloc.pretraining.dino import Dino
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.inputs import Inputs
@@ -27,6 +27,7 @@ from zarrloc.pretraining.loop import (
     train_step,
 )
 from zarrloc.pretraining.objective import multi_crop_views
+from zarrloc.pretraining.simclr import SimClr
 
 ROLES = ("nucleus", "protein")
 SPEC = BackboneSpec("toy", "none", ROLES, 4, 6, "")
@@ -376,3 +377,58 @@ def test_fine_tuning_takes_a_tenth_of_the_rate() -> None:
     assert tuned.learning_rate.start == pytest.approx(5e-5 / 4)
     assert scratch.steps == 100 * 15
     assert (scratch.bfloat16, tuned.bfloat16) == (False, True)
+
+
+def test_the_second_view_is_of_a_sibling() -> None:
+    """Resampled from its pixels and its shape; the first is of the sample itself."""
+    config = config_of(objective="simclr", views="protein", cache="device")
+    data = source()
+    data.extents[20:] = (20, 10)  # half as wide
+    protein, fov = np.repeat(np.arange(20), 2).astype(str), np.arange(40)
+    objective = SimClr(config, SPEC)
+    beside = Beside(siblings=Siblings(protein, fov))
+    for held, resident in ((data, None), (data, pixels(data.images, data.extents))):
+        (batch,) = batches(config, objective, held, resident, False, range(1), ALONE, CPU, beside)
+        rows = [int((data.images == p.numpy().view(np.uint16)).all((1, 2, 3)).argmax())
+                for p in batch.pixels.images]  # fmt: skip
+        assert batch.sibling is not None
+        expected = pixels(data.images[np.array(rows) ^ 1], data.extents[np.array(rows) ^ 1])
+        torch.testing.assert_close(batch.sibling.unit(), expected.unit())
+        views = batch.views(objective.views())
+        first, second = objective.views()
+        own = pixels(data.images[rows], data.extents[rows])
+        for found, of, view, drawn in (
+            (views[0], own, first, batch.draws[0]), (views[1], expected, second, batch.draws[1]),
+        ):  # fmt: skip
+            torch.testing.assert_close(
+                found, multi_crop(of.unit(), of.extents, batch.protein, [view], [drawn])[0]
+            )
+        half = batch.part(slice(2, 6))
+        torch.testing.assert_close(half.views(objective.views())[1], views[1][2:6])
+
+
+def test_channels_that_are_not_shown_are_nan_in_all_views() -> None:
+    """Only for a backbone of channel tokens; sampled, or as the stores have them."""
+    spec = dataclasses.replace(SPEC, tokens="channel")
+    present = np.ones((40, 2), bool)
+    present[::2, 0] = False
+    for sampled in (True, False):
+        config = config_of(channel_sampling=sampled)
+        objective, held = Dino(config, spec), source()
+        counts = []
+        for batch in batches(
+            config, objective, held, None, False, range(20), ALONE, CPU, Beside(present)
+        ):
+            assert batch.channels is not None
+            views = batch.views(objective.views())
+            for view in views:
+                torch.testing.assert_close(view.isnan().all((2, 3)), ~batch.channels)
+                torch.testing.assert_close(view.isnan().any((2, 3)), ~batch.channels)
+            counts.append(batch.channels.sum().item())
+            part = batch.part(slice(1, 3)).channels
+            assert part is not None
+            assert part.tolist() == batch.channels[1:3].tolist()
+        assert (min(counts) == 8) == sampled
+    (plain,) = batches(config_of(), Dino(config_of(), SPEC), source(), None, False, range(1),
+                       ALONE, CPU)  # fmt: skip
+    assert plain.channels is None

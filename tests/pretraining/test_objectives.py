@@ -373,3 +373,20 @@ def test_patches_are_hidden_only_where_zarrloc_makes_the_tokens() -> None:
     config = config_of("mae", **{"from": "timm:test_vit", "arch": None, "local_size": 16})
     with pytest.raises(ConfigError, match="--objective mae hides patches"):
         start_spec(config, ROLES)
+
+
+def test_mae_does_not_ask_for_absent_channels() -> None:
+    """Patches with NaN are those without these pixels."""
+    random = torch.Generator().manual_seed(0)
+    patches, painted = torch.randn(2, 3, 4, 5, 6, generator=random).flatten(2, 3).unbind(0)
+    hidden = torch.tensor([[True, False] * 10, [True, True] * 10, [False, True] * 10])
+    lacking = patches.clone()
+    lacking[..., ::3] = torch.nan
+    painted = painted.requires_grad_()
+    found = mae.mae_loss(painted, lacking, hidden)
+    kept = [1, 2, 4, 5]
+    torch.testing.assert_close(found, mae.mae_loss(painted[..., kept], patches[..., kept], hidden))
+    found.backward()
+    assert painted.grad is not None
+    assert painted.grad.isfinite().all()
+    assert (painted.grad[..., ::3] == 0).all()

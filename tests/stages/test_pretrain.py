@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+import xarray as xr
 import yaml
 from click.testing import CliRunner
 from zarr.storage import WrapperStore
@@ -33,6 +34,9 @@ from zarrloc.config.split import SplitConfig
 from zarrloc.errors import ChannelError, ConfigError, LockedError, StoreError, WeightsError
 from zarrloc.groups.embeddings import notes_on, read_samples
 from zarrloc.models import backbones
+from zarrloc.models.channels import resolve
+from zarrloc.models.inputs import Size
+from zarrloc.models.preprocess import prepare
 from zarrloc.pixels import measure
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.samples import cached, open_data
@@ -631,3 +635,146 @@ def test_the_command_parses_and_calls_once(
     assert "300 of 6 samples" in shown.output
     assert "2 x 224 px + 8 x 96 px: 2730 tokens a sample" in shown.output
     assert "GiB" in shown.output
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """8 smaller fields of protein and er, and a split."""
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "raw").mkdir()
+    for fov in range(8):
+        image, _ = make_field(CELLS, 48, 100 + fov)
+        tifffile.imwrite(folder / "raw" / f"f{fov}.tif", image, imagej=True,
+                         metadata={"axes": "CYX"})  # fmt: skip
+    settings = IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063, channels=("protein", "er"))
+    path = folder / "other.zarr"
+    ingest(folder / "raw", path, settings, run=SERIAL, quiet=True)
+    fold = {"fold": (("fov",), np.array([-1, 0, 1, 2] * 2, np.int8))}
+    write_group(Location.of(path), "splits/paper", fold, attrs={})
+    return path
+
+
+CHANNELS: dict[str, Any] = {"tokens": "channel", "decoder_width": 32, "decoder_depth": 1}
+
+
+@pytest.mark.parametrize("objective", ["dino", "dinov2", "mae", "simclr", "vicreg"])
+def test_stores_of_different_channels_are_trained_on_together(
+    store: Path, other: Path, tmp_path: Path, objective: str
+) -> None:
+    """By every objective; resumed as undisturbed; then any channels embed."""
+    given = {**CHANNELS, "objective": objective, "also": (str(other),), "split": "paper"}
+    given |= {"checkpoint_steps": 4, "guard_epochs": 1, "guard_samples": 12, "keep": 9}
+    out = tmp_path / "joined"
+    train(store, out, **given)
+    lineage = json.loads((out / "backbone.json").read_text())["lineage"]
+    assert lineage["fields"] == int((FOLD >= 0).sum()) + 6
+    assert "other.zarr: the test part of split 'paper', 2 fields" in lineage["held_out"]
+    before = losses(out)
+    assert np.isfinite(before).all()
+    for file in ("backbone.json", "backbone.safetensors", "teacher.pth"):
+        (out / file).unlink()
+    (out / "checkpoints" / "step-00000008.pt").unlink()
+    train(store, out, **given)
+    assert losses(out) == before
+
+    backbone = backbones.load(str(out))
+    assert backbone.roles == ("nucleus", "protein", "er")
+    assert backbone.spec.tokens == "channel"
+    for name, path in (("one", store), ("two", other)):
+        copy = tmp_path / f"{name}.zarr"
+        shutil.copytree(path, copy)
+        embed(copy, EmbedConfig(backbone=str(out), size="24"), "e", run=SERIAL, quiet=True)
+        found = read_samples(Location.of(copy), "e").features
+        assert np.isfinite(found).all()
+        assert found.std(0).max() > 0
+
+
+def test_a_missing_channel_is_absent_not_black(store: Path, other: Path, tmp_path: Path) -> None:
+    """An embedding of two of three channels is what the network says of these two alone."""
+    train(store, tmp_path / "ft", **CHANNELS, also=(str(other),))
+    copy = tmp_path / "oc.zarr"
+    shutil.copytree(other, copy)
+    backbone = backbones.load(str(tmp_path / "ft"))
+    embed(copy, EmbedConfig(backbone=str(tmp_path / "ft"), size="24"), "e", run=SERIAL, quiet=True)
+    found = read_samples(Location.of(copy), "e").features
+    about = json.loads((tmp_path / "ft" / "backbone.json").read_text())["normalisation"]
+    image = xr.open_zarr(copy, group="fovs").image.values[:1]
+    mapping = resolve("natural", backbone.roles, ("protein", "er"), "natural")
+    trained = (tuple(about["mean"]), tuple(about["sd"]))
+    (inputs,), _ = prepare(
+        torch.from_numpy(image), mapping, Size.parse("24"), "trained", 8, None, trained
+    )
+    black = backbone(inputs).detach().numpy()
+    inputs[:, 0] = torch.nan
+    np.testing.assert_allclose(found[:1], backbone(inputs).detach().numpy(), rtol=1e-4, atol=1e-5)
+    assert np.abs(found[:1] - black).max() > 1e-3
+
+
+def test_what_cannot_be_trained_together_is_refused(
+    store: Path, other: Path, tmp_path: Path
+) -> None:
+    """Before anything is written, with the setting that helps."""
+    with pytest.raises(ConfigError, match="also needs tokens channel"):
+        config_of(also=(str(other),))
+    with pytest.raises(ConfigError, match="--channels replicate is for a backbone of patch"):
+        pretrain(store, tmp_path / "x", config_of(**CHANNELS, channels="replicate"))
+    train(store, tmp_path / "patch", steps=2)
+    for given, told in (
+        ({"tokens": "channel"}, "--tokens channel is for --from scratch"),
+        ({"also": (str(other),)}, "--also needs a backbone of channel tokens"),
+    ):
+        start = {"arch": None, "arch_options": (), "from": str(tmp_path / "patch"), **given}
+        with pytest.raises(ConfigError, match=told):
+            pretrain(store, tmp_path / "x", config_of(**start))
+    absent = config_of(**CHANNELS, also=(str(other),), split="absent")
+    with pytest.raises(StoreError, match="absent"):
+        pretrain(store, tmp_path / "x", absent)
+    assert not (tmp_path / "x").exists()
+
+
+PAIRS: dict[str, Any] = {"objective": "simclr", "views": "protein", "cache": "ram"}
+
+
+def test_two_fields_of_a_protein_are_two_views(store: Path, tmp_path: Path) -> None:
+    """Resumed as undisturbed, and told to whoever reads the embedding."""
+    given = {**PAIRS, "checkpoint_steps": 4, "level": "cell", "crop_um": 5.0, "keep": 9}
+    train(store, tmp_path / "ft", **given)
+    train(store, tmp_path / "plain", **{**given, "views": "sample"})
+    before = losses(tmp_path / "ft")
+    assert before != losses(tmp_path / "plain")
+    for file in ("backbone.json", "backbone.safetensors", "teacher.pth"):
+        (tmp_path / "ft" / file).unlink()
+    (tmp_path / "ft" / "checkpoints" / "step-00000008.pt").unlink()
+    train(store, tmp_path / "ft", **{**given, "cache": "device"})
+    assert losses(tmp_path / "ft") == before
+    copy = tmp_path / "oc.zarr"
+    shutil.copytree(store, copy)
+    config = EmbedConfig(backbone=str(tmp_path / "ft"), size="24")
+    embed(copy, config, "e", run=SERIAL, quiet=True)
+    notes = notes_on(read_samples(Location.of(copy), "e"))
+    assert any("only proteins that were held out are new" in note for note in notes)
+
+
+def test_proteins_held_out_are_never_a_view(store: Path, other: Path, tmp_path: Path) -> None:
+    """A split by images is refused, one by proteins is not; nor are there pairs without names."""
+    with pytest.raises(ConfigError, match=r"holds out fields of \d+ that it trains on, such as G"):
+        pretrain(store, tmp_path / "x", config_of(**PAIRS, split="paper"))
+    with pytest.raises(ConfigError, match="no protein has two fields"):
+        pretrain(other, tmp_path / "x", config_of(**PAIRS))
+    with pytest.raises(ConfigError, match="views protein is for the objectives simclr and vicreg"):
+        config_of(views="protein", cache="ram")
+    with pytest.raises(ConfigError, match="views protein needs the samples in memory"):
+        config_of(views="protein", objective="vicreg")
+    assert not (tmp_path / "x").exists()
+    copy = tmp_path / "oc.zarr"
+    shutil.copytree(store, copy)
+    fold = np.where(np.arange(FIELDS) // 2 % 4 == 1, -1, np.arange(FIELDS) // 2 % 3)
+    columns = {"fold": (("fov",), fold.astype(np.int8))}
+    write_group(Location.of(copy), "splits/honest", columns, attrs={})
+    data = open_data(Location.of(copy), config_of(**PAIRS, split="honest"))
+    assert not {"G1", "G5"} & set(data.protein.tolist())
+    assert data.beside.siblings is not None
+    rows = np.arange(len(data.protein))
+    drawn = data.beside.siblings.drawn(rows, torch.Generator().manual_seed(0))
+    assert (data.protein[drawn] == data.protein).all()
+    assert (data.source.fov[drawn] != data.source.fov).all()

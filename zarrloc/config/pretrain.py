@@ -14,10 +14,10 @@ class PretrainConfig(Config):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     RUN_ONLY: ClassVar[tuple[str, ...]] = (
-        *("weights", "cache", "device", "processes", "accumulate"),
+        *("weights", "also", "cache", "device", "processes", "accumulate"),
         *("checkpoint_steps", "keep", "log_steps", "tensorboard", "keep_going"),
     )
-    """How a run is carried out: may differ when it is resumed."""
+    """How a run is carried out, and where its data lies: may differ when it is resumed."""
 
     SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Optimisation": (
@@ -55,6 +55,22 @@ class PretrainConfig(Config):
     )
     arch_options: tuple[str, ...] = Field(
         (), description="timm arguments for --from scratch, as depth=4,patch_size=8."
+    )
+    tokens: Literal["patch", "channel"] = Field(
+        "patch",
+        description="From scratch, a token is a patch of all channels or of one: the latter embeds "
+        "any set of channels.",
+    )
+    channel_sampling: bool = Field(
+        True, description="With channel tokens, show a step some channels only, drawn at random."
+    )
+    also: tuple[str, ...] = Field(
+        (), description="Further stores to train on, of any channels, with channel tokens."
+    )
+    views: Literal["sample", "protein"] = Field(
+        "sample",
+        description="Both views of one field or cell, or of two fields of one protein (SimCLR, "
+        "VICReg); then only proteins that are held out are new to the backbone.",
     )
     level: Literal["fov", "cell"] = Field("fov", description="Train on whole fields or on cells.")
     cells: str = Field("cells", description="Name of the cells group, for --level cell.")
@@ -152,6 +168,19 @@ class PretrainConfig(Config):
         low, high = self.mask_range
         if not 0 < low <= high < 1:
             raise ValueError(f"mask_range is {low},{high}; give two shares, 0 < low <= high < 1")
+        if self.also and self.start == "scratch" and self.tokens == "patch":
+            raise ValueError(
+                "also needs tokens channel: a patch of all channels cannot lack one of them"
+            )
+        if self.views == "protein" and self.objective not in ("simclr", "vicreg"):
+            raise ValueError(
+                f"views protein is for the objectives simclr and vicreg, not {self.objective}"
+            )
+        if self.views == "protein" and self.cache == "none":
+            raise ValueError(
+                "views protein needs the samples in memory, as any two may be one's views: set "
+                "cache to ram or device"
+            )
         if self.start == "scratch" and self.arch is None:
             raise ValueError("--from scratch needs --arch, such as vit_small_patch8")
         return self

@@ -291,5 +291,10 @@ def notes_on(samples: Samples) -> list[str]:
             f"the backbone was trained, without labels, on {told['fields']} fields; held out: "
             f"{told['held_out']}"
         )
+        if told.get("views") == "protein":
+            notes.append(
+                "two fields of one protein were two views of its training: only proteins that were "
+                "held out are new to it"
+            )
         notes += told["warnings"]
     return notes

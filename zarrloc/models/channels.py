@@ -48,6 +48,13 @@ class ChannelMap:
         used = sorted({channel for one in self.passes for channel in one if channel is not None})
         return {self.store_roles[channel]: channel for channel in used}
 
+    def mark_absent(self, mapped: Tensor) -> None:
+        """Make the blank inputs of `mapped` (passes, n, inputs, y, x) NaN, in place."""
+        for one, inputs in zip(mapped, self.passes, strict=True):
+            for i, channel in enumerate(inputs):
+                if channel is None:
+                    one[:, i] = float("nan")
+
     def describe(self) -> str:
         """For people: `protein -> G, nucleus -> B, R blank`; passes are set apart by `|`."""
         return " | ".join(self._describe_pass(inputs) for inputs in self.passes)

@@ -98,6 +98,8 @@ class Forward:
         with torch.autocast(
             images.device.type, torch.bfloat16, enabled=self.execution.get("precision") == "bf16"
         ):
+            if backbone.spec.tokens == "channel":
+                self.channel_map.mark_absent(inputs)
             features = torch.cat([backbone(one) for one in inputs], dim=1)
         return features.float(), largest
 

@@ -39,6 +39,9 @@ class BackboneSpec:
     """How an image is normalised where `--norm` says nothing."""
     pool_heads: int = 0
     """Heads of the gated attention that pools all tokens (SubCell); 0: the class token alone."""
+    tokens: Literal["patch", "channel"] = "patch"
+    """Whether a token is a patch of all inputs together, or of one input: then any may be absent,
+    which is all NaN (ChannelViT)."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """timm arguments beyond the named model's own: `img_size`, `depth`, `global_pool`, ..."""
 

@@ -24,6 +24,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.spec = spec
         self.vit = _build(spec)
+        if spec.tokens == "channel":
+            named = torch.zeros(len(spec.roles), self.vit.num_features)
+            self.vit.channel_embed = nn.Parameter(named)
         if spec.pool_heads:
             with torch.random.fork_rng(devices=[]):
                 self.vit.pool_model = GatedPool(self.vit.num_features, spec.pool_heads)
@@ -48,7 +51,8 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.
 
-        y and x are multiples of the patch. The feature is the class token after the final norm,
+        y and x are multiples of the patch; with channel tokens an input that is NaN is absent. The
+        feature is the class token after the final norm,
         all tokens pooled by gated attention where the spec has heads for it, or what the timm
         model pools where it has no class token.
         """
@@ -78,6 +82,8 @@ class Backbone(nn.Module):
     ) -> Tensor:
         """All tokens of `images` after the final norm: class, registers, patches row by row.
 
+        With channel tokens a patch is the mean of those of the inputs there are.
+
         Where `hidden` (n, patches) bool says so, `token` (1, 1, features) stands in the place of
         a patch. `kept` (n, k) int64 names the only patches that go through the network, in their
         order.
@@ -92,27 +98,46 @@ class Backbone(nn.Module):
         token: Tensor | None = None,
         kept: Tensor | None = None,
     ) -> Tensor:
-        patches = self.vit.patch_embed(images)  # (n, rows, columns, width)
-        n, rows, columns, width = patches.shape
+        n, each = len(images), 1
+        if self.spec.tokens == "channel":
+            present = ~images[:, :, 0, 0].isnan()  # (n, inputs)
+            used = present.any(0)
+            present = present[:, used]
+            each = present.shape[1]
+            images = images[:, used].flatten(0, 1)[:, None].nan_to_num()
+        patches = self.vit.patch_embed(images)  # (n * each, rows, columns, width)
+        _, rows, columns, width = patches.shape
         patches = patches.flatten(1, 2)
         if hidden is not None and token is not None:
-            patches = torch.where(hidden[..., None], token.to(patches.dtype), patches)
+            covered = hidden.repeat_interleave(each, 0)[..., None]
+            patches = torch.where(covered, token.to(patches.dtype), patches)
         first = [self.vit.cls_token] + [self.vit.reg_token] * (self.vit.reg_token is not None)
         prefix = torch.cat(first, 1).expand(n, -1, -1)
+        own = prefix.shape[1]
         # Anew each time: a thousandth of the forward pass, and right while the weights train.
         position = resample_position(
-            self.vit.pos_embed,
-            rows,
-            columns,
-            prefix.shape[1],
-            by_size=self.spec.position == "hugging",
+            self.vit.pos_embed, rows, columns, own, by_size=self.spec.position == "hugging"
         )
-        tokens = torch.cat((prefix, patches), dim=1) + position
+        patches = patches + position[:, own:]
+        if self.spec.tokens == "channel":
+            patches = patches + self.vit.channel_embed[used].repeat(n, 1)[:, None]
         if kept is not None:
-            where = kept[..., None].expand(-1, -1, width) + prefix.shape[1]
-            tokens = torch.cat((tokens[:, : prefix.shape[1]], tokens.gather(1, where)), dim=1)
-        found: Tensor = self.vit.blocks(tokens)
-        return found
+            where = kept.repeat_interleave(each, 0)[..., None].expand(-1, -1, width)
+            patches = patches.gather(1, where)
+        apart = patches.unflatten(0, (n, each))
+        tokens = torch.cat((prefix + position[:, :own], apart.flatten(1, 2)), dim=1)
+        if self.spec.tokens == "patch":
+            found: Tensor = self.vit.blocks(tokens)
+            return found
+        shown = torch.cat(
+            (present.new_ones(n, own), present.repeat_interleave(apart.shape[2], 1)), dim=1
+        )
+        mask = None if present.all() else shown[:, None, None]
+        for block in self.vit.blocks:
+            tokens = block(tokens, attn_mask=mask)
+        share = (present / present.sum(1, keepdim=True))[:, :, None, None].to(tokens.dtype)
+        mean = (tokens[:, own:].view(apart.shape) * share).sum(1)
+        return torch.cat((tokens[:, :own], mean), dim=1)
 
 
 class GatedPool(nn.Module):
@@ -189,7 +214,8 @@ def _build(spec: BackboneSpec) -> Any:
     """The timm module of a spec; its fresh weights do not touch torch's global generator."""
     import timm
 
-    settings = {"num_classes": 0, "in_chans": len(spec.roles), **spec.options}
+    inputs = len(spec.roles) if spec.tokens == "patch" else 1
+    settings = {"num_classes": 0, "in_chans": inputs, **spec.options}
     if "norm_eps" in settings:
         settings["norm_layer"] = functools.partial(nn.LayerNorm, eps=settings.pop("norm_eps"))
     with torch.random.fork_rng(devices=[]):

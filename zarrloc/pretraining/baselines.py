@@ -32,7 +32,8 @@ def neighbour_baselines(
         "permuted labels": knn_macro_f1(brightness, dealt(grade, config.seed), protein),
         "intensity statistics": knn_macro_f1(brightness, grade, protein),
     }
-    if (classic := _classic(location, config, data, rows)) is not None:
+    classic = None if config.also else _classic(location, config, data, rows)
+    if classic is not None:
         found["classic features"] = knn_macro_f1(standardised(classic), grade, protein)
     return found
 

@@ -130,6 +130,64 @@ class Arrays:
         return np.asarray(self.images[rows])
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known of a source's samples beside their pixels."""
+
+    present: npt.NDArray[np.bool_] | None = None
+    """`(sample, channel)`: whether its store has it; None where all have all."""
+    siblings: "Siblings | None" = None
+    """Where two views are of two fields."""
+
+    def shown(self, rows: Rows, channels: int, generator: torch.Generator | None) -> Tensor:
+        """The channels that a step shows of samples `rows`, bool `(n, channel)`.
+
+        With a generator some are left out, the same for all samples that have the same: as many
+        as a draw from 1 to all of them leaves, in a drawn order (ChannelViT's hierarchical channel
+        sampling, Bao et al. 2024, section 3.2).
+        """
+        there = torch.ones(len(rows), channels, dtype=torch.bool)
+        if self.present is not None:
+            there = torch.from_numpy(self.present[rows])
+        if generator is None:
+            return there
+        most = 1 + int(torch.randint(channels, (1,), generator=generator))
+        order = torch.randperm(channels, generator=generator)
+        sorted_ = there[:, order]
+        kept = sorted_ & (sorted_.cumsum(1) <= most)
+        return torch.zeros_like(there).index_copy(1, order, kept)
+
+
+ALONE = Beside()
+"""All channels, and views of one sample."""
+
+
+class Siblings:
+    """Samples of one protein, of which two fields are two views."""
+
+    def __init__(self, protein: npt.NDArray[np.str_], fov: Rows) -> None:
+        _, self._protein = np.unique(protein, return_inverse=True)
+        self._fov = fov
+        order = np.argsort(self._protein, kind="stable")
+        self._members = np.split(order, np.cumsum(np.bincount(self._protein))[:-1])
+
+    @property
+    def any(self) -> bool:
+        """Whether any protein has two fields."""
+        return any(len(np.unique(self._fov[members])) > 1 for members in self._members)
+
+    def drawn(self, rows: Rows, generator: torch.Generator) -> Rows:
+        """A sample of another field of each one's protein; itself where there is none."""
+        places = torch.rand(len(rows), generator=generator, dtype=torch.float64).tolist()
+        found = rows.copy()
+        for i, (row, place) in enumerate(zip(rows.tolist(), places, strict=True)):
+            others = self._members[self._protein[row]]
+            others = others[self._fov[others] != self._fov[row]]
+            if len(others):
+                found[i] = others[int(place * len(others))]
+        return found
+
+
 def nested_subset(n: int, count: int, seed: int) -> Rows:
     """`count` of `n` rows, ascending; with one seed, fewer are a subset of more."""
     return np.sort(np.random.default_rng(seed).permutation(n)[:count])
@@ -162,6 +220,13 @@ def pooled(source: Source, batches: list[Rows]) -> Iterator[Pixels]:
             waiting.update(zip(mine.tolist(), source.load(mine), strict=True))
             loaded.add(shard)
         yield pixels(np.stack([waiting.pop(row) for row in rows.tolist()]), source.extents[rows])
+
+
+def taken(source: Source, resident: Pixels | None, rows: Rows) -> Pixels:
+    """Samples `rows` in any order, of a source that lies in memory, or on the device."""
+    if resident is not None:
+        return resident[torch.from_numpy(rows).to(resident.images.device)]
+    return pixels(source.load(rows), source.extents[rows])
 
 
 def decode_all(source: Source, images: Image | None = None) -> Arrays:

@@ -17,11 +17,14 @@ from zarrloc.models.specs import RGB
 
 @dataclass(frozen=True)
 class Inputs:
-    """`mean` and `sd`, one an input, of intensities in [0, 1]; unused inputs are 0 after it."""
+    """`mean` and `sd`, one an input, of intensities in [0, 1]; unused inputs are 0 after it, or
+    `absent`."""
 
     channels: ChannelMap
     mean: tuple[float, ...]
     sd: tuple[float, ...]
+    absent: float = 0.0
+    """NaN for a backbone of channel tokens."""
 
     @property
     def replicate(self) -> bool:
@@ -41,7 +44,7 @@ class Inputs:
             device=images.device,
         )
         mapped: Tensor = self._affine(self.channels.apply(images))
-        return mapped * used[:, None, :, None, None]
+        return mapped.where(used[:, None, :, None, None], self.absent)
 
     def _affine(self, mapped: Tensor) -> Tensor:
         mean, sd = (mapped.new_tensor(v)[:, None, None] for v in (self.mean, self.sd))
@@ -64,6 +67,7 @@ def affine_of(channels: ChannelMap, images: Tensor) -> tuple[tuple[float, ...], 
     for sources in zip(*channels.passes, strict=True):
         taken = [channel for channel in sources if channel is not None]
         values = images[:, taken].double()
+        values = values[~values.isnan()]  # of samples that have the channel
         means.append(float(values.mean()) if taken else 0.0)
         sds.append(max(float(values.std(correction=0)), 1e-3) if taken else 1.0)
     return tuple(means), tuple(sds)

@@ -22,8 +22,8 @@ from torch.nn.utils import clip_grad_norm_
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.specs import BackboneSpec
-from zarrloc.pretraining.augment import Draw, draw, multi_crop
-from zarrloc.pretraining.data import Pixels, Source, ahead, epochs, pooled
+from zarrloc.pretraining.augment import Draw, View, draw, multi_crop
+from zarrloc.pretraining.data import ALONE, Beside, Pixels, Source, ahead, epochs, pooled, taken
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.inputs import Inputs
 from zarrloc.pretraining.launch import World
@@ -92,11 +92,33 @@ class Batch:
     protein: Tensor  # (n, c) bool
     draws: list[Draw]  # one a view
     drawn: Tensor  # (n, ...) what else the objective drew
+    channels: Tensor | None = None  # (n, c) bool, which are shown; None: all
+    sibling: Pixels | None = None  # of another field, for the second view
 
     def part(self, rows: slice) -> "Batch":
         """Some of its samples."""
         draws = [d.rows(rows) for d in self.draws]
-        return Batch(self.pixels[rows], self.protein[rows], draws, self.drawn[rows])
+        return Batch(
+            self.pixels[rows],
+            self.protein[rows],
+            draws,
+            self.drawn[rows],
+            None if self.channels is None else self.channels[rows],
+            None if self.sibling is None else self.sibling[rows],
+        )
+
+    def views(self, wanted: list[View]) -> list[Tensor]:
+        """What is shown, v x `(n, c, size, size)`; a channel that is not is NaN."""
+        cut = 1 if self.sibling is not None else len(wanted)
+        first, rest = (wanted[:cut], self.draws[:cut]), (wanted[cut:], self.draws[cut:])
+        found = multi_crop(self.pixels.unit(), self.pixels.extents, self.protein, *first)
+        if self.sibling is not None:
+            of = self.sibling
+            found += multi_crop(of.unit(), of.extents, self.protein, *rest)
+        if self.channels is not None:
+            hidden = ~self.channels[..., None, None]
+            found = [view.masked_fill(hidden, torch.nan) for view in found]
+        return found
 
 
 def batches(
@@ -108,6 +130,7 @@ def batches(
     steps: range,
     world: World,
     device: torch.device,
+    beside: Beside = ALONE,
 ) -> Iterator[Batch]:
     """This process's batch of each step; `resident` is the source, decoded and on the device.
 
@@ -132,14 +155,28 @@ def batches(
                 channel = torch.randint(len(source.roles), (config.batch,), generator=random)
                 protein = is_protein[channel][:, None]
                 pixels = pixels.channel(channel[share].to(pixels.images.device))
-            real = torch.from_numpy(source.extents[rows]).float()
-            draws = [draw(view, protein, real[:, 1] / real[:, 0], random) for view in views]
+            others, sibling = rows, None
+            if beside.siblings is not None:
+                others = beside.siblings.drawn(rows, random)
+                sibling = taken(source, resident, others[share])
+                if replicate:
+                    sibling = sibling.channel(channel[share].to(sibling.images.device))
+            draws = []
+            for i, view in enumerate(views):
+                real = torch.from_numpy(source.extents[others if i else rows]).float()
+                draws.append(draw(view, protein, real[:, 1] / real[:, 0], random))
             drawn = objective.draw(config.batch, random)
+            channels = None
+            if objective.spec.tokens == "channel":
+                sampler = random if config.channel_sampling else None
+                channels = beside.shown(rows, len(source.roles), sampler)[share].to(device)
             yield Batch(
                 pixels.to(device),
                 protein[share].to(device),
                 [each.rows(share).to(device) for each in draws],
                 drawn[share].to(device),
+                channels,
+                None if sibling is None else sibling.to(device),
             )
             step += 1
 
@@ -160,10 +197,8 @@ def gradients(
     cuts = [n * part // plan.parts for part in range(plan.parts + 1)]
     for start, stop in itertools.pairwise(cuts):
         part, weight = batch.part(slice(start, stop)), (stop - start) / n
-        views = multi_crop(  # v x (n, c, size, size)
-            part.pixels.unit(), part.pixels.extents, part.protein, objective.views(), part.draws
-        )
-        views = [inputs(view) for view in views]  # v x (n, input, size, size)
+        # v x (n, input, size, size)
+        views = [inputs(view) for view in part.views(objective.views())]
         with _unsynchronised(network, stop < n):
             with torch.autocast(device.type, torch.bfloat16, enabled=plan.bfloat16):
                 with torch.no_grad():
@@ -217,6 +252,7 @@ def train(
     world: World,
     log: Callable[[dict[str, float]], None],
     after_step: Callable[[], bool],
+    beside: Beside = ALONE,
 ) -> bool:
     """Train from `state.step` to the plan's last step; True when it was reached.
 
@@ -231,8 +267,11 @@ def train(
         )
     steps = range(state.step, plan.steps)
     arriving = ahead(
-        batches(config, state.objective, source, resident, inputs.replicate, steps, world, device)
-    )
+        batches(
+            config, state.objective, source, resident, inputs.replicate, steps, world, device,
+            beside,
+        )
+    )  # fmt: skip
     since, served, decoded = time.perf_counter(), 0, source.decodes
     for batch in arriving:
         state.losses.append(train_step(config, plan, state, network, batch, inputs, world))

@@ -23,11 +23,16 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 def mae_loss(painted: Tensor, patches: Tensor, hidden: Tensor) -> Tensor:
     """Mean squared error on hidden patches, each patch's own pixels normalised (section 3).
 
-    `painted`, `patches` `(n, p, pixel)`; `hidden` `(n, p)` bool.
+    `painted`, `patches` `(n, p, pixel)`; `hidden` `(n, p)` bool. Pixels of channels that are absent
+    are NaN, and nobody asks for them.
     """
-    mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
-    wanted = (patches - mean) / (variance + 1e-6).sqrt()
-    return (painted - wanted).square().mean(-1)[hidden].mean()
+    known = ~patches.isnan()
+    count = known.sum(-1, keepdim=True)
+    mean = patches.nanmean(-1, keepdim=True)
+    variance = (patches - mean).square().nansum(-1, keepdim=True) / (count - 1)
+    wanted = ((patches - mean) / (variance + 1e-6).sqrt()).where(known, 0)
+    error = (painted - wanted).square().where(known, 0).sum(-1) / count[..., 0]
+    return error[hidden].mean()
 
 
 def sine_cosine(side: int, width: int) -> Tensor:

@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +18,19 @@ import zarr
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.crops import Crops
-from zarrloc.groups.embeddings import read_labels, siblings_of
+from zarrloc.groups.embeddings import proteins_of, read_labels, siblings_of
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
 from zarrloc.pixels.window import window_px
 from zarrloc.pretraining.data import (
+    ALONE,
     Arrays,
+    Beside,
     Image,
     Pixels,
     Rows,
+    Siblings,
     Source,
     decode_all,
     nested_subset,
@@ -98,11 +102,61 @@ class CellSource:
         return images
 
 
+class JoinedSource:
+    """Samples of several stores, with the channels of all; those a store lacks are 0 there."""
+
+    def __init__(self, sources: Sequence[FovSource | CellSource]) -> None:
+        dtypes = {source.dtype for source in sources}
+        if len(dtypes) > 1:
+            raise ConfigError(
+                "stores that are trained on together need pixels of one type; got "
+                + " and ".join(sorted(map(str, dtypes)))
+            )
+        self._sources = sources
+        self.roles = tuple(dict.fromkeys(role for source in sources for role in source.roles))
+        largest = np.max([source.shape[1:] for source in sources], axis=0).tolist()
+        self.shape, self.dtype = (len(self.roles), *largest), sources[0].dtype
+        self._channels = [[self.roles.index(role) for role in one.roles] for one in sources]
+        counts = [len(source.shard) for source in sources]
+        self._first = np.cumsum([0, *counts])
+        self.shard, self.fov = (
+            _apart([getattr(source, name) for source in sources]) for name in ("shard", "fov")
+        )
+        self.stored = np.concatenate([source.stored for source in sources])
+        self.extents = np.concatenate([source.extents for source in sources])
+        self.digest = combine([source.digest for source in sources])
+        self.present = np.zeros((sum(counts), len(self.roles)), bool)
+        for start, stop, own in zip(self._first, self._first[1:], self._channels, strict=False):
+            self.present[start:stop, own] = True
+
+    @property
+    def decodes(self) -> int:
+        """Fields decoded so far."""
+        return sum(source.decodes for source in self._sources)
+
+    def load(self, rows: Rows) -> Image:
+        """Samples `rows`, ascending and of one shard, as `(n, channel, y, x)`."""
+        which = int(np.searchsorted(self._first, rows[0], side="right")) - 1
+        images = self._sources[which].load(rows - self._first[which])
+        whole = np.zeros((len(rows), *self.shape), self.dtype)
+        whole[:, self._channels[which], : images.shape[2], : images.shape[3]] = images
+        return whole
+
+
+def _apart(numbers: list[Rows]) -> Rows:
+    """Numbers of several stores, made different from store to store."""
+    found, start = [], 0
+    for each in numbers:
+        found.append(each + start)
+        start += int(each.max(initial=-1)) + 1
+    return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class Data:
     """A store's training part: the samples, and what the guard knows of each."""
 
-    source: FovSource | CellSource
+    source: FovSource | CellSource | JoinedSource
     fields: int
     grade: npt.NDArray[np.uint8]
     """(sample, label) of the sample's field; no columns where the store has no labels."""
@@ -110,15 +164,54 @@ class Data:
     """(sample,) of the sample's field; where no field names one its well, else the field itself."""
     held_out: str
     """Which fields are never read, in words."""
+    beside: Beside = ALONE
 
 
 def open_data(location: Location, config: PretrainConfig) -> Data:
     """The samples that `config` trains on; with a split, none of its test rows is among them.
 
-    Raises `StoreError` where a group is missing and `ConfigError` where nothing is left.
+    Those of `--also` come after the store's own, and have no labels here.
+
+    Raises `StoreError` where a group is missing and `ConfigError` where nothing is left, or where
+    two fields of one protein are wanted and a split holds out fields of proteins that are trained
+    on.
     """
+    stores = [location, *map(Location.of, config.also)]
+    each = [_open_one(store, config) for store in stores]
+    data = each[0] if len(each) == 1 else _joined(stores, each)
+    if config.views == "protein":
+        siblings = Siblings(data.protein, data.source.fov)
+        if not siblings.any:
+            raise ConfigError(
+                "--views protein: no protein has two fields here; name proteins with `zarrloc "
+                "annotate`, or leave --views out"
+            )
+        data = replace(data, beside=replace(data.beside, siblings=siblings))
+    return data
+
+
+def _joined(stores: Sequence[Location], each: Sequence[Data]) -> Data:
+    """The samples of several stores; only the first's have labels."""
+    sources = [one.source for one in each]
+    source = JoinedSource([one for one in sources if not isinstance(one, JoinedSource)])
+    grade = np.zeros((len(source.shard), each[0].grade.shape[1]), np.uint8)
+    grade[: len(each[0].grade)] = each[0].grade
+    held_out = "; ".join(f"{s.name}: {one.held_out}" for s, one in zip(stores, each, strict=True))
+    return Data(
+        source,
+        sum(one.fields for one in each),
+        grade,
+        np.concatenate([one.protein for one in each]),
+        held_out,
+        Beside(source.present),
+    )
+
+
+def _open_one(location: Location, config: PretrainConfig) -> Data:
     fovs, group = Fovs.of(location), need(location, FOVS, "ingest SOURCE STORE")
     trainable, held_out = _trainable(location, group, config.split)
+    if config.views == "protein":
+        _refuse_shared_proteins(group, trainable, config.split)
     rows = np.flatnonzero(trainable)
     count = round(config.fraction * len(rows))
     if count == 0:
@@ -131,8 +224,25 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
         source = CellSource(location, fovs, rows, config.cells, config.crop_um)
     else:
         source = FovSource(location, fovs, rows)
-    grade, protein = read_labels(group).grade, siblings_of(group).group
+    grade = read_labels(group).grade
+    by_protein = config.views == "protein"
+    protein = proteins_of(group) if by_protein else siblings_of(group).group
     return Data(source, count, grade[source.fov], protein[source.fov], held_out)
+
+
+def _refuse_shared_proteins(
+    fovs: zarr.Group, trainable: npt.NDArray[np.bool_], split: str | None
+) -> None:
+    """Refuse a split whose held-out fields show proteins that are trained on by name."""
+    protein = proteins_of(fovs)
+    sound = read_column(fovs, "error") == ""
+    shared = np.intersect1d(protein[trainable], protein[sound & ~trainable])
+    if len(shared):
+        raise ConfigError(
+            f"--views protein learns proteins by name, and split '{split}' holds out fields of "
+            f"{len(shared)} that it trains on, such as {shared[0]}: their scores would be no "
+            "proof. Use a split grouped by protein (`zarrloc split --group protein`)"
+        )
 
 
 def _trainable(
@@ -156,7 +266,7 @@ def _trainable(
 
 def cached(
     config: PretrainConfig,
-    source: FovSource | CellSource,
+    source: FovSource | CellSource | JoinedSource,
     location: Location,
     world: World,
     device: torch.device,
@@ -177,7 +287,9 @@ def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0  # Windows' folder is the user's own
 
 
-def _in_file(source: FovSource | CellSource, location: Location, world: World) -> Image:
+def _in_file(
+    source: FovSource | CellSource | JoinedSource, location: Location, world: World
+) -> Image:
     """All samples in a file that the processes of this run on this node map, and no others."""
     what = f"{combine([location.uri, source.digest]):016x}-{world.shared(uuid.uuid4().hex)}"
     path = Path(tempfile.gettempdir()) / f"zarrloc-{_user()}-{what}.npy"

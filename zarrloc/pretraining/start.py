@@ -30,6 +30,16 @@ def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
                 f"--from {config.start} is another arch: {found} -> {config.arch}; "
                 "leave --arch out, or name its own"
             )
+        if config.tokens != "patch" and spec.tokens != config.tokens:
+            raise ConfigError(
+                f"--tokens {config.tokens} is for --from scratch: a token of {config.start} is a "
+                f"{spec.tokens}"
+            )
+        if config.also and spec.tokens != "channel":
+            raise ConfigError(
+                f"--also needs a backbone of channel tokens, and a token of {config.start} is a "
+                "patch; start from scratch with --tokens channel"
+            )
     if OBJECTIVES[config.objective].masks and spec.position == "timm":
         raise ConfigError(
             f"--objective {config.objective} hides patches, which {config.start} cannot do; start "
@@ -51,8 +61,9 @@ def _scratch_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpe
     model = arch if timm.is_model(arch) else f"{arch}_224"
     options = {"img_size": config.size, **_options(config.arch_options)}
     draft = BackboneSpec(
-        arch, model, roles, 1, 0, "zarrloc pretrain", default_channels="natural", options=options
-    )
+        arch, model, roles, 1, 0, "zarrloc pretrain", default_channels="natural", options=options,
+        tokens=config.tokens,
+    )  # fmt: skip
     with torch.device("meta"):
         vit = Backbone(draft).vit
     return replace(draft, patch=vit.patch_embed.patch_size[0], features=vit.num_features)
@@ -75,7 +86,13 @@ def start_channels(
     config: PretrainConfig, spec: BackboneSpec, roles: tuple[str, ...]
 ) -> ChannelMap:
     """Which of the store's channels goes into which input."""
-    return resolve(config.channels, spec.roles, roles, spec.default_channels)
+    found = resolve(config.channels, spec.roles, roles, spec.default_channels)
+    if spec.tokens == "channel" and found.kind == "replicate":
+        raise ConfigError(
+            "--channels replicate is for a backbone of patch tokens: with --tokens channel each "
+            "channel has tokens of its own; leave --channels out"
+        )
+    return found
 
 
 def start_backbones(config: PretrainConfig, spec: BackboneSpec) -> tuple[Backbone, Backbone, str]:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from zarrloc.models.forward import Forward
 
 COLUMNS = ("error", "largest_input")
-PRETRAINING = ("objective", "from", "fields", "held_out", "steps", "warnings")
+PRETRAINING = ("objective", "from", "views", "fields", "held_out", "steps", "warnings")
 
 
 @dataclass(frozen=True)

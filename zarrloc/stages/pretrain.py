@@ -24,7 +24,7 @@ from zarrloc.models.weights import (
 )
 from zarrloc.pretraining import checkpoint, folder
 from zarrloc.pretraining.baselines import neighbour_baselines
-from zarrloc.pretraining.data import nested_subset
+from zarrloc.pretraining.data import Pixels, Source, nested_subset
 from zarrloc.pretraining.estimate import Plan, describe
 from zarrloc.pretraining.guard import (
     Guard,
@@ -97,7 +97,8 @@ def pretrain(
     """
     location, out = Location.of(store), Path(out)
     # All that can be refused is refused before a process is started or the folder taken.
-    folder.check(out, location, overwrite=overwrite, inputs=(config.start, config.weights))
+    for each in (location, *map(Location.of, config.also)):
+        folder.check(out, each, overwrite=overwrite, inputs=(config.start, config.weights))
     data = open_data(location, config)
     spec = start_spec(config, data.source.roles)
     start_channels(config, spec, data.source.roles)
@@ -132,7 +133,7 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
         return run.say_collapsed()
     source, resident = cached(config, data.source, location, world, device)
     if run.state.step == 0:
-        run.fit_memory(device)
+        run.fit_memory(device, source, resident)
     log = _unlogged
     if world.first:
         log = run.log = Log(out, config, run.plan, run.state.step, run.say)
@@ -140,8 +141,9 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
             run.log.checked(run.checks, run.baselines)
     with on_stop(run.stop.set, world.stops):
         done = train(
-            config, run.plan, run.state, source, resident, run.inputs, world, log, run.after
-        )
+            config, run.plan, run.state, source, resident, run.inputs, world, log, run.after,
+            data.beside,
+        )  # fmt: skip
     if run.ended_by_guard:
         return run.say_collapsed()
     if not done:
@@ -214,9 +216,13 @@ class Run:
         images = torch.empty(0)
         if self.world.first:
             images = whole_images(self.data.source, rows, self.config.size)
+            if self.data.beside.present is not None:
+                images[torch.from_numpy(~self.data.beside.present[rows])] = torch.nan
+        absent = torch.nan if self.spec.tokens == "channel" else 0.0
         if packed is None:
             own = affine_of(self.channels, images.float()) if self.world.first else None
-            self.inputs = Inputs(self.channels, *self.world.shared(own))
+            mean, sd = self.world.shared(own)
+            self.inputs = Inputs(self.channels, mean, sd, absent)
             self.say(
                 f"{self.channels.describe()}; {self.plan.steps} steps; "
                 f"held out: {self.data.held_out}"
@@ -224,7 +230,8 @@ class Run:
         else:
             self.state.unpack(packed)
             self.plan = replace(self.plan, **packed["settled"])
-            self.inputs = Inputs(self.channels, *map(tuple, packed["affine"]))
+            mean, sd = map(tuple, packed["affine"])
+            self.inputs = Inputs(self.channels, mean, sd, absent)
             self.checks, self.warnings = packed["checks"], packed["warnings"]
             self.collapsed = packed["collapsed"]
             self.say(f"continuing from step {self.state.step} of {self.plan.steps}")
@@ -250,13 +257,13 @@ class Run:
             found = checkpoint.load(checkpoint.path_of(where, step), device)
         return found
 
-    def fit_memory(self, device: torch.device) -> None:
+    def fit_memory(self, device: torch.device, source: Source, resident: Pixels | None) -> None:
         """Cut the step into as many parts as the GPU needs; the same on all processes."""
         if device.type != "cuda":
             return
         (batch, *_) = batches(
-            self.config, self.state.objective, self.data.source, None, self.inputs.replicate,
-            range(1), self.world, device,
+            self.config, self.state.objective, source, resident, self.inputs.replicate,
+            range(1), self.world, device, self.data.beside,
         )  # fmt: skip
         # What the optimizer and DDP will hold from the first step on.
         held = [torch.empty_like(p) for p in self.state.student.parameters() for _ in range(3)]
@@ -362,6 +369,7 @@ class Run:
                 "from": self.config.start,
                 "from_weights": self.origin,
                 "channels": self.channels.describe(),
+                **({"views": self.config.views} if self.config.views != "sample" else {}),
                 "fields": self.data.fields,
                 "samples": self.plan.samples,
                 "held_out": self.data.held_out,
