@@ -6,11 +6,13 @@ pytorch-lightning, hydra and omegaconf. Beside them stand loops over the papers'
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from tests.pretraining.test_loop import ALONE, CPU, ROLES, inputs, source
@@ -22,6 +24,7 @@ from zarrloc.pretraining import dinov2, mae, simclr, vicreg
 from zarrloc.pretraining.dino import dino_loss
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.guard import Guard, whole_images
+from zarrloc.pretraining.launch import World, launch
 from zarrloc.pretraining.loop import State, batches, gradients, train
 from zarrloc.pretraining.objectives import OBJECTIVES, objective_of
 from zarrloc.pretraining.start import start_spec
@@ -295,13 +298,61 @@ def begin(config: PretrainConfig) -> State:
     return State.begin(config, spec, student, teacher, CPU)
 
 
-def run(config: PretrainConfig, state: State, stop: int | None = None) -> list[float]:
+def run(
+    config: PretrainConfig, state: State, stop: int | None = None, world: World = ALONE
+) -> list[float]:
     rows: list[dict[str, float]] = []
     train(
-        config, Plan.of(config, 40, 1, "cpu"), state, source(), None, inputs(), ALONE,
+        config, Plan.of(config, 40, world.size, "cpu"), state, source(), None, inputs(), world,
         rows.append, lambda: state.step != stop,
     )  # fmt: skip
     return [row["loss"] for row in rows]
+
+
+def _together(world: World, folder: str) -> int:
+    torch.set_num_threads(1)
+    for objective in ("simclr", "vicreg", "dinov2"):
+        config = config_of(objective, steps=3)
+        state = begin(config)
+        losses = run(config, state, world=world)
+        weights = torch.cat([p.detach().flatten() for p in state.student.parameters()])
+        np.savez(f"{folder}/{objective}-{world.rank}.npz", losses=losses, weights=weights)
+    return 0
+
+
+def test_what_compares_samples_compares_those_of_all_processes(tmp_path: Path) -> None:
+    """Two processes lose and learn as one: negatives, variances, batch norms, nearest, evenness."""
+    assert launch(_together, (str(tmp_path),), 2, "cpu") == 0
+    for objective in ("simclr", "vicreg", "dinov2"):
+        config = config_of(objective, steps=3)
+        state = begin(config)
+        fresh = torch.cat([p.detach().flatten() for p in state.student.parameters()])
+        losses = run(config, state)
+        weights = torch.cat([p.detach().flatten() for p in state.student.parameters()])
+        assert (weights - fresh).abs().max() > 1e-3
+        for rank in range(2):
+            found = np.load(tmp_path / f"{objective}-{rank}.npz")
+            assert found["losses"] == pytest.approx(losses, rel=1e-4)
+            moved = np.abs(found["weights"] - weights.numpy()).mean()
+            assert moved < 0.02 * (weights - fresh).abs().mean(), objective
+
+
+def test_rows_of_all_processes_send_their_gradients_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each process's own, summed over what all made of them."""
+    rows, other = torch.randn(2, 3, requires_grad=True), torch.randn(2, 3)
+    sent = torch.randn(4, 3)
+
+    def all_gather(parts: list[Tensor], value: Tensor) -> None:
+        parts[0].copy_(other)
+        parts[1].copy_(value)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    monkeypatch.setattr(dist, "all_reduce", lambda value, *_: value.add_(sent))
+    found = World(1, 2).gathered(rows)
+    assert torch.equal(found, torch.cat([other, rows]))
+    (found * 3).sum().backward()
+    assert rows.grad is not None
+    torch.testing.assert_close(rows.grad, 3 + sent[2:])
 
 
 EVERY = pytest.mark.parametrize("objective", sorted(OBJECTIVES))

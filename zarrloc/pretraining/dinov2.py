@@ -16,21 +16,31 @@ from torch import Generator, Tensor, nn
 
 from zarrloc.pretraining.augment import View
 from zarrloc.pretraining.dino import Head, dino_loss
+from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.objective import Network, Objective, multi_crop_views
 
+ALONE = World()
 ITERATIONS = 3
 LARGEST_ASPECT = 1 / 0.3
 """Of a hidden rectangle."""
 
 
-def sinkhorn(logits: Tensor, temperature: float, iterations: int = ITERATIONS) -> Tensor:
-    """Probabilities `(n, k)` whose prototypes are used alike: `logits` `(n, k)`, no gradient."""
+def sinkhorn(
+    logits: Tensor, temperature: float, iterations: int = ITERATIONS, world: World = ALONE
+) -> Tensor:
+    """Probabilities `(n, k)` whose prototypes are used alike: `logits` `(n, k)`, no gradient.
+
+    Alike over the rows of all processes, of which each has as many as it has.
+    """
     logits = logits.detach().double() / temperature
-    share = (logits - logits.max()).exp() if len(logits) else logits
+    highest = logits.max() if len(logits) else logits.new_tensor(-torch.inf)
+    share = (logits - world.highest(highest)).exp()
+    rows = world.total(torch.tensor(float(len(logits)), device=logits.device)).clamp(min=1)
     for _ in range(iterations):
-        share = share / share.sum(0, keepdim=True).clamp(min=1e-300) / share.shape[1]
-        share = share / share.sum(1, keepdim=True).clamp(min=1e-300) / max(1, len(share))
-    return (share * len(share)).float()
+        columns = world.total(share.sum(0, keepdim=True))
+        share = share / columns.clamp(min=1e-300) / share.shape[1]
+        share = share / share.sum(1, keepdim=True).clamp(min=1e-300) / rows
+    return (share * rows).float()
 
 
 def ibot_loss(student: Tensor, targets: Tensor, hidden: Tensor, temperature: float) -> Tensor:
@@ -148,15 +158,17 @@ class DinoV2(Objective):
     ) -> tuple[Tensor, Tensor]:
         """The teacher's probabilities for the global views `(2, n, k)` and hidden patches."""
         answer, warmth = teacher(views[:2], drawn), self.config.teacher_temperature
-        images = sinkhorn(answer.views.float().flatten(0, 1), warmth)
-        return images.view(2, len(drawn), -1), sinkhorn(answer.patches.float(), warmth)
+        images = sinkhorn(answer.views.float().flatten(0, 1), warmth, world=self.world)
+        patches = sinkhorn(answer.patches.float(), warmth, world=self.world)
+        return images.view(2, len(drawn), -1), patches
 
     def loss(self, answer: Answer, targets: tuple[Tensor, Tensor], drawn: Tensor) -> Tensor:
         """L_DINO + L_iBOT + weight * L_KoLeo."""
         given, (images, patches) = self.config, targets
         hidden = drawn.transpose(0, 1).flatten(0, 1)
         warmth = given.student_temperature
-        spread = torch.stack([koleo_loss(one) for one in answer.features.float()]).sum()
+        every = [self.world.gathered(one) for one in answer.features.float()]
+        spread = torch.stack([koleo_loss(one) for one in every]).sum()
         return (
             dino_loss(answer.views.float(), images, warmth)
             + given.ibot_weight * ibot_loss(answer.patches.float(), patches, hidden, warmth)

@@ -71,6 +71,28 @@ class World:
             value /= self.size
         return value
 
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(value)
+        return value
+
+    def highest(self, value: Tensor) -> Tensor:
+        """The largest over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(value, dist.ReduceOp.MAX)
+        return value
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """The rows of all processes, which have equally many, in the order of the processes.
+
+        A gradient goes back to the process that a row is of, summed over the processes.
+        """
+        if self.size == 1:
+            return values
+        found: Tensor = _Gathered.apply(values, self)  # type: ignore[no-untyped-call]
+        return found
+
     def largest(self, value: int, device: torch.device) -> int:
         """The largest over all processes."""
         if self.size == 1:
@@ -90,6 +112,22 @@ class World:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
+
+
+class _Gathered(torch.autograd.Function):
+    """All processes' rows; PyTorch's own (`torch.distributed.nn`) sends them back one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, world: World) -> Tensor:
+        ctx.world, ctx.rows = world, len(values)
+        parts = [torch.empty_like(values) for _ in range(world.size)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        whole = ctx.world.total(gradients[0].clone())
+        return whole[ctx.world.rank * ctx.rows :][: ctx.rows], None
 
 
 def detect(environ: Mapping[str, str]) -> tuple[World, str] | None:

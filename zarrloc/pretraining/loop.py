@@ -265,6 +265,7 @@ def train(
         network = DistributedDataParallel(
             state.student, device_ids=[device] if device.type == "cuda" else None
         )
+    state.student.world = state.objective.world = world
     steps = range(state.step, plan.steps)
     arriving = ahead(
         batches(

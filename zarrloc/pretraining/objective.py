@@ -14,10 +14,14 @@ from torch import Generator, Tensor, nn
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.augment import View
+from zarrloc.pretraining.launch import World
 
 
 class Network(nn.Module):
     """A backbone and what is trained on top of it; the student, or its moving average."""
+
+    world: World = World()
+    """The processes that a step is spread over."""
 
     def __init__(self, backbone: Any, head: Any) -> None:
         super().__init__()
@@ -44,6 +48,20 @@ class Network(nn.Module):
         return output.view(len(views), -1, output.shape[1])
 
 
+class Together(Network):
+    """A network whose head sees the samples of all processes, and so does the loss.
+
+    A head with a batch norm, and a loss that compares samples, are then those of one process.
+    """
+
+    def forward(self, views: list[Tensor], drawn: Tensor | None = None) -> Any:
+        """What the head makes of all views of all processes, `(v, n * processes, output)`."""
+        features = self.features(views).unflatten(0, (len(views), -1))
+        whole = self.world.gathered(features.transpose(0, 1)).transpose(0, 1)
+        output: Tensor = self.head(whole.flatten(0, 1))
+        return output.view(len(views), -1, output.shape[1])
+
+
 class Objective(nn.Module):
     """One way to learn without labels. Buffers are what it remembers from step to step."""
 
@@ -52,7 +70,11 @@ class Objective(nn.Module):
     masks: ClassVar[bool] = False
     """Whether it hides patches, which needs a ViT whose tokens zarrloc makes itself."""
     compares: ClassVar[bool] = False
-    """Whether the loss compares the samples of a step, of which it then needs two."""
+    """Whether the loss compares the samples of a step (of all processes, but of one part where
+    --accumulate cuts it), of which it then needs two."""
+
+    world: World = World()
+    """The processes that a step is spread over."""
 
     def __init__(self, config: PretrainConfig, spec: BackboneSpec) -> None:
         super().__init__()

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zarrloc.pretraining.augment import View
-from zarrloc.pretraining.objective import Objective, mlp, multi_crop_views
+from zarrloc.pretraining.objective import Objective, Together, mlp, multi_crop_views
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
@@ -23,7 +23,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 
 
 class SimClr(Objective):
-    """Contrast within the samples that go through the network together."""
+    """Contrast within the samples of a step."""
 
     teaches: ClassVar[bool] = False
     compares: ClassVar[bool] = True
@@ -35,6 +35,10 @@ class SimClr(Objective):
     def head(self) -> nn.Module:
         """The projection g: one hidden layer."""
         return mlp(self.spec.features, self.config.head_hidden, self.config.projection)
+
+    def network(self, backbone: nn.Module, head: nn.Module) -> Together:
+        """One that compares the samples of all processes."""
+        return Together(backbone, head)
 
     def loss(self, answer: Tensor, targets: None, drawn: Tensor) -> Tensor:
         """NT-Xent."""

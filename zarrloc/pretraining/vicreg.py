@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zarrloc.pretraining.augment import View
-from zarrloc.pretraining.objective import Objective, mlp, multi_crop_views
+from zarrloc.pretraining.objective import Objective, Together, mlp, multi_crop_views
 
 INVARIANCE, VARIANCE, COVARIANCE = 25.0, 25.0, 1.0
 """lambda, mu and nu of eq. 6."""
@@ -48,6 +48,10 @@ class VicReg(Objective):
         """The expander: three layers of one width."""
         wide = self.config.head_hidden
         return mlp(self.spec.features, wide, wide, wide, norm=True)
+
+    def network(self, backbone: nn.Module, head: nn.Module) -> Together:
+        """One that compares the samples of all processes."""
+        return Together(backbone, head)
 
     def loss(self, answer: Tensor, targets: None, drawn: Tensor) -> Tensor:
         """Variance, invariance, covariance."""
