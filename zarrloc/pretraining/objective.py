@@ -56,7 +56,8 @@ class Together(Network):
 
     def forward(self, views: list[Tensor], drawn: Tensor | None = None) -> Any:
         """What the head makes of all views of all processes, `(v, n * processes, output)`."""
-        features = self.features(views).unflatten(0, (len(views), -1))
+        features = self.features(views)
+        features = features.view(len(views), -1, features.shape[1])
         whole = self.world.gathered(features.transpose(0, 1)).transpose(0, 1)
         output: Tensor = self.head(whole.flatten(0, 1))
         return output.view(len(views), -1, output.shape[1])
