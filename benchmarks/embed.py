@@ -7,7 +7,7 @@ Fields, or the crops of cells that `watershed` segmented. Both sides run in the 
 processes, which hold the model already, with the same threads and batch. They take turns, so that
 a busy machine hits them alike. "Forward pass" is the network alone on prepared input; beside it
 stands the pass with its preparation on the device (resize, normalise, map; cells come as crops).
-Target: 0.90 of the network alone, first submit to last receipt. The cold start is told apart.
+Target: 0.90 of the network alone, first submit to last receipt. The cold start is reported apart.
 """
 
 import argparse
@@ -92,9 +92,9 @@ def main() -> None:
     config = EmbedConfig(backbone=BACKBONE, weights="random:0", size=SIZE)
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder, "bench.zarr")
-        ingest(options.source, store, IngestConfig(shard_fovs=options.shard_fovs), quiet=True)
+        ingest(options.source, store, IngestConfig(shard_fovs=options.shard_fovs))
         if options.level == "cell":
-            segment(store, SegmentConfig(model="watershed"), "ws", run=run, quiet=True)
+            segment(store, SegmentConfig(model="watershed"), "ws", run=run)
             config = config.model_copy(update={"level": "cell", "cells": "ws"})
         fovs = Fovs.of(Location.of(store))
         rows, shape, dtype = rows_to_embed(store, config, fovs)
@@ -115,7 +115,7 @@ def main() -> None:
                     for kind in ("network", "device", "embed", "network", "device"):
                         spent = cpu_seconds()
                         if kind == "embed":
-                            summary = stage.embed(store, config, f"e{turn}", run=run, quiet=True)
+                            summary = stage.embed(store, config, f"e{turn}", run=run)
                             taken, count = summary.wall_s, rows
                         else:
                             alone = kind == "network"

@@ -16,7 +16,7 @@ import numpy as np
 from machine import about, report, sampled_memory
 
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.block import Block, Output
+from zarrloc.engine.block import Block, Output, Part
 from zarrloc.engine.plan import Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store.attrs import StageAttrs
@@ -58,10 +58,10 @@ def run(folder: str, blocks: int) -> Summary:
         {"error": Variable(("row",), "string", (blocks,), PENDING)},
         work=Idle(location),
         columns=("error",),
-        inputs=range(1, blocks + 1),
+        parts=[Part(digest, None) for digest in range(1, blocks + 1)],
     )
     config = RunConfig(cluster="local", workers=2, dashboard=":0")
-    outcome = carry_out(location, GROUP, lambda _: plan, config, creates=True, quiet=True)
+    outcome = carry_out(location, GROUP, lambda _: plan, config, creates=True)
     return outcome.summary
 
 

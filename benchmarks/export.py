@@ -36,8 +36,8 @@ def write(location: Location, path: str, arrays: dict[str, Any], attrs: StageAtt
         name: (Variable.like(dims, values, grid_chunk=8192 if name == "embedding" else 0), values)
         for name, (dims, values) in arrays.items()
     }
-    told = {"zarrloc": attrs.model_dump(), "pixel_size_um": 0.2, "shard_fovs": 64}
-    columns.write_group(location, path, given, coordinates="fov", **told)
+    attributes = {"zarrloc": attrs.model_dump(), "pixel_size_um": 0.2, "shard_fovs": 64}
+    columns.write_group(location, path, given, coordinates="fov", **attributes)
 
 
 def make(store: Path, rows: int, features: int) -> None:

@@ -64,7 +64,7 @@ def main() -> None:
             store, other = Path(folder, f"{turn}.zarr"), Path(folder, f"{turn}")
             other.mkdir()
             cpu, start = cpu_seconds(), time.perf_counter()
-            summary = ingest(options.source, store, config, run=run, quiet=True)
+            summary = ingest(options.source, store, config, run=run)
             engine_s.append(timed(start))
             engine_cpu.append(cpu_seconds() - cpu)
             cpu, start = cpu_seconds(), time.perf_counter()

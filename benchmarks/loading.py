@@ -98,8 +98,8 @@ def make(folder: Path, fields: int) -> None:
                 Variable.like(dims, values, grid_chunk=grid[0], grid_shard=grid[1]),
                 values,
             )
-        told = {"zarrloc": StageAttrs.of(stage, {}, {}).model_dump(), "pixel_size_um": 0.2063}
-        columns.write_group(location, path, given, coordinates="fov", **told)
+        attributes = {"zarrloc": StageAttrs.of(stage, {}, {}).model_dump(), "pixel_size_um": 0.2063}
+        columns.write_group(location, path, given, coordinates="fov", **attributes)
 
     fovs: dict[str, Any] = {
         "image": (("fov", "channel", "y", "x"), image),

@@ -1,4 +1,4 @@
-"""What every benchmark tells of where it ran: a busy machine slows both sides of a ratio alike."""
+"""What every benchmark records of its machine: a busy one slows both sides of a ratio alike."""
 
 import json
 import os

@@ -70,11 +70,9 @@ def measure(source: Path, backbone: str, size: str, most: int, **config: Any) ->
                     (base,) = pool.client.run(loaded, backbone).values()
                 with sampled_memory() as samples:
                     if name == "ingest":
-                        summary = ingest(
-                            chosen, store, IngestConfig(**config), run=LOCAL, quiet=True
-                        )
+                        summary = ingest(chosen, store, IngestConfig(**config), run=LOCAL)
                     else:
-                        summary = embed(store, embedding, "e", run=LOCAL, quiet=True)
+                        summary = embed(store, embedding, "e", run=LOCAL)
                 assert summary.exit_code == 0, summary.failures
             held = np.array([sample[worker] for sample in samples if worker in sample]) / 1e6
             quarter = len(held) // 4

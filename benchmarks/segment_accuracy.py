@@ -37,8 +37,8 @@ def score(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
         [mask.astype(np.int32) for mask in true], [mask.astype(np.int32) for mask in found], IOU
     )
     ap = hits.sum(0) / (hits.sum(0) + extra.sum(0) + missed.sum(0))
-    told = {f"AP@{iou}": round(float(value), 4) for iou, value in zip(IOU, ap, strict=True)}
-    return told | {"objects": int((hits + missed)[:, 0].sum()), "fields": len(true)}
+    scores = {f"AP@{iou}": round(float(value), 4) for iou, value in zip(IOU, ap, strict=True)}
+    return scores | {"objects": int((hits + missed)[:, 0].sum()), "fields": len(true)}
 
 
 def watershed(folder: Path) -> dict[str, dict[str, float]]:
@@ -57,7 +57,7 @@ def watershed(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def cellpose(shared: Path) -> dict[str, dict[str, float]]:
-    """The given weights on the real nuclei image, at three ways to say the diameter."""
+    """The given weights on the real nuclei image, with the diameter given in three ways."""
     image = imread(shared / "nuclei-truth" / "stardist_dsb2018_img2d.tif")[None]
     truth = imread(shared / "nuclei-truth" / "stardist_dsb2018_mask2d.tif")
     median = float(np.median(np.sqrt(np.bincount(truth.ravel())[1:]) * 2 / np.sqrt(np.pi)))

@@ -5,11 +5,11 @@
 One run on one folder of simulated 600 px fields, with the same weights and settings (nucleus,
 60 px), on all the cores this process may use, and on the GPU where there is one. Each time is
 that of a fresh process from start to masks on disk, imports, workers and loading of the model
-included; ours measures the cells, too. Its store is ingested before, which is told beside it. CPU
+included; ours measures the cells, too. Its store is ingested before, timed apart. CPU
 seconds stand beside wall time: on a busy machine they are the fairer measure.
 ENV is the folder of `benchmarks/cellpose31.py`. distributed_segmentation knows one volume only:
 it gets the fields as planes, in one block a core, which is kind to it: with a field a block it
-would build the model anew for each, and the overlap it adds would double the pixels.
+would build the model again for each, and the overlap it adds would double the pixels.
 """
 
 import argparse
@@ -78,7 +78,7 @@ if __name__ == "__main__":
 
 
 def cpu_seconds() -> float:
-    """Of all children that have ended."""
+    """CPU seconds of all children that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -143,9 +143,9 @@ def test_json_is_one_object_and_quiet_is_nothing(
     monkeypatch.setattr("zarrloc.stages.embed.embed", Called(summary))
     words = ["embed", "oc.zarr", "--name", "e", "--backbone", "dino-vits8"]
     assert _call(*words, "--json") == 3
-    told = json.loads(capsys.readouterr().out)
-    assert (told["group"], told["rows_failed"], told["exit_code"]) == ("fovs", 1, 3)
-    assert told["wall_s"] is None
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["group"], printed["rows_failed"], printed["exit_code"]) == ("fovs", 1, 3)
+    assert printed["wall_s"] is None
     assert _call(*words, "--quiet") == 3
     assert capsys.readouterr() == ("", "")
     assert logging.getLogger("zarrloc").level == logging.ERROR
@@ -380,7 +380,7 @@ def test_defaults_and_help_come_from_the_config() -> None:
     assert "[default: :8787]" in help_text
 
 
-def test_all_problems_are_told_at_once_by_their_names() -> None:
+def test_all_problems_are_listed_at_once_by_their_names() -> None:
     with pytest.raises(ConfigError, match=r"field_size: .*\(got '6'\); shard_fovs: .*\(got 0\)"):
         IngestConfig.of({"shard_fovs": 0, "field_size": "6"})
 

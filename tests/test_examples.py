@@ -38,11 +38,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest(
         folder / "data" / "raw", folder / "a.zarr", IngestConfig(pixel_size_um=0.2063),
         labels=labels / "opencell-localization-annotations.csv",
-        cell_lines=labels / "all-public-targets.csv", run=serial, quiet=True,
+        cell_lines=labels / "all-public-targets.csv", run=serial,
     )  # fmt: skip
     model = EmbedConfig(backbone="timm:test_vit", weights="random:0", size="64")
-    embed(folder / "a.zarr", model, "fields", run=serial, quiet=True)
-    segment(folder / "a.zarr", SegmentConfig(model="watershed"), "ws", run=serial, quiet=True)
+    embed(folder / "a.zarr", model, "fields", run=serial)
+    segment(folder / "a.zarr", SegmentConfig(model="watershed"), "ws", run=serial)
     return folder / "a.zarr"
 
 

@@ -20,6 +20,7 @@ HOMES = {
     ),
     **dict.fromkeys(("HeadClassifier", "NeighbourClassifier"), "api.estimators"),
     **dict.fromkeys(("Store", "open"), "api.opened"),
+    "Callback": "callbacks",
     "EmbedConfig": "config.embed",
     "EvaluateConfig": "config.evaluate",
     "ExportConfig": "config.export",

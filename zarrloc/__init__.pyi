@@ -12,6 +12,7 @@ from zarrloc.api.estimators import HeadClassifier as HeadClassifier
 from zarrloc.api.estimators import NeighbourClassifier as NeighbourClassifier
 from zarrloc.api.opened import Store as Store
 from zarrloc.api.opened import open as open
+from zarrloc.callbacks import Callback as Callback
 from zarrloc.config.embed import EmbedConfig as EmbedConfig
 from zarrloc.config.evaluate import EvaluateConfig as EvaluateConfig
 from zarrloc.config.evaluate import PredictConfig as PredictConfig
@@ -35,6 +36,7 @@ from zarrloc.store.read import open_store as open_store
 
 __version__: str
 __all__ = [
+    "Callback",
     "EmbedConfig",
     "EvaluateConfig",
     "ExportConfig",
@@ -80,6 +82,7 @@ def embed(
     name: str | None = ...,
     *,
     run: RunConfig | None = ...,
+    quiet: bool = ...,
     backbone: str = ...,
     weights: str | None = ...,
     channels: str | None = ...,
@@ -131,6 +134,7 @@ def ingest(
     config: IngestConfig | None = ...,
     *,
     run: RunConfig | None = ...,
+    quiet: bool = ...,
     channels: tuple[str, ...] = ...,
     pattern: str | None = ...,
     axes: str | None = ...,
@@ -250,6 +254,7 @@ def segment(
     name: str | None = ...,
     *,
     run: RunConfig | None = ...,
+    quiet: bool = ...,
     model: str = ...,
     channels: tuple[str, ...] = ...,
     diameter: float | Literal['auto'] = ...,

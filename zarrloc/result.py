@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True, repr=False)
 class Result:
-    """How a command ended. Printed, or shown by a notebook, it says so in words.
+    """How a command ended. Printed, or shown in a notebook, it is a short summary.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class Result:
     seconds : float
         How long the call took.
     notes : list of str
-        What a reader should know besides.
+        Further remarks for the user.
     details : dict
         What else the command found, such as scores; `result["test"]` is `result.details["test"]`.
     exit_code : int
@@ -39,8 +39,8 @@ class Result:
     notes: list[str] = field(default_factory=list)
     details: dict[str, Any] = field(default_factory=dict)
     exit_code: int = 0
-    told: list[str] = field(default_factory=list)
-    """Lines in which the command itself tells how it ended, in place of the counts."""
+    summary: list[str] = field(default_factory=list)
+    """The command's own lines on how it ended, in place of the counts."""
 
     @property
     def failed(self) -> "pd.DataFrame":
@@ -57,9 +57,9 @@ class Result:
         return pd.DataFrame(self.details.get("rows", []))
 
     def lines(self) -> Sequence[str]:
-        """For a terminal."""
-        if self.told:
-            return self.told
+        """The summary, line by line."""
+        if self.summary:
+            return self.summary
         counts = f"{self.what}: {self.done} done"
         if self.reused:
             counts += f", {self.reused} there already"

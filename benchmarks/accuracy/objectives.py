@@ -165,8 +165,8 @@ def main() -> None:
                 if objective == "dino":
                     random = scores(got["before"], *known)
                     note({"what": "random weights", "seed": seed, **random})
-                told = {"steps": got["steps"], "cpu_seconds": round(got["seconds"], 1)}
-                row = {"what": objective, "seed": seed, **told}
+                cost = {"steps": got["steps"], "cpu_seconds": round(got["seconds"], 1)}
+                row = {"what": objective, "seed": seed, **cost}
                 note({**row, **scores(got["after"], *known)})
 
 

@@ -101,7 +101,7 @@ def scores(store: Path, name: str) -> dict[str, Any]:
 
 def lines(rows: dict[str, dict[str, Any]]) -> list[str]:
     """The table in Markdown."""
-    told = [
+    text = [
         "| rows, features | head (95 %) | AUROC | linear probe | kNN, best k |",
         "|---|---|---|---|---|",
     ]
@@ -109,15 +109,15 @@ def lines(rows: dict[str, dict[str, Any]]) -> list[str]:
         mine = {title: row for title, row in rows.items() if title.startswith(level)}
         for name in ("permuted labels", "nucleus channel only, intensity", "intensity statistics"):
             probe = next(iter(mine.values()))["baselines"][name]
-            told.append(f"| {level}, {name} | | | {probe:.3f} | |")
+            text.append(f"| {level}, {name} | | | {probe:.3f} | |")
         for title, row in mine.items():
             k, best = max(row["knn"].items(), key=lambda item: item[1])
             low, high = row["head_ci"]
-            told.append(
+            text.append(
                 f"| {title} | {row['head']:.3f} ({low:.3f} to {high:.3f}) | "
                 f"{row['head_auroc']:.3f} | {row['probe']:.3f} | {best:.3f} (k = {k}) |"
             )
-    return told
+    return text
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ def command(
     conditions: Path | None,
     label_names: str | None,
 ) -> int:
-    """Change what STORE says beside its pixels; images, masks and embeddings stay as they are.
+    """Change pixel size, roles, labels or conditions of STORE; images and embeddings stay.
 
     \b
     zarrloc annotate my.zarr --pixel-size-um 0.325

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any
 
@@ -27,7 +28,7 @@ class Command(click.Command):
         given = {option for parameter in self.params for option in parameter.opts}
         common = {
             "--quiet": (QUIET, "Print nothing but errors."),
-            "--json": (JSON, "Print one JSON object for machines."),
+            "--json": (JSON, "Print one JSON object."),
         }
         for flag, (key, text) in common.items():
             if flag not in given:
@@ -40,6 +41,13 @@ class Command(click.Command):
             complete = completer(parameter.name or "")
             if complete is not None:
                 parameter._custom_shell_complete = complete
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; with `--quiet` no progress is shown."""
+        from zarrloc.callbacks import Callback
+
+        with Callback() if ctx.meta.get(QUIET) else nullcontext():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under the headings of their sections, in the order they first come in."""
@@ -110,6 +118,6 @@ class Commands(click.Group):
 
 
 def unknown(kind: str, name: str, there: Sequence[str]) -> str:
-    """That there is no such thing, and the nearest that there is."""
+    """The message for an unknown name, with the nearest known one."""
     near = get_close_matches(name, there, n=1, cutoff=0.5)
     return f"No such {kind} '{name}'." + (f" Did you mean '{near[0]}'?" if near else "")

@@ -15,7 +15,7 @@ from zarrloc_cli.output import report
 @click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the embedding in the store.")
-@click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")
+@click.option("--overwrite", is_flag=True, help="Replace what has that name.")
 @click.option(
     "--figures", type=click.Path(path_type=Path), help="Also draw its map as PNG and SVG."
 )

@@ -38,9 +38,9 @@ def explain(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, json.JSONDecodeError):
         return f"damaged JSON ({error}); `zarrloc verify STORE` finds the file", REFUSED
     if type(error).__module__.startswith(("obstore", "_obstore")):
-        from zarrloc.store.remote import told
+        from zarrloc.store.remote import as_store_error
 
-        return explain(told(error, "the store"))
+        return explain(as_store_error(error, "the store"))
     if isinstance(error, MemoryError):
         return f"out of memory; {ADVICE[errno.ENOMEM]}", FAILED
     return None

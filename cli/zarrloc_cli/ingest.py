@@ -21,7 +21,7 @@ from zarrloc_cli.output import report, say
     help="CSV of files: path, channel, fov and columns to keep; instead of SOURCE.",
 )
 @tables
-@click.option("--overwrite", is_flag=True, help="Make the fields anew, whatever the store holds.")
+@click.option("--overwrite", is_flag=True, help="Replace the fields that the store holds.")
 @click.option("--rehash", is_flag=True, help="Compare files by content, not by size and time.")
 @click.option(
     "--dry-run", is_flag=True, help="Show the first ten fields as they are understood; read none."

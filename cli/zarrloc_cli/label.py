@@ -1,4 +1,4 @@
-"""`zarrloc label`: an expert's word on single cells, out as sheets and back as a table."""
+"""`zarrloc label`: an expert's judgements of single cells, out as sheets and back as a table."""
 
 from pathlib import Path
 from typing import Literal
@@ -57,14 +57,14 @@ def command(
         from zarrloc.report.sheets import export_sheets
 
         count, total = export_sheets(store, cells, export_sheet, select=select, fields=fields)
-        told = f"{count} sheets and cells.csv with {total} cells -> {export_sheet}"
-        tell({"sheets": count, "cells": total, "out": export_sheet}, [told])
+        line = f"{count} sheets and cells.csv with {total} cells -> {export_sheet}"
+        tell({"sheets": count, "cells": total, "out": export_sheet}, [line])
     elif csv is not None:
         from zarrloc.stages import label as stage
 
         summary = stage.label(store, cells, csv)
-        told = (
+        line = (
             f"{summary.seen} cells judged ({summary.whole} whole, {summary.confirmed} confirmed), "
             f"{summary.blank} rows left blank -> cells/{cells}"
         )
-        tell(vars(summary), [told])
+        tell(vars(summary), [line])

@@ -85,10 +85,10 @@ def zarrloc() -> None:
 
 
 class _Stderr(logging.Handler):
-    """One plain line a message, to what standard error is at the moment."""
+    """Writes each message as one plain line to the current standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write it."""
+        """Write one message."""
         click.echo(record.getMessage(), err=True)
 
 

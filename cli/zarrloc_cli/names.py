@@ -22,7 +22,7 @@ KINDS = ("segmentations", "cells", "embeddings", "splits", "heads")
 
 
 def completer(option: str, command: str = "") -> Complete | None:
-    """What completes an option's value; None where nothing is known of it."""
+    """The completion for an option's value; None if there is none."""
     if option in KIND:
         return lambda ctx, _, begun: _items(_names(_store(ctx), KIND[option]), begun)
     return {

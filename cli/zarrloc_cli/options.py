@@ -99,7 +99,7 @@ def split(options: dict[str, Any], *configs: type[Config]) -> tuple[Any, ...]:
 
 def tables(function: Any) -> Any:
     """The options of tables that join onto fields, of `ingest` and `annotate`."""
-    for name, told in (
+    for name, text in (
         ("conditions", "Table by well (or fov, path, protein), or a plate map: its columns become "
          "coordinates."),
         ("label_names", "What labels are called: a table of label and name, or hpa-2018 or "
@@ -109,5 +109,5 @@ def tables(function: Any) -> Any:
          "well, and label."),
     ):  # fmt: skip
         flag = "--" + name.replace("_", "-")
-        function = click.option(flag, name, type=click.Path(path_type=Path), help=told)(function)
+        function = click.option(flag, name, type=click.Path(path_type=Path), help=text)(function)
     return function

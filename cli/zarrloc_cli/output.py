@@ -1,10 +1,10 @@
-"""What a command writes: words for people, or with `--json` one object for machines."""
+"""What a command prints: text, or one JSON object with `--json`."""
 
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -19,13 +19,22 @@ def wants(what: str) -> bool:
 
 
 def say(text: str) -> None:
-    """A line for people: not with `--quiet`, and not with `--json`."""
+    """Print a line of text, unless `--quiet` or `--json` was given."""
     if not wants(QUIET) and not wants(JSON):
         click.echo(text)
 
 
+def speaker() -> Callable[[str], None]:
+    """What prints lines for this command, also in other processes; nothing with `--quiet`."""
+    return _silent if wants(QUIET) or wants(JSON) else click.echo
+
+
+def _silent(text: str) -> None:
+    pass
+
+
 def report(*results: Any) -> int:
-    """Tell how a command's runs ended; the worst of their exit codes."""
+    """Print how a command's runs ended; returns the worst of their exit codes."""
     if wants(JSON):
         found = [plain(result) for result in results]
         click.echo(json.dumps(found[0] if len(found) == 1 else found, allow_nan=False))
@@ -37,7 +46,7 @@ def report(*results: Any) -> int:
 
 
 def tell(values: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """What a command found: `values` with `--json`, else the lines."""
+    """Print what a command found: `values` with `--json`, else the lines."""
     if wants(JSON):
         click.echo(json.dumps(plain(values), allow_nan=False))
     for line in lines:
@@ -45,7 +54,7 @@ def tell(values: Mapping[str, Any], lines: Iterable[str]) -> None:
 
 
 def plain(value: Any) -> Any:
-    """A result as JSON knows values: numbers that are none become null."""
+    """A result as JSON can hold it: NaN and infinity become null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         named = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         if hasattr(value, "exit_code"):

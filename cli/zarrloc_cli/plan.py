@@ -25,8 +25,8 @@ def command(
     """
     from zarrloc.reproduction.reproduce import plan
 
-    told = {
+    plans = {
         str(file): plan(file, store, out=out, stand_ins=stand_ins, max_hours=max_hours)
         for file in files
     }
-    tell(told, (line for lines in told.values() for line in lines))
+    tell(plans, (line for lines in plans.values() for line in lines))

@@ -15,7 +15,7 @@ from zarrloc_cli.output import report
 @click.argument("store")
 @config_options(PredictConfig)
 @click.option("--name", help="Name of the predictions in STORE; default: the head's.")
-@click.option("--overwrite", is_flag=True, help="Predict anew, whatever stands under that name.")
+@click.option("--overwrite", is_flag=True, help="Replace the predictions of that name.")
 @click.option(
     "--csv",
     "out",

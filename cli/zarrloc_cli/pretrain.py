@@ -9,7 +9,7 @@ from click.core import ParameterSource
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options
-from zarrloc_cli.output import say
+from zarrloc_cli.output import say, speaker
 
 
 @click.command(cls=Command)
@@ -19,10 +19,10 @@ from zarrloc_cli.output import say
     "--config",
     "file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="YAML file of settings; flags given beside it count more.",
+    help="YAML file of settings; flags override it.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and train nothing.")
-@click.option("--overwrite", is_flag=True, help="Train anew, whatever OUT holds.")
+@click.option("--overwrite", is_flag=True, help="Discard the run in OUT and start again.")
 @click.option(
     "--from",
     "start",
@@ -59,7 +59,7 @@ def command(
     if dry_run:
         say(plan(store, config))
         return 0
-    return pretrain(store, out, config, overwrite=overwrite, say=say)
+    return pretrain(store, out, config, overwrite=overwrite, say=speaker())
 
 
 def _settings(file: Path | None) -> dict[str, Any]:

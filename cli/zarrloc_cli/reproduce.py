@@ -9,7 +9,7 @@ import click
 from zarrloc.config.run import RunConfig
 from zarrloc_cli.commands import Command
 from zarrloc_cli.options import config_options, split
-from zarrloc_cli.output import say
+from zarrloc_cli.output import speaker
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -57,7 +57,7 @@ def command(
     return max(
         reproduce(
             file, store, out=out, stand_ins=stand_ins, max_hours=max_hours,
-            sensitivity=sensitivity, run=run, say=say,
+            sensitivity=sensitivity, run=run, say=speaker(),
         )
         for file in files
     )  # fmt: skip

@@ -27,7 +27,7 @@ from zarrloc_cli.output import report
     help="Keep cells up to this percentile of blank_fraction, not up to 0.997.",
 )
 @click.option("--block-cells", type=click.IntRange(1), help="Rows in one block of the cell table.")
-@click.option("--overwrite", is_flag=True, help="Make both anew, whatever stands under that name.")
+@click.option("--overwrite", is_flag=True, help="Replace both if they exist.")
 @config_options(RunConfig)
 def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     """Segment the fields of STORE, and measure the cells found.

@@ -10,7 +10,7 @@ from zarrloc_cli.output import report
 
 @click.command(cls=Command)
 @click.argument("store")
-@click.option("--protein", required=True, help="The protein whose like is looked for.")
+@click.option("--protein", required=True, help="The protein to compare the others with.")
 @click.option("--embedding", help="Which embedding.  [default: the first]")
 @click.option("--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many.")
 @click.option("--out", type=click.Path(path_type=Path), help="Also draw a strip of pictures.")

@@ -23,5 +23,5 @@ def command(out: Path, **settings: Any) -> None:
     import zarrloc.simulate
 
     summary = zarrloc.simulate.simulate(out, SimulateConfig.of(settings))
-    told = f"{summary.fovs} fields of {summary.proteins} proteins, {summary.cells} cells"
-    tell(vars(summary), [f"{told} -> {summary.out}"])
+    counts = f"{summary.fovs} fields of {summary.proteins} proteins, {summary.cells} cells"
+    tell(vars(summary), [f"{counts} -> {summary.out}"])

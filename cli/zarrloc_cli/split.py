@@ -13,7 +13,7 @@ from zarrloc_cli.output import report
 @click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the split in the store.")
-@click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")
+@click.option("--overwrite", is_flag=True, help="Replace what has that name.")
 @config_options(SplitConfig)
 def command(store: str, name: str, overwrite: bool, **options: Any) -> int:
     """Deal the fields of STORE into folds, and a test set with --test.

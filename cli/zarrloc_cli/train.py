@@ -14,7 +14,7 @@ from zarrloc_cli.output import report
 @click.command(cls=Command)
 @click.argument("store")
 @click.option("--name", required=True, help="Name of the head in the store.")
-@click.option("--overwrite", is_flag=True, help="Make it anew, whatever stands under that name.")
+@click.option("--overwrite", is_flag=True, help="Replace what has that name.")
 @config_options(TrainConfig)
 @click.option("--save", type=click.Path(path_type=Path), help="Also save a safetensors file.")
 def command(store: str, name: str, overwrite: bool, save: Path | None, **options: Any) -> int:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--repair",
     is_flag=True,
-    help="Rebuild what can be; mark bad blocks as not done.",
+    help="Rebuild what can be rebuilt; mark bad blocks as not done.",
 )
 @config_options(RunConfig, skip=("retry_failed",))
 def command(store: str, deep: bool, repair: bool, **options: Any) -> int:

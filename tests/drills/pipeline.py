@@ -71,7 +71,7 @@ def relabel(store: Path, run: RunConfig = SERIAL) -> int:
 
     raw, config = store.parent / "raw", IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063)
     table = raw / "other.csv"
-    return ingest(raw, store, config, labels=table, run=run, quiet=True).exit_code
+    return ingest(raw, store, config, labels=table, run=run).exit_code
 
 
 def _ingest(store: Path, run: RunConfig, overwrite: bool) -> Any:
@@ -79,33 +79,33 @@ def _ingest(store: Path, run: RunConfig, overwrite: bool) -> Any:
 
     raw, config = store.parent / "raw", IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063)
     table = raw / "labels.csv"
-    return ingest(raw, store, config, labels=table, run=run, overwrite=overwrite, quiet=True)
+    return ingest(raw, store, config, labels=table, run=run, overwrite=overwrite)
 
 
 def _segment(store: Path, run: RunConfig, overwrite: bool) -> Any:
     from zarrloc.stages.segment import segment_fovs
 
-    common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": True}
+    common: dict[str, Any] = {"run": run, "overwrite": overwrite}
     return segment_fovs(store, SegmentConfig(), "s", function=bright_spots, **common)
 
 
 def _tabulate(store: Path, run: RunConfig, overwrite: bool) -> Any:
     from zarrloc.stages.segment import tabulate
 
-    return tabulate(store, "s", block_cells=8, run=run, overwrite=overwrite, quiet=True)
+    return tabulate(store, "s", block_cells=8, run=run, overwrite=overwrite)
 
 
 def _embed(store: Path, run: RunConfig, overwrite: bool) -> Any:
     from zarrloc.stages.embed import embed
 
-    return embed(store, EmbedConfig.of(TINY), "f", run=run, overwrite=overwrite, quiet=True)
+    return embed(store, EmbedConfig.of(TINY), "f", run=run, overwrite=overwrite)
 
 
 def _embed_cells(store: Path, run: RunConfig, overwrite: bool) -> Any:
     from zarrloc.stages.embed import embed
 
     config = EmbedConfig.of({**TINY, "level": "cell", "cells": "s"})
-    return embed(store, config, "c", run=run, overwrite=overwrite, quiet=True)
+    return embed(store, config, "c", run=run, overwrite=overwrite)
 
 
 def _split(store: Path, run: RunConfig, overwrite: bool) -> Any:
@@ -245,7 +245,7 @@ def _meaning(store: Path) -> dict[str, Any]:
 
 @dataclass
 class Tally:
-    """How the cases ended: healed, or named as lost; what did not hold, in words."""
+    """How the cases ended: healed, or named as lost; and what did not hold."""
 
     ended: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)

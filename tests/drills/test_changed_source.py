@@ -70,7 +70,7 @@ def _make(folder: Path, parted: bool) -> None:
 def _ingest(folder: Path, parted: bool) -> Any:
     pattern = f"{folder}/raw/{{fov}}_{{channel}}.tif" if parted else folder / "raw"
     config = IngestConfig(shard_fovs=2, channels=("nucleus", "protein"))
-    return ingest_stage.ingest(pattern, folder / "s.zarr", config, run=SERIAL, quiet=True)
+    return ingest_stage.ingest(pattern, folder / "s.zarr", config, run=SERIAL)
 
 
 def _disturb(

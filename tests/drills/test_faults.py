@@ -131,7 +131,7 @@ def test_07_damage_and_the_next_plate_cost_no_sound_row(
     plate.mkdir()
     for n, file in enumerate(sorted((tmp_path / "raw").glob("*.tif"))):
         shutil.copy(file, plate / f"OC-FOV_Z_ENSG00000000009_CID000999_FID0000090{n}_proj.tif")
-    summary = ingest(plate, store, run=SERIAL, quiet=True)
+    summary = ingest(plate, store, run=SERIAL)
     after = images(store)
     assert after.sizes["fov"] == FOVS + 2
     damaged = {int(row) for row in np.flatnonzero(after.error.values != "")}
@@ -236,7 +236,7 @@ def test_18_weights_that_moved_are_the_same_weights(store: Path, tmp_path: Path)
     for name in ("here.pth", "there.pth"):
         torch.save(backbone.vit.state_dict(), tmp_path / name)
         config = EmbedConfig(backbone="timm:test_vit", weights=str(tmp_path / name), size="64")
-        found.append(embed(store, config, "moved", run=SERIAL, quiet=True).blocks_run)
+        found.append(embed(store, config, "moved", run=SERIAL).blocks_run)
         (tmp_path / name).unlink()
     assert found == [FOVS // SHARD, 0]
     attrs = stage_attrs(Location.of(store).group("embeddings/moved", mode="r"))

@@ -52,26 +52,26 @@ class Stage:
 
 def _ingest(store: Path, run: RunConfig) -> Summary:
     config = IngestConfig(shard_fovs=3, pixel_size_um=0.2063)
-    return ingest_stage.ingest(store.parent / "raw", store, config, run=run, quiet=True)
+    return ingest_stage.ingest(store.parent / "raw", store, config, run=run)
 
 
 def _segment(store: Path, run: RunConfig) -> Summary:
     return segment_stage.segment_fovs(
-        store, SegmentConfig(), "s", function=planted.segmentation, run=run, quiet=True
+        store, SegmentConfig(), "s", function=planted.segmentation, run=run
     )
 
 
 def _tabulate(store: Path, run: RunConfig) -> Summary:
-    return segment_stage.tabulate(store, "s", block_cells=8, run=run, quiet=True)
+    return segment_stage.tabulate(store, "s", block_cells=8, run=run)
 
 
 def _embed(store: Path, run: RunConfig) -> Summary:
-    return embed_stage.embed(store, EmbedConfig.of(TINY), "f", run=run, quiet=True)
+    return embed_stage.embed(store, EmbedConfig.of(TINY), "f", run=run)
 
 
 def _embed_cells(store: Path, run: RunConfig) -> Summary:
     config = EmbedConfig.of({**TINY, "level": "cell", "cells": "s"})
-    return embed_stage.embed(store, config, "c", run=run, quiet=True)
+    return embed_stage.embed(store, config, "c", run=run)
 
 
 STAGES = {

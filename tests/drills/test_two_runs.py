@@ -40,7 +40,7 @@ def mend(store: Path, run: RunConfig = SERIAL) -> int:
 DONE: dict[str, Do] = {
     "ingest": STAGES["ingest"],
     **{name: STAGES[name] for name in ("segment", "cells", "embed fields", "embed cells")},
-    # Made for fewer fields, they are made again only when told so.
+    # Made for fewer fields, they are made again only with --overwrite.
     **{name: partial(STAGES[name], overwrite=True) for name in ("split", "train", "predict")},
 }
 PAIRED: dict[str, Do] = {**DONE, "relabel": relabel, "label": judge, "verify --repair": mend}

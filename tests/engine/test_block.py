@@ -7,11 +7,13 @@ import pytest
 
 from tests.engine.toys import GROUP, Toy, run_toy
 from zarrloc.engine import block as block_module
-from zarrloc.engine.block import Block, BlockFailure, run_block, write_rows
+from zarrloc.engine.block import Block, BlockFailure, Part, run_block, write_rows
 from zarrloc.errors import StoreError
 from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location
+
+NOTHING = Part(0, None)
 
 
 @pytest.fixture
@@ -21,14 +23,14 @@ def location(tmp_path: Path) -> Location:
 
 
 def test_a_block_knows_its_rows_and_can_leave_out_all_but_one() -> None:
-    block = Block(2, 8, 12, skip={9: "bad"})
+    block = Block(2, 8, 12, NOTHING, skip={9: "bad"})
     assert len(block) == 4
     assert list(block.rows) == [8, 9, 10, 11]
     assert block.only(range(10, 11)).skip == {8: "skipped", 9: "bad", 11: "skipped"}
 
 
 def test_a_receipt_is_all_that_comes_back(location: Location) -> None:
-    receipt = run_block(Toy(location), Block(1, 4, 8, input=77))
+    receipt = run_block(Toy(location), Block(1, 4, 8, Part(77, None)))
     assert (receipt.block, receipt.input) == (1, 77)
     assert receipt.columns.keys() == {"error", "double", "row_digest"}
     stored = read_column(location.group(GROUP), "value", 8, 4)
@@ -40,7 +42,7 @@ def test_a_receipt_is_all_that_comes_back(location: Location) -> None:
 
 def test_a_probe_stores_nothing(location: Location) -> None:
     array_of(location.group(GROUP), "value")[4:8] = 0
-    receipt = run_block(Toy(location), Block(1, 4, 8), write=False)
+    receipt = run_block(Toy(location), Block(1, 4, 8, NOTHING), write=False)
     assert receipt.nbytes == 0
     assert not read_column(location.group(GROUP), "value", 8, 4).any()
 
@@ -62,19 +64,19 @@ def test_rows_that_are_not_whole_shards_are_refused(
 
 def test_a_failing_block_names_itself_and_its_cause(location: Location) -> None:
     with pytest.raises(BlockFailure, match=r"toy block 1 \(rows 4 to 7\): OSError: no model") as it:
-        run_block(Toy(location, {-1: "open"}), Block(1, 4, 8))
+        run_block(Toy(location, {-1: "open"}), Block(1, 4, 8, NOTHING))
     assert isinstance(it.value.__cause__, OSError)
 
 
 def test_rows_share_the_blame_only_if_some_are_innocent(location: Location) -> None:
-    receipt = run_block(Toy(location, {4: "raise", 6: "raise"}), Block(1, 4, 8))
+    receipt = run_block(Toy(location, {4: "raise", 6: "raise"}), Block(1, 4, 8, NOTHING))
     assert [bool(text) for text in receipt.columns["error"]] == [True, False, True, False]
     every = dict.fromkeys(range(4, 8), "raise")
     with pytest.raises(BlockFailure, match="row 4 is bad"):
-        run_block(Toy(location, every), Block(1, 4, 8))
-    alone = run_block(Toy(location, {8: "raise"}), Block(2, 8, 9), write=False)
+        run_block(Toy(location, every), Block(1, 4, 8, NOTHING))
+    alone = run_block(Toy(location, {8: "raise"}), Block(2, 8, 9, NOTHING), write=False)
     assert str(alone.columns["error"][0]) == "ValueError: row 8 is bad"
-    kept = run_block(Toy(location, {5: "raise"}), Block(1, 4, 8, skip={4: "killed"}))
+    kept = run_block(Toy(location, {5: "raise"}), Block(1, 4, 8, NOTHING, skip={4: "killed"}))
     assert [str(text) for text in kept.columns["error"]] == [
         "killed",
         "ValueError: row 5 is bad",
@@ -89,7 +91,7 @@ def test_a_block_that_another_run_changed_blames_no_row(location: Location) -> N
             raise BlockFailure("not what its receipt says")
 
     with pytest.raises(BlockFailure, match=r"^not what its receipt says$"):
-        run_block(Changed(location), Block(1, 4, 8))
+        run_block(Changed(location), Block(1, 4, 8, NOTHING))
 
 
 def test_a_block_alone_in_its_process_is_followed_once_its_value_has_left(

@@ -157,7 +157,7 @@ def test_a_worker_is_killed(tmp_path: Path) -> None:
     assert_same(store, tmp_path / "whole", GROUP)
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path: Path) -> None:
+def test_a_script_without_a_guard_is_an_error(tmp_path: Path) -> None:
     _, said = _script(tmp_path, UNGUARDED, tmp_path / "s").communicate(timeout=200)
     assert "WorkerError" in said
     assert "`if __name__ == '__main__':`" in said.strip().splitlines()[-1]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.engine.toys import GROUP, run_toy
 from zarrloc.engine import ledger as module
-from zarrloc.engine.block import Receipt
+from zarrloc.engine.block import Part, Receipt
 from zarrloc.engine.ledger import Ledger
 from zarrloc.engine.plan import todo
 from zarrloc.store.columns import read_column, revise
@@ -85,7 +85,7 @@ def test_a_crash_in_the_middle_of_a_flush_leaves_the_block_undone(
     location: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _ledger(location)
-    inputs = whole.receipts["block_input"].tolist()
+    parts = [Part(digest, None) for digest in whole.receipts["block_input"].tolist()]
     write = module.write_column
     for last in ("block_output", "error", "double", "block_input", "block_bytes"):
         run_toy(location)
@@ -103,7 +103,7 @@ def test_a_crash_in_the_middle_of_a_flush_leaves_the_block_undone(
             patch.setattr(module, "write_column", crashing)
             with pytest.raises(KeyboardInterrupt):
                 ledger.flush()
-        assert [block.index for block in todo(_ledger(location), inputs)] == [3], last
+        assert [block.index for block in todo(_ledger(location), parts)] == [3], last
 
 
 def test_columns_are_written_in_their_own_chunks(
@@ -134,18 +134,14 @@ def test_flushes_come_every_few_seconds(
 def test_what_is_to_do(location: Location) -> None:
     ledger = _ledger(location)
     inputs = ledger.receipts["block_input"].tolist()
-    assert todo(ledger, inputs) == []
-    blocks = todo(
-        ledger,
-        [*inputs[:4], 5],
-        [{"expect": {"fovs": 10 + at}, "payload": "abcde"[at]} for at in range(5)],
-    )
-    (block,) = blocks
-    assert (block.index, block.start, block.stop, block.input) == (4, 16, 20, 5)
-    assert (block.expect, block.payload) == ({"fovs": 14}, "e")
+    parts = [Part(digest, "abcde"[at], {"fovs": 10 + at}) for at, digest in enumerate(inputs)]
+    assert todo(ledger, parts) == []
+    changed = Part(5, "f", {"fovs": 15})
+    (block,) = todo(ledger, [*parts[:4], changed])
+    assert (block.index, block.start, block.stop, block.part) == (4, 16, 20, changed)
     ledger.record(_receipt(2, "broken", output=3))
     ledger.receipts["block_input"][2] = inputs[2]
-    assert todo(ledger, inputs) == []
-    assert [block.index for block in todo(ledger, inputs, retry_failed=True)] == [2]
+    assert todo(ledger, parts) == []
+    assert [block.index for block in todo(ledger, parts, retry_failed=True)] == [2]
     also = np.arange(20) == 13
-    assert [block.index for block in todo(ledger, inputs, also=also)] == [3]
+    assert [block.index for block in todo(ledger, parts, also=also)] == [3]

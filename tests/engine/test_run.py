@@ -16,7 +16,7 @@ from tests.objects import assert_same, opened
 from zarrloc.config.run import RunConfig
 from zarrloc.engine import cluster, plan, run
 from zarrloc.engine import ledger as ledger_module
-from zarrloc.engine.block import Block
+from zarrloc.engine.block import Block, Part
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
 from zarrloc.engine.ledger import KILLED, Ledger
@@ -159,12 +159,12 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path: Path) -> None:
     assert _errors(tmp_path / "s") == {}
 
 
-def test_a_full_disk_is_told_by_workers_as_well(tmp_path: Path, pool: Executor) -> None:
+def test_a_full_disk_is_reported_by_workers_as_well(tmp_path: Path, pool: Executor) -> None:
     with pytest.raises(OSError, match="No space left on device"):
         run_toy(tmp_path / "s", do={6: "full"})
 
 
-def test_a_store_that_goes_away_ends_the_run_in_words(tmp_path: Path) -> None:
+def test_a_store_that_goes_away_ends_the_run_with_a_message(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"/s has gone away .*the same command"):
         run_toy(tmp_path / "s", rows=100, do={6: "gone"})
     assert not list((tmp_path / "s").rglob("*"))  # no stump of a store
@@ -203,7 +203,7 @@ def test_a_stage_that_cannot_open_fails_the_run_and_no_row(tmp_path: Path) -> No
     assert run_toy(tmp_path / "long", rows=100).blocks_run == 25
 
 
-def test_a_second_run_is_told_who_holds_the_stage(tmp_path: Path) -> None:
+def test_a_second_run_learns_who_holds_the_stage(tmp_path: Path) -> None:
     run_toy(tmp_path / "s")
     with (
         hold(Location.of(tmp_path / "s"), GROUP, "first"),
@@ -217,11 +217,11 @@ def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
     run_toy(tmp_path / "s")
     toy = Toy(Location.of(tmp_path / "s"))
     ledger = Ledger(toy.location.group(GROUP), ("error", "double"), 20, 4)
-    blocks = plan.todo(ledger, [1] * 5)
+    blocks = plan.todo(ledger, [Part(1, None)] * 5)
     assert len(blocks) == 5
     with executor("serial", SERIAL, workers=1, threads=1, prefetch=1) as pool:
         with pytest.raises(LockedError, match="this run stops"):
-            run.run(toy, ledger, blocks, pool, lost, quiet=True)
+            run.run(toy, ledger, blocks, pool, lost)
         with pytest.raises(StaleRun):
             run.run_block(toy, blocks[0], lost)
 
@@ -277,15 +277,15 @@ def test_a_new_run_waits_for_tasks_of_an_older_one(pool: Executor, tmp_path: Pat
 
 def _outcome(*ends: Done) -> tuple[list[tuple[list[int], bool]], Block, Done]:
     """Run a trial of a block of three rows whose calls end so: what it tried, and its verdict."""
-    trial, tried = run._trial(Block(0, 0, 3)), []
-    told: Done | None = None
+    trial, tried = run._trial(Block(0, 0, 3, Part(0, None))), []
+    answer: Done | None = None
     for end in (*ends, None):
         try:
-            block, write = trial.send(told)
+            block, write = trial.send(answer)
         except StopIteration as verdict:
             return tried, *verdict.value
         tried.append(([row for row in block.rows if row not in block.skip], write))
-        told = end
+        answer = end
     raise AssertionError("the trial has not ended")
 
 

@@ -78,7 +78,7 @@ def test_a_scheduler_file_runs_a_stage_with_the_workers_own_threads(
     assert "Dask dashboard" not in capfd.readouterr().out  # there is none
 
 
-def test_a_scheduler_without_workers_is_told_of_and_given_up(
+def test_a_scheduler_without_workers_is_reported_and_given_up(
     scheduler_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -201,7 +201,7 @@ def test_slurm_where_there_is_none_says_so(tmp_path: Path, monkeypatch: pytest.M
 # --- the scheduler lost -------------------------------------------------------------------------
 
 
-def test_a_lost_scheduler_ends_the_run_in_words_and_it_goes_on(tmp_path: Path) -> None:
+def test_a_lost_scheduler_ends_the_run_with_a_message_and_it_continues(tmp_path: Path) -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     slow = {"nap": 0.3}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.block import Block, Output
+from zarrloc.engine.block import Block, Output, Part
 from zarrloc.engine.cluster import Cluster
 from zarrloc.engine.plan import Plan, carry_out
 from zarrloc.engine.telemetry import Summary
@@ -103,8 +103,11 @@ def run_toy(
         "double": Variable(("row",), "int64", (rows,), -1),
         "name": Variable.like(("row",), names),
     }
-    digests = [
-        combine([len(range(start, min(rows, start + block_rows))), (inputs or {}).get(block)])
+    parts = [
+        Part(
+            combine([len(range(start, min(rows, start + block_rows))), (inputs or {}).get(block)]),
+            None,
+        )
         for block, start in enumerate(range(0, rows, block_rows))
     ]
     plan = Plan(
@@ -114,10 +117,10 @@ def run_toy(
         coordinates=("error", "name"),
         work=toy,
         columns=("error", "double"),
-        inputs=digests,
+        parts=parts,
         unit="row",
     )
     outcome = carry_out(
-        toy.location, GROUP, lambda _: plan, config, overwrite=overwrite, creates=True, quiet=True
+        toy.location, GROUP, lambda _: plan, config, overwrite=overwrite, creates=True
     )
     return outcome.summary

@@ -38,8 +38,8 @@ def test_an_embedding_of_fields(
     best = head.label.values[head.probability.values.argmax(axis=1)]
     assert found.obs["head_predicted"].tolist() == best.tolist()
     assert found.uns["head_labels"].tolist() == head.label.values.tolist()
-    told = json.loads(found.uns["zarrloc"])
-    assert (told["what"], told["stage"]) == ("embeddings/planted", "embed")
+    recorded = json.loads(found.uns["zarrloc"])
+    assert (recorded["what"], recorded["stage"]) == ("embeddings/planted", "embed")
 
 
 def test_an_embedding_of_cells_has_rows_without_values_as_nan(

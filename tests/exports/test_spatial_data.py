@@ -154,7 +154,7 @@ def test_names_that_elements_cannot_have_are_made_ones(
         **{"my donor": (("fov",), np.array(["d"] * 5)), "region": (("fov",), np.array(["r"] * 5))},
     )  # fmt: skip
     result = zarrloc.export(store, "fovs", tmp_path / "o.zarr", "spatialdata")
-    assert result.notes[1] == "fields named anew: a 1 is a_1, A_1 is A_1-2, cp is cp-2"
+    assert result.notes[1] == "fields renamed: a 1 is a_1, A_1 is A_1-2, cp is cp-2"
     found = sd.read_zarr(tmp_path / "o.zarr")
     assert sorted(found.images) == ["A_1-2", "a_1", "cp-2", "x"]
     table = found["cp"]

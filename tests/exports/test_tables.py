@@ -42,11 +42,11 @@ def test_an_embedding_is_one_row_a_field_with_its_facts_and_features(
     assert table["plate"].tolist() == fovs.plate.values.tolist()
     grade = table[[f"grade_{label}" for label in fovs.label.values]].to_numpy()
     np.testing.assert_array_equal(grade, fovs.grade.values)
-    told = ["; ".join(fovs.label.values[row == 3]) for row in fovs.grade.values]
-    assert table["labels"].tolist() == told
+    expected = ["; ".join(fovs.label.values[row == 3]) for row in fovs.grade.values]
+    assert table["labels"].tolist() == expected
 
 
-def test_predictions_are_a_column_a_label_and_the_top_three_in_words(
+def test_predictions_are_a_column_a_label_and_the_names_of_the_top_three(
     labelled: Path, tmp_path: Path
 ) -> None:
     zarrloc.export(labelled, "heads/head", tmp_path / "calls.csv")

@@ -85,11 +85,11 @@ def test_real_stores_hold_what_the_schemas_say(tmp_path: Path) -> None:
     write_opencell(tmp_path / "raw", 8)
     annotations, cell_lines = write_label_tables(tmp_path)
     ingest(
-        tmp_path / "raw", store, IngestConfig(shard_fovs=4), run=SERIAL, quiet=True,
+        tmp_path / "raw", store, IngestConfig(shard_fovs=4), run=SERIAL,
         labels=annotations, cell_lines=cell_lines,
     )  # fmt: skip
     config = EmbedConfig(backbone="timm:test_vit", weights="random:0", size="32")
-    embed(store, config, "e", run=SERIAL, quiet=True)
+    embed(store, config, "e", run=SERIAL)
     split(store, SplitConfig(folds=2, group="image"), "images")
     paths = groups(Location.of(store))
     assert paths == ["fovs", "embeddings/e", "splits/images"]

@@ -65,7 +65,7 @@ def test_a_file_of_the_same_name_elsewhere_is_another_field_if_it_is_another_fil
     assert again.fov == ("A01", "p2/A01")
 
 
-def test_a_row_keeps_its_name_when_its_file_must_be_told_apart_later() -> None:
+def test_a_row_keeps_its_name_when_another_file_takes_it_later() -> None:
     first = merge(EMPTY, [_source("A01", "/p1/A01.tif")])
     both = told_apart([_source("A01", "/p1/A01.tif"), _source("A01", "/p2/A01.tif")])
     grown = merge(_stored(first), both)

@@ -27,7 +27,7 @@ def test_values_that_fit_are_kept(dtype: str) -> None:
         ([300.0, 3], "float32", "uint8", "cannot hold exactly", 255),
     ],
 )
-def test_values_that_do_not_fit_are_told_or_clipped(
+def test_values_that_do_not_fit_are_refused_or_clipped(
     values: list[float], dtype: str, stored: str, words: str, clipped: Any
 ) -> None:
     pixels = np.array(values, dtype)

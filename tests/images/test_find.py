@@ -270,7 +270,7 @@ def test_a_pattern_joins_the_channels_of_a_field(tmp_path: Path) -> None:
         find.find(f"{tmp_path}/{{channel}}_{{channel}}.tif")
 
 
-def test_two_files_for_one_channel_are_told(tmp_path: Path) -> None:
+def test_two_files_for_one_channel_are_a_problem(tmp_path: Path) -> None:
     _touch(tmp_path, "A_DAPI.tif", "A_Hoechst.tif")
     (source,) = find.find(f"{tmp_path}/*_{{channel}}.tif")
     assert source.problem == "has two files for one channel (A_DAPI.tif, A_Hoechst.tif)"

@@ -18,18 +18,18 @@ def test_the_first_fields_are_shown_as_they_are_understood(tmp_path: Path) -> No
         "channels": "nucleus (ch1: HOECHST 33342), protein (ch2: EGFP)", "planes": "3",
         "pixels": "24x32", "um/px": "0.32", "dtype": "uint16",
     }  # fmt: skip
-    told = seen.lines()
-    assert told[0].startswith("4 fields of 2 channels (nucleus, protein), 24x32 px, uint16, 0.32")
-    assert "2 wells: B02, C11" in told
+    lines = seen.lines()
+    assert lines[0].startswith("4 fields of 2 channels (nucleus, protein), 24x32 px, uint16, 0.32")
+    assert "2 wells: B02, C11" in lines
 
 
 def test_at_most_ten_and_what_is_wrong_with_others(tmp_path: Path) -> None:
     for plate in "abc":
         VENDORS["stains"](tmp_path / plate, 1)
     (tmp_path / "a/exp1_B02_s1_GFP.tif").unlink()
-    told = look(tmp_path).lines()
-    assert f"... and {12 - SHOWN} more" in told
-    assert any("a/exp1_B02_s1: has no file for channel protein" in line for line in told)
+    lines = look(tmp_path).lines()
+    assert f"... and {12 - SHOWN} more" in lines
+    assert any("a/exp1_B02_s1: has no file for channel protein" in line for line in lines)
 
 
 def test_what_cannot_be_ingested_is_refused_as_there(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_pictures_beside_images_are_no_images(tmp_path: Path) -> None:
     assert [one.fov for one in find.find(f"{tmp_path}/*.png")] == ["plot"]
 
 
-def test_damage_is_told(tmp_path: Path) -> None:
+def test_damage_is_an_error(tmp_path: Path) -> None:
     good = imagecodecs.png_encode(pixels(0)[0])
     alpha = imagecodecs.png_encode(np.zeros((4, 4, 4), np.uint8))
     for content, words in (

@@ -6,7 +6,7 @@ from tests import s3
 from zarrloc.errors import SourceError
 from zarrloc.images import files, select
 from zarrloc.images.find import find
-from zarrloc.images.select import Selection, told
+from zarrloc.images.select import Selection, logged
 from zarrloc.store.remote import object_store
 
 GENES = {"ACTB": "ENSG01", "TUBB": "ENSG02", "HLA-A": "ENSG03"}
@@ -96,5 +96,5 @@ def test_a_long_listing_says_how_far_it_is(
 ) -> None:
     caplog.set_level("INFO", "zarrloc")
     monkeypatch.setattr(select, "PROGRESS_S", 0.0)
-    assert list(told(map(files.File, "abc"), "here")) == list(map(files.File, "abc"))
+    assert list(logged(map(files.File, "abc"), "here")) == list(map(files.File, "abc"))
     assert caplog.messages[-1] == "here: 3 files listed"

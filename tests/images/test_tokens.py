@@ -72,7 +72,7 @@ def test_folders_of_classes_are_no_channels(tmp_path: Path) -> None:
     assert _fields(find.find(tmp_path / "b")) == {"1": ("Ch1", "Ch2"), "2": ("Ch1", "Ch2")}
 
 
-def test_planes_are_told_by_a_number(tmp_path: Path) -> None:
+def test_planes_differ_in_a_number(tmp_path: Path) -> None:
     _touch(tmp_path, "a_z1.tif", "a_z2.tif", "a_z10.tif", "b_z1.tif", "c.tif")
     found = {one.fov: one.planes for one in find.find(tmp_path)}
     assert found == {"a": ("1", "2", "10"), "b_z1": (), "c": ()}

@@ -87,7 +87,7 @@ def test_what_broke_off_goes_on_where_it_was(server: Server, tmp_path: Path) -> 
     ]
 
 
-def test_a_later_run_goes_on_and_a_server_without_ranges_begins_anew(
+def test_a_later_run_goes_on_and_a_server_without_ranges_starts_over(
     server: Server, tmp_path: Path
 ) -> None:
     server.cut = [fetch.CHUNK] * 3

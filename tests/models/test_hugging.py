@@ -166,7 +166,7 @@ def test_any_vit_of_hugging_face_loads(
     torch.testing.assert_close(backbone(images), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_names_without_a_counterpart_are_told() -> None:
+def test_names_without_a_counterpart_are_listed() -> None:
     state = _random(_hugging_shapes(inputs=3, side=64))
     with pytest.raises(WeightsError, match=r"2 tensors .*adapter\.x, encoder\.layer\.0\.gate"):
         hugging.to_timm(

@@ -10,11 +10,11 @@ MISSING = RuntimeError("operator torchvision::nms does not exist")
 
 
 def importer(*outcomes: Exception | None) -> Callable[[str], None]:
-    """An `import_module` that fails or succeeds as told, call by call."""
-    told = iter(outcomes)
+    """An `import_module` that fails or succeeds as `outcomes` say, call by call."""
+    script = iter(outcomes)
 
     def import_module(name: str) -> None:
-        outcome = next(told)
+        outcome = next(script)
         if outcome:
             raise outcome
 

@@ -146,7 +146,7 @@ def test_dropped_blocks_never_pass(tmp_path: Path) -> None:
         ({"options": {**SMALL, "img_size": 96}}, r"wrong shape: pos_embed \(1, 37, 48\) for"),
     ],
 )
-def test_another_network_is_told_by_its_difference(
+def test_another_network_is_refused_with_the_difference(
     change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     torch.save(Backbone(replace(TINY, **change)).vit.state_dict(), tmp_path / "other.pth")

@@ -19,7 +19,7 @@ def log_of(tmp_path: Path, step: int, said: list[str], **settings: object) -> Lo
 
 
 def test_the_log_forgets_steps_that_are_taken_again(tmp_path: Path) -> None:
-    """Also a line cut off by a crash; the time left is told."""
+    """Also a line cut off by a crash; the time left is shown."""
     said: list[str] = []
     log = log_of(tmp_path, 0, said)
     for step in (1, 2, 3):

@@ -78,7 +78,7 @@ def test_processes_are_started_and_their_codes_come_back() -> None:
         ("killed", ClusterError, "process 1 of 2 died .SIGKILL: out of memory"),
     ],
 )
-def test_failures_of_processes_are_told(how: str, error: type[Exception], message: str) -> None:
+def test_failures_of_processes_are_reported(how: str, error: type[Exception], message: str) -> None:
     """What one refuses is refused in its own words; a death is no traceback of torch's."""
     with pytest.raises(error, match=message):
         launch(_fail, (how,), 2, "cpu")

@@ -100,9 +100,9 @@ def test_the_search_finds_proteins_and_shows_them_one_by_one(page: Page) -> None
     protein = page.value(
         "JSON.parse(document.getElementById('map-data').textContent).columns.protein.table[3]"
     )
-    told = find(page, protein.lower())
-    assert told.startswith("5 points of ")
-    assert protein in told
+    announced = find(page, protein.lower())
+    assert announced.startswith("5 points of ")
+    assert protein in announced
     press(page, "Enter")
     assert text(page, "tip-protein") == protein
     first = text(page, "tip-name")

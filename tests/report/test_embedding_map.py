@@ -48,7 +48,7 @@ def test_labels_are_joined() -> None:
     assert joined(marked, ("x", "y")).tolist() == ["x, y", "y", "none"]
 
 
-def test_a_plate_is_a_colouring_and_a_text_of_many_values_is_only_told(tmp_path: Path) -> None:
+def test_a_plate_is_a_colouring_and_a_text_of_many_values_is_only_shown(tmp_path: Path) -> None:
     location = bare(tmp_path)
     plates = np.repeat(["P1", "P2"], 20)
     wells = np.array([f"well {index}" for index in range(40)])

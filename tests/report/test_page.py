@@ -57,7 +57,7 @@ def test_all_sections_are_there_and_filled(page: str) -> None:
 
 def test_names_from_the_store_are_text_everywhere(page: str) -> None:
     assert EVIL not in page
-    assert "window.hacked = 1" in page  # it is told, not left out
+    assert "window.hacked = 1" in page  # shown as text, not left out
     tags = Tags(page).tags
     assert not [attrs for tag, attrs in tags if "onerror" in attrs or attrs.get("src") == "x"]
     _, _, scripts = page.partition("<footer>")
@@ -123,13 +123,13 @@ def test_an_empty_section_is_one_line_and_no_plot(tmp_path: Path) -> None:
 
 def test_a_training_that_went_wrong_is_said_at_the_top(tmp_path: Path) -> None:
     at_start, at_end = ({"knn_macro_f1": f1, "effective_rank": 9.0} for f1 in (0.3, 0.1))
-    told = {
+    pretraining = {
         "from": "dino-vits16", "fields": 40, "steps": 9, "held_out": "nothing",
         "warnings": [f"WORSE THAN ITS START {EVIL}"],
         "guard_at_start": at_start, "guard_at_end": at_end,
     }  # fmt: skip
     out = tmp_path / "report.html"
-    write_report(bare(tmp_path, pretraining=told).uri, out, CONFIG, project=flat)
+    write_report(bare(tmp_path, pretraining=pretraining).uri, out, CONFIG, project=flat)
     top, _, _ = out.read_text().partition("<nav")
     assert 'role="alert">WORSE THAN ITS START' in top
     assert EVIL not in top

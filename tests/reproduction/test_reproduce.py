@@ -54,7 +54,6 @@ def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = IngestConfig(shard_fovs=8, pixel_size_um=0.2063)
     ingest(
         folder / "raw", folder / "s", config, labels=folder / "labels.csv", run=SERIAL,
-        quiet=True,
     )  # fmt: skip
     return folder / "s"
 
@@ -136,18 +135,18 @@ def test_a_killed_run_continues(store: Path, tmp_path: Path, monkeypatch) -> Non
         patched.setattr(module, "pretrain", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(file, store)
-    told = "\n".join(plan(file, store))
-    assert "to do      3 of 6 stages" in told
+    text = "\n".join(plan(file, store))
+    assert "to do      3 of 6 stages" in text
     assert run(file, store)[0] == 0
 
 
 def test_the_plan_is_made_before_anything(store: Path, tmp_path: Path) -> None:
     file = written(tmp_path, ROW, {**SCRATCH, "backbone": "dino-vits8", "arch": None})
-    told = "\n".join(plan(file, store))
-    assert "GFLOP/s measured" in told
-    assert "GPU-hours" in told
-    assert "to do      6 of 6 stages for 2 rows" in told
-    assert "to fetch   https://dl.fbaipublicfiles.com" in told
+    text = "\n".join(plan(file, store))
+    assert "GFLOP/s measured" in text
+    assert "GPU-hours" in text
+    assert "to do      6 of 6 stages for 2 rows" in text
+    assert "to fetch   https://dl.fbaipublicfiles.com" in text
     assert {path.name for path in store.iterdir()} >= {"fovs", "zarr.json"}
     assert not (store / "splits").exists()
     assert not Path(f"{store}.reproduce").exists()
@@ -185,9 +184,9 @@ def test_weights_that_cannot_be_had_are_asked_for_once(
 
 def test_the_papers_own_tables_can_be_planned(store: Path) -> None:
     for file in sorted((Path(__file__).parents[2] / "examples" / "paper").glob("*.yaml")):
-        told = "\n".join(plan(file, store))
-        assert "cannot be planned" not in told
-        assert "cannot run" not in told
+        text = "\n".join(plan(file, store))
+        assert "cannot be planned" not in text
+        assert "cannot run" not in text
 
 
 def test_stand_ins_take_a_backbones_place(store: Path, tmp_path: Path) -> None:
@@ -252,9 +251,9 @@ def test_sensitivity_runs_the_alternatives(store: Path, tmp_path: Path) -> None:
     choices = {"weak": ["positive", "ignore"], "part": ["test", "validation"]}
     file = written(tmp_path, ROW, choices=choices)
     _, record, _ = run(file, store, sensitivity=True)
-    told = "\n".join(record["notes"])
-    assert "with weak ignore instead of positive: random, macro_f1" in told
-    assert "with part validation instead of test" in told
+    notes = "\n".join(record["notes"])
+    assert "with weak ignore instead of positive: random, macro_f1" in notes
+    assert "with part validation instead of test" in notes
 
 
 @pytest.mark.parametrize(
@@ -294,9 +293,9 @@ def test_a_store_without_fields_is_refused(tmp_path: Path) -> None:
 
 def test_the_command_line(store: Path, tmp_path: Path) -> None:
     file = written(tmp_path, ROW)
-    told = CliRunner().invoke(cli, ["plan", str(file), str(store)])
-    assert told.exit_code == 0, told.output
-    assert "to do      3 of 3 stages" in told.output
+    planned = CliRunner().invoke(cli, ["plan", str(file), str(store)])
+    assert planned.exit_code == 0, planned.output
+    assert "to do      3 of 3 stages" in planned.output
     made = CliRunner().invoke(
         cli, ["reproduce", str(file), str(store), "--cluster", "serial"], standalone_mode=False
     )

@@ -79,7 +79,7 @@ def area(score: npt.NDArray[np.float32], shows: npt.NDArray[np.bool_]) -> float:
 
 
 def test_attention_finds_fields_and_their_cells_better_than_a_mean() -> None:
-    """Where few cells show what the field is called; told on fields never seen."""
+    """Where few cells show what the field is called; scored on fields never seen."""
     x, shows = planted(0)
     new, truth = planted(1)
     field = np.repeat(np.arange(FIELDS), CELLS)

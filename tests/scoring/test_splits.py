@@ -73,12 +73,12 @@ def test_leakage_is_measured_among_the_fields_that_say_what_they_show():
     )
     leakage = leakage_of(fold, positive, some, ("x",))
     assert leakage.sibling_share == 1
-    assert "100.0% of the fields have one of the same protein" in leakage.told()
-    assert "2 do not" in leakage.told()
+    assert "100.0% of the fields have one of the same protein" in leakage.sentence()
+    assert "2 do not" in leakage.sentence()
     none = Siblings("field", np.array(["0", "1", "2", "3"]), np.zeros(4, bool))
     leakage = leakage_of(fold, positive, none, ("x",))
     assert leakage.sibling_share is None
-    assert "leakage: not measured" in leakage.told()
+    assert "leakage: not measured" in leakage.sentence()
 
 
 def test_grouped_split_leaks_nothing_and_names_thin_labels():

@@ -108,11 +108,11 @@ def test_fingerprint_knows_weights_and_settings_but_not_the_batch(
 ) -> None:
     copied = tmp_path / "elsewhere.pt"
     copied.write_bytes(shared("weights", "cellpose_cpnet_v1_scellseg.pt").read_bytes())
-    told = real(shared, diameter=60).fingerprint
+    before = real(shared, diameter=60).fingerprint
     batched = SegmentConfig(model=str(copied), channels=("nucleus",), diameter=60, tile_batch=3)
-    assert cellpose.load(batched, CPU).fingerprint == told
+    assert cellpose.load(batched, CPU).fingerprint == before
     for changed in ({"diameter": 61}, {"min_size": 3}, {"channels": ("protein",)}):
-        assert real(shared, **({"diameter": 60} | changed)).fingerprint != told
+        assert real(shared, **({"diameter": 60} | changed)).fingerprint != before
     sizes = str(shared("weights", "size_compute.npy"))
     assert real(shared, size_model=sizes).fingerprint["size_model"]
 

@@ -88,7 +88,7 @@ def test_real_weights_load_and_a_file_without_diameters_gets_30_px(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda s: s.pop("output.2.bias"), "output.2.bias"),
         (lambda s: s.update(extra=torch.zeros(1)), "extra"),
@@ -97,10 +97,10 @@ def test_real_weights_load_and_a_file_without_diameters_gets_30_px(
     ],
 )
 def test_anything_but_a_whole_cpnet_is_refused(
-    state: State, tmp_path: Path, change: Callable[[State], object], told: str
+    state: State, tmp_path: Path, change: Callable[[State], object], message: str
 ) -> None:
     change(state)
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         cpnet.load(save(tmp_path / "weights", state))
 
 

@@ -37,7 +37,7 @@ def test_a_function_is_a_segmenter_and_its_ids_become_1_to_n() -> None:
 @pytest.mark.parametrize(
     "wrong", [np.zeros((3, 3), int), np.zeros((20, 30)), -np.eye(20, 30, dtype=int)]
 )
-def test_a_function_that_returns_no_mask_is_told(wrong: npt.NDArray[Any]) -> None:
+def test_a_function_that_returns_no_mask_is_an_error(wrong: npt.NDArray[Any]) -> None:
     with pytest.raises(ValueError, match="expected non-negative integers"):
         segment_block(from_callable(lambda image, roles: wrong), [field()], ROLES)
 
@@ -46,10 +46,10 @@ def test_a_functions_fingerprint_is_its_source_and_version() -> None:
     def other(image: Labels, roles: tuple[str, ...]) -> Labels:
         return np.where(image[0] > 11, 1, 0)
 
-    told = [dict(from_callable(f, v).fingerprint) for f, v in ((bright, ""), (bright, ""))]
-    assert told[0] == told[1]
-    assert from_callable(bright, "2").fingerprint != told[0]
-    assert from_callable(other).fingerprint["source"] != told[0]["source"]
+    prints = [dict(from_callable(f, v).fingerprint) for f, v in ((bright, ""), (bright, ""))]
+    assert prints[0] == prints[1]
+    assert from_callable(bright, "2").fingerprint != prints[0]
+    assert from_callable(other).fingerprint["source"] != prints[0]["source"]
     shown: dict[str, Any] = {}
     exec("def typed(image, roles): return image[0]", shown)
     with pytest.raises(ConfigError, match="pass version"):
@@ -71,7 +71,7 @@ def test_grown_masks_grow_and_need_the_role_they_grow_into() -> None:
         segment_block(grow.Grown(seeds, "er", None), [field()], ROLES)
 
 
-def test_watershed_needs_no_weights_and_grows_unless_told_not_to() -> None:
+def test_watershed_needs_no_weights_and_grows_by_default() -> None:
     grown = load(SegmentConfig(model="watershed"))
     assert grown.roles == ("nucleus", "protein")
     assert load(SegmentConfig(model="watershed", grow="none")).roles == ("nucleus",)

@@ -39,7 +39,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ingested(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its store, in three blocks: two of two fields, one of one."""
     store = tmp_path_factory.mktemp("store") / "oc.zarr"
-    ingest(raw, store, IngestConfig(shard_fovs=SHARD), run=SERIAL, quiet=True)
+    ingest(raw, store, IngestConfig(shard_fovs=SHARD), run=SERIAL)
     return store
 
 

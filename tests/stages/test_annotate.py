@@ -31,9 +31,7 @@ def test_facts_change_and_what_was_made_stays(fresh: Fresh) -> None:
     config = SegmentConfig(model="watershed")
 
     def masks() -> int:
-        return segment_fovs(
-            store, config, "spots", function=bright_spots, run=SERIAL, quiet=True
-        ).blocks_run
+        return segment_fovs(store, config, "spots", function=bright_spots, run=SERIAL).blocks_run
 
     assert masks() == 3
     before = opened(store, "fovs").image.load()
@@ -78,7 +76,7 @@ def test_conditions_and_labels_join_onto_stored_fields(
     config = IngestConfig(channels=("nucleus", "protein"))
     summary = ingest(
         None, store, config, manifest=tmp_path / "manifest.csv",
-        conditions=tmp_path / "map.csv", run=SERIAL, quiet=True,
+        conditions=tmp_path / "map.csv", run=SERIAL,
     )  # fmt: skip
     assert "conditions: 3 of 4 FOVs matched; without: f3" in summary.notes
     assert "map.csv: 1 of 4 rows match no field: well 'C01'" in summary.notes
@@ -119,7 +117,7 @@ def test_a_changed_pixel_size_makes_only_what_is_in_micrometres_stale(
     store = fresh("a.zarr")
 
     def cells() -> tuple[Summary, Summary]:
-        return segment(store, SPOTS, "s", function=bright_spots, run=SERIAL, quiet=True)
+        return segment(store, SPOTS, "s", function=bright_spots, run=SERIAL)
 
     cells()
     annotate(store, pixel_size_um=0.2064)
@@ -127,9 +125,9 @@ def test_a_changed_pixel_size_makes_only_what_is_in_micrometres_stale(
     annotate(store, pixel_size_um=0.325)
     with pytest.raises(SystemExit):
         main(["info", str(store)])
-    told = capsys.readouterr().out
-    assert told.count("STALE") == 1
-    assert "its windows of 256 px are 83.2 um since the size of a pixel changed" in told
+    printed = capsys.readouterr().out
+    assert printed.count("STALE") == 1
+    assert "its windows of 256 px are 83.2 um since the size of a pixel changed" in printed
     masks, table = cells()
     assert masks.blocks_run == 0
     assert "with windows of 164 px (256 before) for 53 um" in "\n".join(table.notes)
@@ -141,14 +139,14 @@ def test_a_changed_pixel_size_makes_only_what_is_in_micrometres_stale(
 
 def test_roles_that_change_places_are_read_again(fresh: Fresh) -> None:
     store, config = fresh("a.zarr"), SegmentConfig(model="watershed")
-    segment(store, config, "ws", run=SERIAL, quiet=True)
+    segment(store, config, "ws", run=SERIAL)
     nuclei = opened(store, "segmentations/ws")["mask"].values.copy()
     annotate(store, channels=["protein", "nucleus"])
     groups = info(store)["groups"]
     (why,) = [one for one in groups["segmentations/ws"]["stale"] if "as nucleus" in one]
     assert "it read channel 1 as nucleus, which is channel 2 now; the same command" in why
     assert groups["cells/ws"]["stale"]
-    masks, _ = segment(store, config, "ws", run=SERIAL, quiet=True)
+    masks, _ = segment(store, config, "ws", run=SERIAL)
     assert masks.blocks_run == masks.blocks
     assert not np.array_equal(opened(store, "segmentations/ws")["mask"].values, nuclei)
     assert list(opened(store, "cells/ws")["channel"].values) == ["protein", "nucleus"]

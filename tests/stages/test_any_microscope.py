@@ -24,7 +24,7 @@ CHANNELS = ("nucleus", "protein")
 
 
 def _ingest(source: Path | str, store: Path, **settings: Any) -> Summary:
-    return ingest(source, store, IngestConfig.of(settings), run=SERIAL, quiet=True)
+    return ingest(source, store, IngestConfig.of(settings), run=SERIAL)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_second_plate_needs_no_channels_again(tmp_path: Path) -> None:
     assert set(data["plate"].values) == {"P1"}
 
 
-def test_numbered_channels_are_said_to_say_nothing(tmp_path: Path) -> None:
+def test_numbered_channels_are_reported_as_meaningless(tmp_path: Path) -> None:
     VENDORS["CellVoyager"](tmp_path / "plate", 1)
     notes = _ingest(tmp_path / "plate", tmp_path / "s").notes
     assert any("C01, C02 do not say what they show; --channels C01=ROLE" in n for n in notes)

@@ -29,7 +29,7 @@ PATCH = 16
 
 
 def _ingest(folder: Path, store: Path, **settings: Any) -> Path:
-    ingest(folder, store, IngestConfig(shard_fovs=4, **settings), run=SERIAL, quiet=True)
+    ingest(folder, store, IngestConfig(shard_fovs=4, **settings), run=SERIAL)
     return store
 
 
@@ -42,7 +42,7 @@ def _embed(
     **settings: Any,
 ) -> Summary:
     config = EmbedConfig.of({"backbone": TINY, "weights": "random:0", **settings})
-    return embed(store, config, name, run=run, overwrite=overwrite, quiet=True)
+    return embed(store, config, name, run=run, overwrite=overwrite)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_the_same_command_again_does_nothing_and_appended_fields_are_added(tmp_p
 def test_new_labels_leave_nothing_to_embed(fields: Path, store: Path, tmp_path: Path) -> None:
     _embed(store)
     annotations, cell_lines = write_label_tables(tmp_path / "tables")
-    ingest(fields, store, labels=annotations, cell_lines=cell_lines, run=SERIAL, quiet=True)
+    ingest(fields, store, labels=annotations, cell_lines=cell_lines, run=SERIAL)
     assert "grade" in opened(store, "fovs")
     assert _embed(store).blocks_run == 0
 
@@ -326,7 +326,7 @@ def test_bf16_is_near_and_recorded(store: Path) -> None:
     np.testing.assert_allclose(full, half, atol=0.1)
 
 
-def test_a_store_without_fields_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_store_without_fields_names_the_command_that_makes_them(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="zarrloc ingest"):
         _embed(tmp_path / "none")
 

@@ -28,7 +28,7 @@ MODEL = "timm:test_vit"
 def store(fresh: Fresh) -> Path:
     path = fresh("a.zarr")
     segment(
-        path, SegmentConfig(), "spots", function=bright_spots, run=SERIAL, quiet=True,
+        path, SegmentConfig(), "spots", function=bright_spots, run=SERIAL,
         block_cells=5, keep_percentile=70.0,
     )  # fmt: skip
     return path
@@ -40,7 +40,7 @@ def config(**settings: Any) -> EmbedConfig:
 
 
 def run(store: Path, **settings: Any) -> xr.Dataset:
-    embed(store, config(**settings), "e", run=SERIAL, overwrite=True, quiet=True)
+    embed(store, config(**settings), "e", run=SERIAL, overwrite=True)
     return xr.open_zarr(store, group="embeddings/e").load()
 
 
@@ -101,7 +101,7 @@ def test_each_field_is_read_once_a_block(store: Path, monkeypatch: pytest.Monkey
 
 def test_a_second_run_does_nothing_and_new_keep_redoes(store: Path) -> None:
     run(store)
-    assert embed(store, config(), "e", run=SERIAL, quiet=True).blocks_run == 0
+    assert embed(store, config(), "e", run=SERIAL).blocks_run == 0
 
 
 def test_what_does_not_fit_is_refused(store: Path) -> None:

@@ -28,7 +28,7 @@ ROW = "classic features"
 
 
 def run(store: Path, name: str = "classic", **settings: object) -> xr.DataArray:
-    embed(store, EmbedConfig.of({"backbone": "classic", **settings}), name, run=SERIAL, quiet=True)
+    embed(store, EmbedConfig.of({"backbone": "classic", **settings}), name, run=SERIAL)
     return xr.open_zarr(store, group=f"embeddings/{name}").load()["embedding"]
 
 
@@ -46,7 +46,7 @@ def test_fields_are_measured_as_they_are_stored(fresh: Fresh) -> None:
 
 def test_cells_are_measured_inside_their_mask(fresh: Fresh) -> None:
     store = fresh("a.zarr")
-    segment(store, SegmentConfig(), "spots", function=bright_spots, run=SERIAL, quiet=True)
+    segment(store, SegmentConfig(), "spots", function=bright_spots, run=SERIAL)
     black = run(store, level="cell", cells="spots")
     kept = run(store, "kept", level="cell", cells="spots", outside="keep")
     every = Crops(store, "spots", size=256)

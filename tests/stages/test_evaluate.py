@@ -159,19 +159,19 @@ def test_failed_rows_are_left_out_and_counted(tmp_path):
     assert got["pooled"]["rows"] == 188
 
 
-def test_a_store_without_labels_is_told_so(tmp_path):
+def test_a_store_without_labels_is_refused(tmp_path):
     store = make_store(tmp_path / "oc.zarr", labelled=False)
     split(store, GROUPED, "g")
     with pytest.raises(ConfigError, match=r"the store has no labels.*--labels"):
         train(store, TrainConfig(embedding="planted", split="g"), "head")
 
 
-def test_a_split_that_is_absent_is_told_with_those_there_are(store):
+def test_an_absent_split_is_refused_with_those_there_are(store):
     with pytest.raises(StoreError, match=r"no 'splits/h'.*splits/grouped, splits/paper"):
         train(store, TrainConfig(embedding="planted", split="h"), "x")
 
 
-def test_labels_of_other_proteins_are_told(tmp_path):
+def test_labels_of_other_proteins_are_refused(tmp_path):
     store = make_store(tmp_path / "oc.zarr")
     put(Location.of(store), "fovs", "grade", slice(None), 0)
     split(store, GROUPED, "g")
@@ -179,7 +179,7 @@ def test_labels_of_other_proteins_are_told(tmp_path):
         evaluate(store, EvaluateConfig(embedding="planted", knn=(1,)))
 
 
-def test_a_split_made_anew_does_not_leak_into_an_older_head(store, tmp_path):
+def test_a_replaced_split_does_not_leak_into_an_older_head(store, tmp_path):
     copy = tmp_path / "copy.zarr"
     shutil.copytree(store, copy)
     before = evaluate(copy, EvaluateConfig(head="noise", bootstrap=0, baselines=False))
@@ -277,7 +277,7 @@ def test_cells_follow_their_field(cells):
     assert got["baselines"]["intensity statistics"]["pooled"]["macro_f1"] < 0.6
 
 
-def test_leaving_out_the_own_field_tells_what_siblings_gave_away(cells):
+def test_leaving_out_the_own_field_shows_what_siblings_gave_away(cells):
     config = EvaluateConfig(embedding="cells", knn=(1,), exclude_same="fov", bootstrap=0)
     got = evaluate(cells, config)
     by = got["knn"]["1"]["macro_f1_excluding"]
@@ -366,13 +366,15 @@ def test_the_fields_of_a_plate_give_nothing_away_to_one_another(nameless):
     location = Location.of(store)
     fovs = location.group("fovs", mode="r")
     plate = np.unique(read_column(fovs, "plate").tolist(), return_inverse=True)[1]
-    told = np.eye(plate.max() + 1)[plate] + 0.01 * np.random.default_rng(0).random((len(plate), 1))
+    revealing = np.eye(plate.max() + 1)[plate] + 0.01 * np.random.default_rng(0).random(
+        (len(plate), 1)
+    )
     fov, blank = read_column(fovs, "fov"), np.array([""] * len(plate))
-    write_embedding(location, "plates", told, fov, blank, stage_attrs(fovs))
+    write_embedding(location, "plates", revealing, fov, blank, stage_attrs(fovs))
     grade = zarr.open_array(store / "fovs/grade")[:]
     grade[:] = 0
     grade[np.arange(len(plate)), plate % grade.shape[1]] = 3
-    other = store.parent / "told.zarr"
+    other = store.parent / "revealing.zarr"
     shutil.copytree(store, other)
     revise(Location.of(other), "fovs", grade=(("fov", "label"), grade))
     config = EvaluateConfig(
@@ -405,7 +407,7 @@ def test_wells_stand_for_proteins_that_nobody_names(nameless, tmp_path):
     assert auto["baselines"]["sibling look-up"]["1"]["macro_f1"] == 1
 
 
-def test_a_probe_of_an_embedding_is_never_left_out_without_a_word(store, tmp_path):
+def test_a_probe_of_an_embedding_is_never_silently_left_out(store, tmp_path):
     alone = evaluate(store, EvaluateConfig(embedding="planted", probe=True, bootstrap=20))
     assert alone["probe"]["pooled"]["macro_f1"] == 1
     assert alone["grouped_by"] == "protein"

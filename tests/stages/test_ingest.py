@@ -42,7 +42,7 @@ def _ingest(
 ) -> Summary:
     names = IngestConfig.model_fields
     config = IngestConfig.of({name: rest.pop(name) for name in list(rest) if name in names})
-    return ingest(source, store, config, run=run, quiet=True, **rest)
+    return ingest(source, store, config, run=run, **rest)
 
 
 def _errors(store: Path) -> dict[str, str]:

@@ -80,14 +80,14 @@ def made(server: str, raw: Path) -> tuple[str, list[s3.Request]]:
 
 
 def _make_all(source: str | Path, store: str | Path) -> None:
-    ingest(source, store, IngestConfig(shard_fovs=SHARD), run=SERIAL, quiet=True)
-    segment(store, SEGMENT, "own", function=bright_spots, run=SERIAL, quiet=True)
-    embed(store, EMBED, "e", run=SERIAL, quiet=True)
+    ingest(source, store, IngestConfig(shard_fovs=SHARD), run=SERIAL)
+    segment(store, SEGMENT, "own", function=bright_spots, run=SERIAL)
+    embed(store, EMBED, "e", run=SERIAL)
 
 
 def _ingest(bucket: str, store: str) -> int:
     source = f"{bucket}/microscopy/raw"
-    return ingest(source, store, IngestConfig(shard_fovs=SHARD), run=SERIAL, quiet=True).exit_code
+    return ingest(source, store, IngestConfig(shard_fovs=SHARD), run=SERIAL).exit_code
 
 
 @pytest.mark.usefixtures("proxy")
@@ -118,7 +118,7 @@ def test_what_is_done_costs_few_requests_and_no_write(
     assert not [one for one in asked if one.path.endswith((".zgroup", ".zattrs", ".zarray"))]
     for again in (
         lambda: _ingest(bucket, store),
-        lambda: embed(store, EMBED, "e", run=SERIAL, quiet=True),
+        lambda: embed(store, EMBED, "e", run=SERIAL),
         lambda: info(store),
     ):
         again()
@@ -136,7 +136,7 @@ def test_a_notebook_s_running_loop_is_no_hindrance(bucket: str) -> None:
     async def cell() -> list[Finding]:
         config = IngestConfig(shard_fovs=SHARD)
         source = f"{bucket}/microscopy/raw"
-        assert ingest(source, f"{bucket}/oc.zarr", config, run=local, quiet=True).exit_code == 0
+        assert ingest(source, f"{bucket}/oc.zarr", config, run=local).exit_code == 0
         return verify(f"{bucket}/oc.zarr", deep=True, run=local)
 
     (found,) = asyncio.run(cell())
@@ -146,7 +146,7 @@ def test_a_notebook_s_running_loop_is_no_hindrance(bucket: str) -> None:
 # --- when it misbehaves -------------------------------------------------------------------------
 
 
-def _told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def _one_line(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Exit code and last line of a command."""
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
@@ -196,9 +196,7 @@ def test_a_source_that_stays_away_fails_the_run_and_no_field(
         return answer if bad in path and next(heads) > 0 else None  # type: ignore[return-value]
 
     proxy.spoil = spoil
-    summary = ingest(
-        f"{bucket}/microscopy/raw", store, IngestConfig(shard_fovs=SHARD), run=SERIAL, quiet=True
-    )
+    summary = ingest(f"{bucket}/microscopy/raw", store, IngestConfig(shard_fovs=SHARD), run=SERIAL)
     assert summary.exit_code == 1
     assert len(summary.failures) == 1
     assert words in summary.failures[0]
@@ -219,40 +217,40 @@ def test_an_answer_that_fails_is_never_taken_for_damage(bucket: str, proxy: Prox
 
 
 @pytest.mark.usefixtures("impatient")
-def test_what_is_wrong_is_told_in_one_line(
+def test_what_is_wrong_is_one_line(
     bucket: str, proxy: Proxy, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, store = f"{bucket}/microscopy/raw", f"{bucket}/oc.zarr"
-    code, line = _told(capsys, "info", "s3://no-such-bucket/oc.zarr")
+    code, line = _one_line(capsys, "info", "s3://no-such-bucket/oc.zarr")
     assert (code, "no bucket 'no-such-bucket'" in line) == (2, True), line
-    code, line = _told(capsys, "ingest", "s3://no-such-bucket/raw", str(tmp_path / "s"))
+    code, line = _one_line(capsys, "ingest", "s3://no-such-bucket/raw", str(tmp_path / "s"))
     assert (code, "no bucket 'no-such-bucket'" in line) == (2, True), line
-    code, line = _told(capsys, "info", store)
+    code, line = _one_line(capsys, "info", store)
     assert (code, f"`zarrloc ingest SOURCE {store}`" in line) == (2, True), line
-    code, line = _told(capsys, "info", "s4://bucket/oc.zarr")
+    code, line = _one_line(capsys, "info", "s4://bucket/oc.zarr")
     assert (code, "s3://BUCKET/PREFIX" in line) == (2, True), line
     proxy.spoil = lambda method, path: 403
     proxy.count()
     for command in (("info", store), ("ingest", source, str(tmp_path / "s"))):
-        code, line = _told(capsys, *command)
+        code, line = _one_line(capsys, *command)
         assert (code, "access denied" in line, "AWS_ACCESS_KEY_ID" in line) == (2, True, True), line
     assert len(proxy.count()) < 5
     # The listing is open, no object is: a few are asked for, not all.
     proxy.spoil = lambda method, path: 403 if "FID" in path and "list-type" not in path else None
-    code, line = _told(capsys, "ingest", source, str(tmp_path / "s"))
+    code, line = _one_line(capsys, "ingest", source, str(tmp_path / "s"))
     assert (code, "none of the 5 images can be read" in line) == (2, True), line
     proxy.spoil = lambda method, path: 500
-    code, line = _told(capsys, "info", store)
+    code, line = _one_line(capsys, "info", store)
     assert (code, "answers 500" in line) == (1, True), line
     proxy.spoil = lambda method, path: "drop"
-    code, line = _told(capsys, "info", store)
+    code, line = _one_line(capsys, "info", store)
     assert code == 1, line
     with s3.environment(server, AWS_ALLOW_HTTP="false"):
-        code, line = _told(capsys, "info", store)
+        code, line = _one_line(capsys, "info", store)
         assert (code, "AWS_ALLOW_HTTP=true" in line) == (2, True), line
     with s3.environment(f"http://127.0.0.1:{s3.free_port()}"):
         begin = time.monotonic()
-        code, line = _told(capsys, "info", store)
+        code, line = _one_line(capsys, "info", store)
         assert (code, "no object store answers at" in line) == (2, True), line
         assert time.monotonic() - begin < 2
     assert not (tmp_path / "s").exists()
@@ -294,7 +292,7 @@ def test_a_second_run_is_refused_and_a_killed_one_continues(
     with _started(60, bucket) as other:
         assert other.stdout is not None
         assert any(line == "written\n" for line in other.stdout)
-        code, line = _told(capsys, "ingest", f"{bucket}/microscopy/raw", store)
+        code, line = _one_line(capsys, "ingest", f"{bucket}/microscopy/raw", store)
         assert (code, f"pid {other.pid}" in line) == (4, True), line
         other.send_signal(signal.SIGKILL)
     assert _ingest(bucket, store) == 0
@@ -303,8 +301,8 @@ def test_a_second_run_is_refused_and_a_killed_one_continues(
 
 def test_of_two_runs_begun_at_once_one_does_the_work(bucket: str) -> None:
     with _started(0, bucket) as one, _started(0, bucket) as two:
-        told = [one.communicate()[0], two.communicate()[0]]
+        outputs = [one.communicate()[0], two.communicate()[0]]
     codes = {one.returncode, two.returncode}
     # Both may finish where the second came late enough to find all done.
-    assert codes in ({0, 4}, {0}), told
+    assert codes in ({0, 4}, {0}), outputs
     assert not any(found.faults or found.undone for found in verify(f"{bucket}/oc.zarr", deep=True))

@@ -109,13 +109,13 @@ def test_pools_are_settings_like_others(store: Path, tmp_path: Path) -> None:
 
 def test_cells_are_needed(store: Path) -> None:
     """Said before any work, at the command line too."""
-    told = CliRunner().invoke(
+    refused = CliRunner().invoke(
         cli,
         ["train", str(store), "--embedding", "planted", "--split", "grouped", "--name", "x",
          "--pool", "attention"],
     )  # fmt: skip
-    assert isinstance(told.exception, ConfigError)
-    assert "--pool attention calls a field by its cells" in str(told.exception)
+    assert isinstance(refused.exception, ConfigError)
+    assert "--pool attention calls a field by its cells" in str(refused.exception)
     assert "/heads/x" not in xr.open_datatree(store, engine="zarr", consolidated=True).groups
 
 

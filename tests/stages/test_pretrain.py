@@ -96,7 +96,6 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063),
         labels=folder / "labels.csv",
         run=SERIAL,
-        quiet=True,
     )
     location = Location.of(path)
     write_group(location, "splits/paper", {"fold": (("fov",), FOLD)}, attrs={})
@@ -136,7 +135,7 @@ def test_every_objective_goes_the_whole_way(store: Path, tmp_path: Path, objecti
     assert losses(whole) == before
     start = {**small, "arch": None, "arch_options": (), "from": str(first), "steps": 2}
     train(store, second, **start)
-    embed(store, EmbedConfig(backbone=str(second), size="16"), objective, run=SERIAL, quiet=True)
+    embed(store, EmbedConfig(backbone=str(second), size="16"), objective, run=SERIAL)
     samples = read_samples(Location.of(store), objective)
     assert samples.features[samples.finite].std(0).max() > 0
     assert samples.stage.config["pretraining"]["objective"] == objective
@@ -187,14 +186,14 @@ def test_an_embedding_knows_how_its_backbone_was_trained(store: Path, tmp_path: 
     assert "'honest' has no test part" in "\n".join(
         train(store, tmp_path / "ft", split="honest", guard_epochs=1, guard_samples=10)
     )
-    embed(store, EmbedConfig(backbone=str(tmp_path / "ft")), "ft", run=SERIAL, quiet=True)
+    embed(store, EmbedConfig(backbone=str(tmp_path / "ft")), "ft", run=SERIAL)
     made = stage_attrs(Location.of(store).group("embeddings/ft", mode="r")).config
     recorded = json.loads((tmp_path / "ft" / "backbone.json").read_text())
     mean, sd = (recorded["normalisation"][key] for key in ("mean", "sd"))
     assert (made["norm"], made["trained"]) == ("trained", [mean, sd])
-    told, guard = made["pretraining"], recorded["lineage"]["guard"]
-    assert (told["from"], told["fields"], told["steps"]) == ("scratch", FIELDS, 8)
-    assert (told["guard_at_start"], told["guard_at_end"]) == (guard[0], guard[-1])
+    recipe, guard = made["pretraining"], recorded["lineage"]["guard"]
+    assert (recipe["from"], recipe["fields"], recipe["steps"]) == ("scratch", FIELDS, 8)
+    assert (recipe["guard_at_start"], recipe["guard_at_end"]) == (guard[0], guard[-1])
     samples = read_samples(Location.of(store), "ft")
     assert any("trained, without labels, on 18 fields" in note for note in notes_on(samples))
 
@@ -457,7 +456,7 @@ def test_a_damaged_newest_checkpoint_costs_its_steps_only(store: Path, tmp_path:
     assert losses(out) == losses(tmp_path / "whole")
 
 
-def test_a_collapse_ends_the_run_unless_told_to_go_on(
+def test_a_collapse_ends_the_run_unless_asked_to_go_on(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exit code 3, no backbone; the same command does not train on; other settings start again."""
@@ -493,7 +492,7 @@ def nameless(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
         channels = ("nucleus", "protein")
         settings = IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063, channels=channels)
         labels = folder / "labels.csv" if labelled else None
-        ingest(folder / "raw", path, settings, labels=labels, run=SERIAL, quiet=True)
+        ingest(folder / "raw", path, settings, labels=labels, run=SERIAL)
         return path
 
     return make
@@ -519,7 +518,7 @@ def test_checks_come_by_steps_and_stand_beside_baselines(store: Path, tmp_path: 
         assert [int(row["step"]) for row in csv.DictReader(file)] == [0, 3, 6, 8]
     chance = json.loads((out / "baselines.json").read_text())
     assert set(chance) == {"permuted labels", "intensity statistics"}
-    embed(here, EmbedConfig(backbone="classic"), "classic", run=SERIAL, quiet=True)
+    embed(here, EmbedConfig(backbone="classic"), "classic", run=SERIAL)
     assert pretrain(here, out, config_of(**given), overwrite=True, say=print) == 0
     beside = json.loads((out / "baselines.json").read_text())
     assert beside.pop("classic features") is not None
@@ -527,8 +526,12 @@ def test_checks_come_by_steps_and_stand_beside_baselines(store: Path, tmp_path: 
     page = tmp_path / "page.html"
     write_report(here, page, ReportConfig(runs=(str(out),), knn=(), bootstrap=0), project=flat)
     text = page.read_text()
-    for told in ("Training without labels", "classic features 0.", "Effective rank over the steps"):
-        assert told in text
+    for shown in (
+        "Training without labels",
+        "classic features 0.",
+        "Effective rank over the steps",
+    ):
+        assert shown in text
     with pytest.raises(ConfigError, match="holds no run"):
         write_report(here, page, ReportConfig(runs=(str(here),)), project=flat)
 
@@ -648,7 +651,7 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
                          metadata={"axes": "CYX"})  # fmt: skip
     settings = IngestConfig(shard_fovs=SHARD, pixel_size_um=0.2063, channels=("protein", "er"))
     path = folder / "other.zarr"
-    ingest(folder / "raw", path, settings, run=SERIAL, quiet=True)
+    ingest(folder / "raw", path, settings, run=SERIAL)
     fold = {"fold": (("fov",), np.array([-1, 0, 1, 2] * 2, np.int8))}
     write_group(Location.of(path), "splits/paper", fold, attrs={})
     return path
@@ -683,7 +686,7 @@ def test_stores_of_different_channels_are_trained_on_together(
     for name, path in (("one", store), ("two", other)):
         copy = tmp_path / f"{name}.zarr"
         shutil.copytree(path, copy)
-        embed(copy, EmbedConfig(backbone=str(out), size="24"), "e", run=SERIAL, quiet=True)
+        embed(copy, EmbedConfig(backbone=str(out), size="24"), "e", run=SERIAL)
         found = read_samples(Location.of(copy), "e").features
         assert np.isfinite(found).all()
         assert found.std(0).max() > 0
@@ -695,7 +698,7 @@ def test_a_missing_channel_is_absent_not_black(store: Path, other: Path, tmp_pat
     copy = tmp_path / "oc.zarr"
     shutil.copytree(other, copy)
     backbone = backbones.load(str(tmp_path / "ft"))
-    embed(copy, EmbedConfig(backbone=str(tmp_path / "ft"), size="24"), "e", run=SERIAL, quiet=True)
+    embed(copy, EmbedConfig(backbone=str(tmp_path / "ft"), size="24"), "e", run=SERIAL)
     found = read_samples(Location.of(copy), "e").features
     about = json.loads((tmp_path / "ft" / "backbone.json").read_text())["normalisation"]
     image = xr.open_zarr(copy, group="fovs").image.values[:1]
@@ -719,12 +722,12 @@ def test_what_cannot_be_trained_together_is_refused(
     with pytest.raises(ConfigError, match="--channels replicate is for a backbone of patch"):
         pretrain(store, tmp_path / "x", config_of(**CHANNELS, channels="replicate"))
     train(store, tmp_path / "patch", steps=2)
-    for given, told in (
+    for given, message in (
         ({"tokens": "channel"}, "--tokens channel is for --from scratch"),
         ({"also": (str(other),)}, "--also needs a backbone of channel tokens"),
     ):
         start = {"arch": None, "arch_options": (), "from": str(tmp_path / "patch"), **given}
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             pretrain(store, tmp_path / "x", config_of(**start))
     absent = config_of(**CHANNELS, also=(str(other),), split="absent")
     with pytest.raises(StoreError, match="absent"):
@@ -736,7 +739,7 @@ PAIRS: dict[str, Any] = {"objective": "simclr", "views": "protein", "cache": "ra
 
 
 def test_two_fields_of_a_protein_are_two_views(store: Path, tmp_path: Path) -> None:
-    """Resumed as undisturbed, and told to whoever reads the embedding."""
+    """Resumed as undisturbed, and said to whoever reads the embedding."""
     given = {**PAIRS, "checkpoint_steps": 4, "level": "cell", "crop_um": 5.0, "keep": 9}
     train(store, tmp_path / "ft", **given)
     train(store, tmp_path / "plain", **{**given, "views": "sample"})
@@ -750,7 +753,7 @@ def test_two_fields_of_a_protein_are_two_views(store: Path, tmp_path: Path) -> N
     copy = tmp_path / "oc.zarr"
     shutil.copytree(store, copy)
     config = EmbedConfig(backbone=str(tmp_path / "ft"), size="24")
-    embed(copy, config, "e", run=SERIAL, quiet=True)
+    embed(copy, config, "e", run=SERIAL)
     notes = notes_on(read_samples(Location.of(copy), "e"))
     assert any("only proteins that were held out are new" in note for note in notes)
 

@@ -28,7 +28,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "ab":
         write(folder / "raw" / f"{name}.tif", pixels(0))
     config = IngestConfig(channels=("ch1", "ch2"))
-    ingest(folder / "raw", folder / "s.zarr", config, run=SERIAL, quiet=True)
+    ingest(folder / "raw", folder / "s.zarr", config, run=SERIAL)
     return folder / "s.zarr"
 
 
@@ -38,9 +38,7 @@ def test_cells_are_measured_at_any_pixel_size(
 ) -> None:
     store = fresh("a.zarr")
     annotate(store, pixel_size_um=pixel_size_um)
-    for summary in segment(
-        store, SegmentConfig(), "s", function=bright_spots, run=SERIAL, quiet=True
-    ):
+    for summary in segment(store, SegmentConfig(), "s", function=bright_spots, run=SERIAL):
         assert summary.exit_code == 0
     with xr.open_zarr(store, group="cells/s") as table:
         assert table.attrs["zarrloc"]["config"]["window_px"] == window
@@ -49,14 +47,14 @@ def test_cells_are_measured_at_any_pixel_size(
 
 def test_without_a_pixel_size_the_window_is_in_pixels(bare: Path) -> None:
     config = SegmentConfig(model="watershed", channels=("ch1",), grow="ch2")
-    segment(bare, config, "ws", run=SERIAL, quiet=True)
+    segment(bare, config, "ws", run=SERIAL)
     with xr.open_zarr(bare, group="cells/ws") as table:
         assert table.attrs["zarrloc"]["config"]["window_px"] == 256
 
 
 def test_all_missing_channels_are_named_at_once(bare: Path) -> None:
     with pytest.raises(ChannelError) as caught:
-        segment(bare, WATERSHED, "no", run=SERIAL, quiet=True)
+        segment(bare, WATERSHED, "no", run=SERIAL)
     assert set(caught.value.problems) == {"channels", "grow"}
     assert "nucleus not found" in caught.value.problems["channels"]
     assert "the store has ch1, ch2" in str(caught.value)
@@ -78,7 +76,7 @@ def test_a_table_that_cannot_be_is_refused_before_a_field_is_segmented(
         raise AssertionError("segmented")
 
     with pytest.raises(error):
-        segment(bare, SegmentConfig(), "no", function=never, run=SERIAL, quiet=True, **table)
+        segment(bare, SegmentConfig(), "no", function=never, run=SERIAL, **table)
     assert not (bare / "segmentations" / "no").exists()
 
 
@@ -86,17 +84,15 @@ def test_another_window_is_refused_before_new_fields_are_segmented(
     fresh: Callable[[str], Path],
 ) -> None:
     store = fresh("a.zarr")
-    segment(store, SegmentConfig(), "s", function=bright_spots, run=SERIAL, quiet=True)
+    segment(store, SegmentConfig(), "s", function=bright_spots, run=SERIAL)
     with pytest.raises(ConfigError, match=r"cells/s.*window_px: 256 -> 96"):
-        segment(
-            store, SegmentConfig(), "s", function=bright_spots, run=SERIAL, quiet=True, crop_um=20
-        )
+        segment(store, SegmentConfig(), "s", function=bright_spots, run=SERIAL, crop_um=20)
 
 
 def test_a_model_that_is_not_there_is_refused(bare: Path) -> None:
     config = SegmentConfig(model="cyto4", channels=("ch1",))
     with pytest.raises(WeightsError, match="no model cyto4"):
-        segment(bare, config, "no", run=SERIAL, quiet=True)
+        segment(bare, config, "no", run=SERIAL)
 
 
 def test_watershed_runs_without_torch(fresh: Callable[[str], Path]) -> None:

@@ -20,9 +20,7 @@ Fresh = Callable[[str], Path]
 
 
 def run(store: Path, function: Any = bright_spots, **options: Any) -> Summary:
-    return segment_fovs(
-        store, CONFIG, "spots", function=function, run=SERIAL, quiet=True, **options
-    )
+    return segment_fovs(store, CONFIG, "spots", function=function, run=SERIAL, **options)
 
 
 def opened(store: Path) -> xr.Dataset:
@@ -108,7 +106,7 @@ def test_stopped_at_any_block_and_resumed(fresh: Fresh, at: int) -> None:
 def test_watershed_runs_without_weights(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     config = SegmentConfig(model="watershed")
-    summary = segment_fovs(store, config, "spots", run=SERIAL, quiet=True)
+    summary = segment_fovs(store, config, "spots", run=SERIAL)
     assert summary.exit_code == 0
     assert opened(store).cell_count.sum() > 0
 
@@ -116,14 +114,12 @@ def test_watershed_runs_without_weights(fresh: Fresh) -> None:
 def test_other_settings_under_the_same_name_are_refused(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     make = SegmentConfig(model="watershed")
-    segment_fovs(store, make, "spots", run=SERIAL, quiet=True)
+    segment_fovs(store, make, "spots", run=SERIAL)
     with pytest.raises(ConfigError, match="min_size: 15 -> 99"):
-        segment_fovs(
-            store, make.model_copy(update={"min_size": 99}), "spots", run=SERIAL, quiet=True
-        )
+        segment_fovs(store, make.model_copy(update={"min_size": 99}), "spots", run=SERIAL)
 
 
 def test_a_role_the_store_lacks_is_refused(fresh: Fresh) -> None:
     config = SegmentConfig(model="watershed", channels=("er",))
     with pytest.raises(ChannelError, match="er not found"):
-        segment_fovs(fresh("a.zarr"), config, "spots", run=SERIAL, quiet=True)
+        segment_fovs(fresh("a.zarr"), config, "spots", run=SERIAL)

@@ -32,7 +32,7 @@ Fresh = Callable[[str], Path]
 
 
 def run(store: Path, function: Any = bright_spots, **options: Any) -> Summary:
-    return segment(store, CONFIG, "spots", function=function, run=SERIAL, quiet=True, **options)[1]
+    return segment(store, CONFIG, "spots", function=function, run=SERIAL, **options)[1]
 
 
 def opened(store: Path) -> xr.Dataset:
@@ -106,14 +106,14 @@ def test_new_fields_append_rows(raw: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for file in files[:3]:
         shutil.copy2(file, folder)
-    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL)
     run(store, block_cells=4)
     before = opened(store)
     for file in files[3:]:
         shutil.copy2(file, folder)
-    ingest(folder, store, run=SERIAL, quiet=True)
+    ingest(folder, store, run=SERIAL)
     run(store)
-    ingest(folder, whole, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    ingest(folder, whole, IngestConfig(shard_fovs=2), run=SERIAL)
     run(whole, block_cells=4)
     xr.testing.assert_identical(opened(store).drop_attrs(), opened(whole).drop_attrs())
     first = opened(store).isel(cell=slice(0, before.sizes["cell"]))
@@ -128,7 +128,7 @@ def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for file in files[:3]:
         shutil.copy2(file, folder)
-    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL, quiet=True)
+    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL)
     run(store)
     table = tmp_path / "judged.csv"
 
@@ -142,7 +142,7 @@ def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
     few = opened(store).sizes["cell"]
     for file in files[3:]:
         shutil.copy2(file, folder)
-    ingest(folder, store, run=SERIAL, quiet=True)
+    ingest(folder, store, run=SERIAL)
     run(store)
     cells = opened(store)
     assert cells.sizes["cell"] > few
@@ -153,22 +153,20 @@ def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
     assert not any(found.faults for found in verify(store, deep=True))
 
 
-def test_changed_counts_make_the_table_anew(fresh: Fresh) -> None:
+def test_changed_counts_make_the_table_again(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     run(store)
     fewer = lambda image, roles: np.minimum(bright_spots(image, roles), 1)  # noqa: E731
     summary = run(store, fewer, overwrite=True)
     assert opened(store).sizes["cell"] == FOVS
     # Only the masks are overwritten here; the table finds out by itself.
-    segment_fovs(
-        store, CONFIG, "spots", function=bright_spots, run=SERIAL, overwrite=True, quiet=True
-    )
+    segment_fovs(store, CONFIG, "spots", function=bright_spots, run=SERIAL, overwrite=True)
     with pytest.raises(ConfigError, match="input segmentations/spots"):
-        tabulate(store, "spots", run=SERIAL, quiet=True)
+        tabulate(store, "spots", run=SERIAL)
     assert summary.exit_code == 0
 
 
-def test_an_experts_word_is_not_dropped_unasked(fresh: Fresh) -> None:
+def test_judgements_are_not_dropped_unasked(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     run(store)
     location = Location.of(store)
@@ -178,10 +176,10 @@ def test_an_experts_word_is_not_dropped_unasked(fresh: Fresh) -> None:
     counts = read_column(location.group(masks, mode="r"), "cell_count")
     revise(location, masks, cell_count=(("fov",), np.maximum(counts - 1, 0)))
     with pytest.raises(ConfigError, match="the judgements of 2 cells would go with it"):
-        tabulate(store, "spots", run=SERIAL, quiet=True)
+        tabulate(store, "spots", run=SERIAL)
     assert opened(store).expert_seen.sum() == 2
     revise(location, masks, cell_count=(("fov",), counts))
-    summary = tabulate(store, "spots", run=SERIAL, overwrite=True, quiet=True)
+    summary = tabulate(store, "spots", run=SERIAL, overwrite=True)
     assert any("judgements of 2 cells" in note for note in summary.notes)
 
 
@@ -202,7 +200,7 @@ def test_objects_that_cannot_be_cells_are_not_kept_and_their_fields_named(tmp_pa
         truth = {3: np.ones_like(truth), 6: np.zeros_like(truth)}.get(number, truth)
         write(tmp_path / "raw" / f"f{number}.tif", np.stack([image, truth]))
     config = IngestConfig(channels=("nucleus", "truth"))
-    ingest(tmp_path / "raw", tmp_path / "s.zarr", config, run=SERIAL, quiet=True)
+    ingest(tmp_path / "raw", tmp_path / "s.zarr", config, run=SERIAL)
     store = tmp_path / "s.zarr"
     summary = run(store, lambda image, roles: image[1].astype(int))
     table = opened(store)
@@ -223,4 +221,4 @@ def test_a_store_without_cells_has_an_empty_table(fresh: Fresh) -> None:
 
 def test_without_masks_it_says_what_makes_them(fresh: Fresh) -> None:
     with pytest.raises(StoreError, match="zarrloc segment"):
-        tabulate(fresh("a.zarr"), "nothing", run=SERIAL, quiet=True)
+        tabulate(fresh("a.zarr"), "nothing", run=SERIAL)

@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Path:
     write_opencell(tmp_path / "raw", 5)
     (tmp_path / "raw" / opencell_name(3, "P01", 13)).write_bytes(b"not a TIFF")
     config, run = IngestConfig(shard_fovs=2), RunConfig(cluster="serial")
-    ingest(tmp_path / "raw", tmp_path / "s", config, run=run, quiet=True)
+    ingest(tmp_path / "raw", tmp_path / "s", config, run=run)
     run_toy(tmp_path / "s", do={-1: "open"}, rows=8, settings={"size": "224"})
     return tmp_path / "s"
 
@@ -61,7 +61,7 @@ def test_what_a_store_holds_as_plain_values(store: Path) -> None:
     assert "errors" not in info(store)["groups"]["fovs"]["rows"]
 
 
-def test_the_same_for_people(store: Path) -> None:
+def test_a_store_described_as_text(store: Path) -> None:
     text = "\n".join(lines(info(store, errors=True)))
     assert "fovs: image (fov 5, channel 2, y 24, x 32)" in text
     assert "3 of 3 blocks done" in text
@@ -120,17 +120,17 @@ def test_what_is_stale_is_said_and_why(tmp_path: Path) -> None:
     config = TrainConfig(embedding="planted", split="s", hidden=(), epochs=2)
     train(store, config, "h")
 
-    def told() -> dict[str, list[str]]:
+    def reasons() -> dict[str, list[str]]:
         groups = info(store)["groups"]
         return {path: group["stale"] for path, group in groups.items() if "stale" in group}
 
-    assert told() == {}
+    assert reasons() == {}
     table = tmp_path / "labels.csv"
     rows = "".join(f"FID{row:05d},er\n" for row in range(40))
     table.write_text(f"fov,label\n{rows}")
     annotate(store, labels=table)
-    assert list(told()) == ["heads/h"]
-    assert "the labels of the fields changed since it was trained" in told()["heads/h"][0]
+    assert list(reasons()) == ["heads/h"]
+    assert "the labels of the fields changed since it was trained" in reasons()["heads/h"][0]
     assert any("STALE: the labels" in line for line in lines(info(store)))
     split(store, SplitConfig(folds=3), "s", overwrite=True)
-    assert any("split 's' was made anew" in reason for reason in told()["heads/h"])
+    assert any("split 's' was made again" in reason for reason in reasons()["heads/h"])

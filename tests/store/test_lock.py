@@ -194,7 +194,7 @@ def test_a_lease_is_renewed_and_outlives_its_expiry(
                 pass
 
 
-def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_told(
+def test_a_lease_that_is_not_renewed_is_taken_over_and_its_holder_learns_it(
     remote: Location, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [time.time()]

@@ -97,15 +97,15 @@ def test_what_has_passed_is_forgotten_and_what_stays_is_raised_at_once(
 
 
 def test_stored_texts_are_short_and_the_same_every_time() -> None:
-    said = retry.in_words(ValueError(f"GET http://127.0.0.1:9/b/k said {XML}\n\nDebug: ..."))
+    said = retry.row_error(ValueError(f"GET http://127.0.0.1:9/b/k said {XML}\n\nDebug: ..."))
     assert said == "ValueError: GET ... said"
-    assert retry.in_words(ValueError("at 0x7f00aa of <object at 0x7f>")) == "ValueError: at ... of"
-    assert retry.in_words(ValueError("size < 3")) == "ValueError: size < 3"
-    assert retry.in_words(MemoryError()) == "out of memory"
+    assert retry.row_error(ValueError("at 0x7f00aa of <object at 0x7f>")) == "ValueError: at ... of"
+    assert retry.row_error(ValueError("size < 3")) == "ValueError: size < 3"
+    assert retry.row_error(MemoryError()) == "out of memory"
     with pytest.raises(MemoryError) as large:
         np.zeros(1 << 60, np.uint8)
-    assert retry.in_words(large.value).startswith("out of memory: Unable to allocate")
-    assert len(retry.in_words(ValueError("x" * 9999))) < 330
+    assert retry.row_error(large.value).startswith("out of memory: Unable to allocate")
+    assert len(retry.row_error(ValueError("x" * 9999))) < 330
     assert retry.reason(OSError(errno.EACCES, "Permission denied", "/x")) == "Permission denied"
 
 

@@ -50,7 +50,7 @@ def test_what_fits_is_not_stale() -> None:
     [
         (held(rows=3), "it knows 3 of 4 fields; the same command"),
         (held("split", rows=3), "it knows 3 of 4 fields; make it again"),
-        (held(inputs={"fovs": "other"}), "fovs, which it was made from, was made anew"),
+        (held(inputs={"fovs": "other"}), "fovs, which it was made from, was made again"),
         (held(inputs={"cells/c": "cells"}), "cells/c, which it was made from, is gone"),
         (held(columns=blocks("embed", 11, 99)), "the images of 1 of its 2 blocks changed"),
         (held(config={"pixel_size_um": 0.3}), "made at 0.3 um a pixel, now they are 0.2 um"),
@@ -66,14 +66,14 @@ def test_what_fits_is_not_stale() -> None:
         ),
     ],
 )
-def test_each_reason_is_told_and_passed_on(group: Held, reason: str) -> None:
+def test_each_reason_is_given_and_passed_on(group: Held, reason: str) -> None:
     groups = {
         "fovs": fovs(column_digests=dict.fromkeys(COLUMNS, "new")),
         "embeddings/e": group,
         "heads/h": held("train", inputs={"embeddings/e": str(group.stage["fingerprint"])}),
     }
     found = stale(groups)
-    assert [reason in told for told in found["embeddings/e"]] == [True]
+    assert [reason in text for text in found["embeddings/e"]] == [True]
     assert found["heads/h"] == ["it stands on embeddings/e, which is stale"]
 
 
@@ -107,7 +107,7 @@ def test_a_head_knows_that_its_embedding_reads_other_channels_now() -> None:
     assert "other channels since" in found["heads/h"][0]
 
 
-def test_a_split_that_was_made_anew_makes_its_heads_stale() -> None:
+def test_a_replaced_split_makes_its_heads_stale() -> None:
     fold = np.array([0, 1, 0, 1], np.int8)
     split = held("split", columns={"fold": fold})
     cells = np.array([0, 0, 3])
@@ -117,7 +117,7 @@ def test_a_split_that_was_made_anew_makes_its_heads_stale() -> None:
         groups = {"fovs": fovs(), "splits/s": split, "heads/h": head}
         assert stale(groups) == {}
         groups["splits/s"] = held("split", columns={"fold": 1 - fold})
-        assert "split 's' was made anew" in stale(groups)["heads/h"][0]
+        assert "split 's' was made again" in stale(groups)["heads/h"][0]
 
 
 def test_the_next_steps_follow_the_work() -> None:

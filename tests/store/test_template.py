@@ -46,7 +46,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     annotations, cell_lines = write_label_tables(folder)
     ingest(
         folder / "raw", folder / "s", IngestConfig(shard_fovs=4), labels=annotations,
-        cell_lines=cell_lines, run=RunConfig(cluster="serial"), quiet=True,
+        cell_lines=cell_lines, run=RunConfig(cluster="serial"),
     )  # fmt: skip
     run_toy(folder / "s", do={3: "raise"})
     return folder / "s"

@@ -39,7 +39,7 @@ def _of_run(store: Store, *summaries: Any) -> Result:
         notes=[note for summary in summaries for note in summary.notes],
         details={"summaries": list(summaries)},
         exit_code=worst,
-        told=[line for summary in summaries for line in summary.lines()],
+        summary=[line for summary in summaries for line in summary.lines()],
     )
 
 
@@ -61,9 +61,9 @@ def _errors(location: Location, path: str) -> dict[str, str]:
     }
 
 
-def _told(what: str, summary: Any, **rest: Any) -> Result:
+def _of_one(what: str, summary: Any, **rest: Any) -> Result:
     """The result of a command that is done in one piece."""
-    return Result(what=what, exit_code=summary.exit_code, told=list(summary.lines()), **rest)
+    return Result(what=what, exit_code=summary.exit_code, summary=list(summary.lines()), **rest)
 
 
 @takes(IngestConfig, RunConfig)
@@ -73,6 +73,7 @@ def ingest(
     config: IngestConfig | None = None,
     *,
     run: RunConfig | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Result:
     """Read images into a store; run again, only what is new or changed is read.
@@ -84,11 +85,13 @@ def ingest(
     store
         Path or address of the store, made where it is absent.
     config, run
-        Settings as objects; keywords count more.
+        Settings as objects; keywords override them.
+    quiet
+        Show no progress.
     **settings
         Fields of `IngestConfig` (`channels`, `axes`, `pixel_size_um`, ...) and of `RunConfig`
         (`cluster`, `workers`, ...), and `labels`, `label_names`, `cell_lines`, `manifest`,
-        `overwrite`, `rehash`, `unsigned`, `reader`, `quiet`, as `zarrloc ingest --help` tells them.
+        `overwrite`, `rehash`, `unsigned`, `reader`, as `zarrloc ingest --help` lists them.
 
     Returns
     -------
@@ -110,7 +113,10 @@ def ingest(
 
     config, run = settled(IngestConfig, config, settings), settled(RunConfig, run, settings)
     _refuse(settings, stage, IngestConfig, RunConfig)
-    return timed(lambda: _of_run(store, stage(source, _plain(store), config, run=run, **settings)))
+    return timed(
+        lambda: _of_run(store, stage(source, _plain(store), config, run=run, **settings)),
+        quiet=quiet,
+    )
 
 
 @takes(SegmentConfig, RunConfig)
@@ -120,6 +126,7 @@ def segment(
     name: str | None = None,
     *,
     run: RunConfig | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Result:
     """Segment every field and measure its cells: `segmentations/<name>` and `cells/<name>`.
@@ -129,13 +136,15 @@ def segment(
     store
         Path or address of the store.
     config, run
-        Settings as objects; keywords count more.
+        Settings as objects; keywords override them.
     name
         Name of the segmentation, and of its table of cells.
+    quiet
+        Show no progress.
     **settings
         Fields of `SegmentConfig` (`model`, `diameter`, `grow`, ...) and of `RunConfig`, and
         `function` (a segmenter of one's own, `(image (channel, y, x), roles) -> mask (y, x)`),
-        `crop_um`, `keep_percentile`, `block_cells`, `overwrite`, `quiet`.
+        `crop_um`, `keep_percentile`, `block_cells`, `overwrite`.
 
     Returns
     -------
@@ -159,7 +168,10 @@ def segment(
     table = ("crop_um", "keep_percentile", "block_cells")
     _refuse(settings, stage, SegmentConfig, RunConfig, also=table)
     name = named(name, "segmentation")
-    return timed(lambda: _of_run(store, *stage(_plain(store), config, name, run=run, **settings)))
+    return timed(
+        lambda: _of_run(store, *stage(_plain(store), config, name, run=run, **settings)),
+        quiet=quiet,
+    )
 
 
 @takes(EmbedConfig, RunConfig)
@@ -169,6 +181,7 @@ def embed(
     name: str | None = None,
     *,
     run: RunConfig | None = None,
+    quiet: bool = False,
     **settings: Any,
 ) -> Result:
     """Embed every field, or every cell, into `embeddings/<name>`.
@@ -180,12 +193,14 @@ def embed(
     store
         Path or address of the store.
     config, run
-        Settings as objects; keywords count more.
+        Settings as objects; keywords override them.
     name
         Name of the embedding.
+    quiet
+        Show no progress.
     **settings
         Fields of `EmbedConfig` (`backbone`, `weights`, `size`, `level`, `cells`, ...) and of
-        `RunConfig`, and `overwrite`, `quiet`.
+        `RunConfig`, and `overwrite`.
 
     Returns
     -------
@@ -208,7 +223,9 @@ def embed(
     config, run = settled(EmbedConfig, config, settings), settled(RunConfig, run, settings)
     _refuse(settings, stage, EmbedConfig, RunConfig)
     name = named(name, "embedding")
-    return timed(lambda: _of_run(store, stage(_plain(store), config, name, run=run, **settings)))
+    return timed(
+        lambda: _of_run(store, stage(_plain(store), config, name, run=run, **settings)), quiet=quiet
+    )
 
 
 @takes(SplitConfig)
@@ -225,7 +242,7 @@ def split(
     store
         Path or address of the store.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     name
         Name of the split.
     **settings
@@ -256,7 +273,7 @@ def split(
     def call() -> Result:
         found = stage(store, config, name, **settings)
         count = len(found.fold)
-        return _told(
+        return _of_one(
             found.path, found, done=count * found.made, reused=count * (not found.made),
             details={"fold": found.fold, "leakage": found.leakage},
         )  # fmt: skip
@@ -278,7 +295,7 @@ def train(
     store
         Path or address of the store.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     name
         Name of the head, `heads/<name>`.
     **settings
@@ -311,7 +328,7 @@ def train(
     def call() -> Result:
         found = stage(store, config, name, **settings)
         scores = {"validation": found.validation, "test": found.test}
-        return _told(found.path, found, done=1, notes=list(found.notes), details=scores)
+        return _of_one(found.path, found, done=1, notes=list(found.notes), details=scores)
 
     return timed(call)
 
@@ -325,7 +342,7 @@ def evaluate(store: Store, config: EvaluateConfig | None = None, **settings: Any
     store
         Path or address of the store.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     **settings
         Fields of `EvaluateConfig`: `head`, or `embedding` with `knn=(1, 3, 5)`; `threshold`, ...
 
@@ -356,7 +373,7 @@ def evaluate(store: Store, config: EvaluateConfig | None = None, **settings: Any
     def call() -> Result:
         found = stage(store, config)
         what = f"heads/{config.head}" if config.head else f"embeddings/{config.embedding}"
-        return Result(what=what, done=1, details=found, told=list(lines(found)))
+        return Result(what=what, done=1, details=found, summary=list(lines(found)))
 
     return timed(call)
 
@@ -375,7 +392,7 @@ def predict(
     store
         The store of the new images.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     name
         Name of the predictions in `store`; default: the head's.
     **settings
@@ -407,7 +424,7 @@ def predict(
     def call() -> Result:
         found = stage(store, config, name, **settings)
         failures = _errors(Location.of(store), f"embeddings/{config.embedding}")
-        return _told(
+        return _of_one(
             found.path, found, done=found.rows, details={"calls": found.calls},
             failures=failures if found.failed else {},
         )  # fmt: skip
@@ -433,9 +450,9 @@ def pretrain(
     out
         Folder of the run, and a backbone for `embed` afterwards.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     overwrite
-        Train anew, whatever `out` holds.
+        Discard the run in `out` and start again.
     **settings
         Fields of `PretrainConfig`: `start` (a backbone to fine-tune), `arch`, `split`, `epochs`,
         `steps`, `batch`, ...
@@ -483,7 +500,7 @@ def annotate(
     conditions: str | Path | None = None,
     label_names: str | Path | None = None,
 ) -> Result:
-    """Set what a store says beside its pixels, which stay as they are.
+    """Change a store's pixel size, channel roles, labels or conditions; its pixels stay.
 
     Parameters
     ----------
@@ -526,7 +543,7 @@ def annotate(
             cell_lines=cell_lines, conditions=conditions, label_names=label_names,
         )  # fmt: skip
         count = len(found.changes)
-        return _told("fovs", found, done=count, details={"changes": list(found.changes)})
+        return _of_one("fovs", found, done=count, details={"changes": list(found.changes)})
 
     return timed(call)
 
@@ -635,7 +652,7 @@ def write_report(
     out
         The file to write.
     config
-        Settings as an object; keywords count more.
+        Settings as an object; keywords override it.
     **settings
         Fields of `ReportConfig` (`embedding`, `head`, `knn`, ...), and `project`.
 
@@ -661,7 +678,7 @@ def write_report(
 
     def call() -> Result:
         found = stage(store, out, config, **settings)
-        return _told(str(found.out), found, done=found.points, notes=list(found.absent))
+        return _of_one(str(found.out), found, done=found.points, notes=list(found.absent))
 
     return timed(call)
 
@@ -712,7 +729,7 @@ def preview(
 
 
 def _plain(store: Store) -> str | Path:
-    """What stages take: an address, not a handle."""
+    """The address of a store; an opened store gives its own."""
     return store.uri if isinstance(store, Location) else store
 
 

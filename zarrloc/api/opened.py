@@ -215,43 +215,43 @@ class Store:
     # --- shown --------------------------------------------------------------------------------
 
     def _facts(self) -> list[tuple[str, str]]:
-        """What the store holds, as name and words."""
+        """Each group's path and a line that describes it."""
         described = info(self.path)["groups"]
         facts = []
         for path, group in described.items():
             arrays = group["arrays"]
-            told = []
+            parts = []
             for name in ("image", "mask", "embedding", "probability", "fold", "fov_index"):
                 if name in arrays:
-                    parts = zip(arrays[name]["dims"], arrays[name]["shape"], strict=True)
-                    told.append(" x ".join(f"{size:,} {dim}" for dim, size in parts))
+                    sizes = zip(arrays[name]["dims"], arrays[name]["shape"], strict=True)
+                    parts.append(" x ".join(f"{size:,} {dim}" for dim, size in sizes))
                     break
             if path == "fovs":
-                told.append(f"channels {', '.join(group['channels'])}")
-                told += [f"labels {', '.join(group['labels'])}"] if group.get("labels") else []
+                parts.append(f"channels {', '.join(group['channels'])}")
+                parts += [f"labels {', '.join(group['labels'])}"] if group.get("labels") else []
                 pixel = group.get("pixel_size_um")
-                told.append(f"{pixel} um a pixel" if pixel else "no pixel size")
+                parts.append(f"{pixel} um a pixel" if pixel else "no pixel size")
             if backbone := group["config"].get("backbone"):
-                told.append(f"of {backbone}")
+                parts.append(f"of {backbone}")
             if group.get("bytes"):
-                told.append(f"{group['bytes'] / 1e6:,.1f} MB")
+                parts.append(f"{group['bytes'] / 1e6:,.1f} MB")
             if group.get("rows", {}).get("failed"):
-                told.append(f"{group['rows']['failed']} failed")
-            facts.append((path, "; ".join(told)))
+                parts.append(f"{group['rows']['failed']} failed")
+            facts.append((path, "; ".join(parts)))
         return facts
 
     def __repr__(self) -> str:
         facts = self._facts()
         width = max((len(path) for path, _ in facts), default=0)
         return "\n".join(
-            [f"zarrloc store {self.path}", *(f"  {path:{width}}  {told}" for path, told in facts)]
+            [f"zarrloc store {self.path}", *(f"  {path:{width}}  {text}" for path, text in facts)]
         )
 
     def _repr_html_(self) -> str:
         rows = "".join(
             f"<tr><td style='text-align:left'><code>{html.escape(path)}</code></td>"
-            f"<td style='text-align:left'>{html.escape(told)}</td></tr>"
-            for path, told in self._facts()
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for path, text in self._facts()
         )
         pictures = "".join(
             f"<img src='{url}' alt='{html.escape(name)}' title='{html.escape(name)}' "

@@ -5,9 +5,11 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+from zarrloc.callbacks import Callback
 from zarrloc.config.base import Config
 from zarrloc.errors import ConfigError, ZarrlocError
 from zarrloc.result import Result
@@ -69,8 +71,8 @@ def refuse_unknown(
         near = get_close_matches(name, known, n=1)
         problems[name] = "unknown" + (f"; did you mean {near[0]}?" if near else "")
     if problems:
-        told = "; ".join(f"{name}: {text}" for name, text in problems.items())
-        raise ConfigError(told, problems)
+        listed = "; ".join(f"{name}: {text}" for name, text in problems.items())
+        raise ConfigError(listed, problems)
 
 
 def named(name: str | None, kind: str) -> str:
@@ -97,18 +99,22 @@ def _argument(flag: re.Match[str]) -> str:
     return ARGUMENT.get(flag[1], flag[1].replace("-", "_"))
 
 
-def timed(call: Callable[[], Result]) -> Result:
-    """The result, with the seconds it took; a stopped call says how it goes on."""
+def timed(call: Callable[[], Result], *, quiet: bool = False) -> Result:
+    """The result, with the seconds it took; a stopped call says how it goes on.
+
+    With `quiet` no progress is shown.
+    """
     began = time.monotonic()
     try:
-        result = call()
+        with Callback() if quiet else nullcontext():
+            result = call()
     except KeyboardInterrupt:
         LOG.warning("stopped; the same call continues from here")
         raise
     except ZarrlocError as error:
-        told = of_arguments(str(error))
-        if told == str(error):
+        message = of_arguments(str(error))
+        if message == str(error):
             raise
-        raise type(error)(told, error.problems) from error
+        raise type(error)(message, error.problems) from error
     result.seconds = time.monotonic() - began
     return result

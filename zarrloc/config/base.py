@@ -75,8 +75,8 @@ def _as_config_error(config: type[Config]) -> Iterator[None]:
         problems: dict[str, str] = {}
         for path, text in _problems(error):
             problems[path] = f"{problems[path]}; {text}" if path in problems else text
-        told = "; ".join(f"{path}: {text}" for path, text in problems.items())
-        raise ConfigError(f"{config.__name__}: {told}", problems) from error
+        listed = "; ".join(f"{path}: {text}" for path, text in problems.items())
+        raise ConfigError(f"{config.__name__}: {listed}", problems) from error
 
 
 def _problems(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -88,12 +88,12 @@ class PretrainConfig(Config):
     steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of --epochs.")
     batch: int = Field(64, ge=1, description="Samples a step, over all processes together.")
     learning_rate: float | None = Field(
-        None, gt=0, description="For 256 samples a step; 5e-4 from scratch, a tenth to fine-tune."
+        None, gt=0, description="Rate for 256 samples a step; 5e-4 from scratch, a tenth to tune."
     )
-    final_learning_rate: float = Field(1e-6, ge=0, description="At the end of the cosine.")
+    final_learning_rate: float = Field(1e-6, ge=0, description="Rate at the end of the cosine.")
     warmup: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising rate.")
-    weight_decay: float = Field(0.04, ge=0, description="At the start; on matrices only.")
-    final_weight_decay: float = Field(0.4, ge=0, description="At the end of its cosine.")
+    weight_decay: float = Field(0.04, ge=0, description="Decay at the start; on matrices only.")
+    final_weight_decay: float = Field(0.4, ge=0, description="Decay at the end of its cosine.")
     clip: float = Field(3.0, gt=0, description="Largest gradient norm of a parameter.")
     momentum: float = Field(0.996, ge=0, le=1, description="Teacher's EMA momentum, cosine to 1.")
     freeze_last: float = Field(
@@ -118,7 +118,7 @@ class PretrainConfig(Config):
     mask_ratio: float = Field(0.75, gt=0, lt=1, description="MAE: share of hidden patches.")
     decoder_width: int = Field(512, ge=32, multiple_of=32, description="MAE: decoder's width.")
     decoder_depth: int = Field(8, ge=1, description="MAE: decoder's blocks.")
-    contrast_temperature: float = Field(0.1, gt=0, description="SimCLR: of the similarities.")
+    contrast_temperature: float = Field(0.1, gt=0, description="SimCLR: temperature.")
     projection: int = Field(128, ge=1, description="SimCLR: width that views are compared in.")
 
     size: int = Field(224, ge=1, description="Side of a global view, px; the embedding's size too.")

@@ -23,14 +23,14 @@ class FinetuneConfig(Config):
 class ReproducedRowConfig(Config):
     """One row of a table: a backbone, how it sees the store, and what the paper found."""
 
-    name: str = Field(min_length=1, description="As the row is called.")
+    name: str = Field(min_length=1, description="Name of the row.")
     backbone: str = Field(description="A backbone of `zarrloc backbones`, or `scratch`.")
     weights: str | None = Field(None, description="File of weights; else the published ones.")
     arch: str | None = Field(None, description="timm ViT of a row from scratch.")
     channels: str | None = Field(
         None, description="natural, replicate, ROLE=INPUT,..., or random:SEED."
     )
-    finetune: FinetuneConfig | None = Field(None, description="Trained on the store before.")
+    finetune: FinetuneConfig | None = Field(None, description="Training on the store beforehand.")
     paper: dict[str, Value] = Field(
         {}, description="The paper's figures: `macro_f1`, or `k=1`, `k=3`, ..., with their sd."
     )
@@ -45,9 +45,9 @@ class ReproducedRowConfig(Config):
 class ReproduceConfig(Config):
     """A table of the paper: settings that its rows share, and the rows."""
 
-    title: str = Field(min_length=1, description="Of the table.")
+    title: str = Field(min_length=1, description="Title of the table.")
     figure: Literal["none", "rows", "fractions", "neighbours", "map", "examples"] = Field(
-        "none", description="What is drawn of it."
+        "none", description="Figure to draw."
     )
     level: Literal["fov", "cell"] = Field("fov", description="What is embedded.")
     rows: tuple[ReproducedRowConfig, ...] = Field(min_length=1, max_length=200)
@@ -55,7 +55,7 @@ class ReproduceConfig(Config):
     part: Literal["validation", "test"] = Field(
         "test", description="Whose macro-F1 is reported: the validation folds', or the test set's."
     )
-    size: str = Field("native", description="As of `embed --size`.")
+    size: str = Field("native", description="As `embed --size`.")
     weak: Weak = Field("positive", description="What grades 1 and 2 are.")
     test: float = Field(0.1, ge=0, lt=1, description="Share of the fields kept as a test set.")
     folds: int = Field(5, ge=2, le=100, description="Folds of the rest.")
@@ -67,7 +67,7 @@ class ReproduceConfig(Config):
     cells: str = Field("paper", description="Name of the cell table; made where it is absent.")
     segment: dict[str, Any] = Field({}, description="Settings of `segment` that make it.")
     keep_percentile: float | None = Field(
-        None, description="As of `segment --keep-percentile`; else the absolute black cutoff."
+        None, description="As `segment --keep-percentile`; else the absolute black cutoff."
     )
     crop_um: float | None = Field(None, gt=0, description="Side of a cell's window, um.")
     labels: Literal["weak", "expert"] = Field("expert", description="Whose labels cells have.")
@@ -93,16 +93,16 @@ class StandInConfig(Config):
     """What takes the place of one backbone."""
 
     backbone: str | None = Field(None, description="A folder of `zarrloc pretrain`, or a name.")
-    weights: str | None = Field(None, description="Its weights: a file, or random:SEED.")
-    arch: str | None = Field(None, description="For rows from scratch.")
+    weights: str | None = Field(None, description="Weights: a file, or random:SEED.")
+    arch: str | None = Field(None, description="timm ViT for rows from scratch.")
 
 
 class StandInsConfig(Config):
     """Small backbones in the place of a paper's, and the settings that go with them."""
 
     backbones: dict[str, StandInConfig] = Field(
-        {}, description="By the name (from scratch: the arch) of what they stand for."
+        {}, description="Stand-ins by the name (from scratch: the arch) of what they replace."
     )
-    epochs_share: float = Field(1.0, gt=0, le=1, description="Of the epochs of every row.")
+    epochs_share: float = Field(1.0, gt=0, le=1, description="Share of every row's epochs.")
     table: dict[str, Any] = Field({}, description="Settings of the table that differ.")
     pretrain: dict[str, Any] = Field({}, description="Settings of `pretrain` that differ.")

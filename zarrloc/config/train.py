@@ -13,7 +13,7 @@ Pool = Literal["none", "mean", "attention"]
 
 EPOCHS = 300
 STEPS = 3000
-"""Of the paper: 300 epochs of about ten batches. Fewer fields go through more epochs."""
+"""The paper's training: 300 epochs of about ten batches. Small data get more epochs."""
 
 
 class HeadConfig(Config):
@@ -34,7 +34,7 @@ class HeadConfig(Config):
     )
     resample: Literal["epoch", "once"] = Field(
         default="epoch",
-        description="Draw the balanced sample anew each epoch, or once before the first "
+        description="Draw a new balanced sample each epoch, or one before the first "
         "(as Dino4Cells does).",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -9,8 +9,8 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import Field, dataclass, field, replace
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ import zarr
 from zarrloc.engine.executors import say_begun
 from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST
-from zarrloc.store import retry
+from zarrloc.store import objects, retry
 from zarrloc.store.columns import array_of, fill_array
 from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location, StoreClock
@@ -27,23 +27,37 @@ from zarrloc.store.lock import RunToken, StaleRun
 
 Columns = dict[str, npt.NDArray[Any]]
 
+P = TypeVar("P")
+"""What a stage knows of one block alone, such as its files: `Block.payload`."""
+D = TypeVar("D")
+"""What a stage's `read` hands to its `device`."""
+S = TypeVar("S")
+"""What a stage's `device` hands to its `finish`."""
+
 
 @dataclass(frozen=True)
-class Block:
+class Part(Generic[P]):
+    """What one block of a stage is made from."""
+
+    input: int
+    """Digest of all that the block is made from: the stage's fingerprint, its inputs' receipts."""
+    payload: P
+    """What only this block needs, such as its files; None where there is no such thing."""
+    expect: Mapping[str, int] = field(default_factory=dict)
+    """Input group -> digest that the rows read from it must have."""
+    unit_starts: tuple[int, ...] = ()
+    """First rows of the units that fail together, such as the cells of a field; else each row."""
+
+
+@dataclass(frozen=True)
+class Block(Generic[P]):
     """Rows `start` to `stop` of a stage; rows in `skip` are not touched and get that error."""
 
     index: int
     start: int
     stop: int
-    input: int = 0
-    """Digest of what the block is made from: the stage's fingerprint and its inputs' receipts."""
-    expect: Mapping[str, int] = field(default_factory=dict)
-    """Input group -> digest that the rows read from it must have."""
+    part: Part[P]
     skip: Mapping[int, str] = field(default_factory=dict)
-    payload: Any = None
-    """What only this block needs, such as its files."""
-    unit_starts: tuple[int, ...] = ()
-    """First rows of the units that fail together, such as the cells of a field; else each row."""
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -56,10 +70,10 @@ class Block:
     @property
     def units(self) -> list[range]:
         """The rows that fail together, in order."""
-        starts = self.unit_starts or self.rows
+        starts = self.part.unit_starts or self.rows
         return [range(*pair) for pair in itertools.pairwise((*starts, self.stop))]
 
-    def only(self, unit: range) -> "Block":
+    def only(self, unit: range) -> "Block[P]":
         """The same block with every row outside `unit` skipped."""
         others = {row: "skipped" for row in self.rows if row not in unit}
         return replace(self, skip={**others, **self.skip})
@@ -75,11 +89,14 @@ class Output:
     """Columns that no later stage reads, left out of the block's digest."""
 
 
-class Stage(Protocol):
+class Stage(Protocol[P, D, S]):
     """A pure function of one block, in phases, so that reading overlaps the device's work.
 
-    It is pickled with every task: keep it small, load models in `open`, once a process.
+    It is a frozen dataclass, pickled with every task: keep it small, load models in `open`, once a
+    process. What the phases hand on, `D` and `S`, is the stage's own business.
     """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def location(self) -> Location:
@@ -100,13 +117,13 @@ class Stage(Protocol):
     def open(self) -> None:
         """Load what the process keeps (models). A failure here is the run's, not a FOV's."""
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
+    def read(self, block: Block[P], clock: StoreClock) -> D:
         """Fetch and decode the block's input."""
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: D) -> S:
         """The part that holds the device."""
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[P], state: S) -> Output:
         """From the device's result to rows."""
 
 
@@ -123,6 +140,11 @@ class Receipt:
     bytes_read: int = 0
 
 
+AnyStage = Stage[Any, Any, Any]
+"""A stage as the coordinator sees it, which hands nothing on itself."""
+AnyBlock = Block[Any]
+
+
 class BlockFailure(RuntimeError):
     """A block could not be done, for a reason that lies with no single FOV.
 
@@ -137,7 +159,7 @@ class BlockFailure(RuntimeError):
         return str(self.args[0])
 
 
-def _told(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     local = isinstance(error, OSError) and not isinstance(error, StoreError)
     return f"{type(error).__name__}: {retry.reason(error) if local else error}"
 
@@ -187,8 +209,8 @@ _COMPANY = _Company()
 
 
 def run_block(
-    stage: Stage,
-    block: Block,
+    stage: Stage[P, D, S],
+    block: Block[P],
     token: RunToken | None = None,
     write: bool = True,
     alone: bool = False,
@@ -208,7 +230,9 @@ def run_block(
             say_begun(False)
 
 
-def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) -> Receipt:
+def _run_block(
+    stage: Stage[P, D, S], block: Block[P], token: RunToken | None, write: bool
+) -> Receipt:
     begin = time.perf_counter()
     try:
         stage.open()
@@ -227,7 +251,7 @@ def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) 
     except Exception as error:
         raise BlockFailure(
             f"{stage.group} block {block.index} (rows {block.start} to {block.stop - 1}): "
-            f"{_told(error)}\n{traceback.format_exc(limit=-4)}",
+            f"{_reason(error)}\n{traceback.format_exc(limit=-4)}",
             error if retry.is_passing(error) or retry.is_everywhere(error) else None,
         ) from error
     seconds["total"] = time.perf_counter() - begin
@@ -236,7 +260,7 @@ def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) 
         digested[ROW_DIGEST] = row_digests(output.array)
     return Receipt(
         block=block.index,
-        input=block.input,
+        input=block.part.input,
         output=digest(digested),
         nbytes=nbytes,
         columns={**digested, **output.aside},
@@ -245,7 +269,9 @@ def _run_block(stage: Stage, block: Block, token: RunToken | None, write: bool) 
     )
 
 
-def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float], StoreClock]:
+def _compute_by_fov(
+    stage: Stage[P, D, S], block: Block[P]
+) -> tuple[Output, dict[str, float], StoreClock]:
     """Compute the block; if it raises, find the units that do and give only their rows an error."""
     clock = StoreClock()
     seconds: dict[str, float] = {}
@@ -273,7 +299,7 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
                 if not retry.is_of_a_row(error):
                     raise
                 bad += 1
-                guilty.update(dict.fromkeys(unit, retry.in_words(error)))
+                guilty.update(dict.fromkeys(unit, retry.row_error(error)))
         # Nothing to blame, or everything: the fault is the stage's or the machine's.
         if bad in ({0, len(live)} if len(live) > 1 else {0}):
             raise
@@ -281,7 +307,7 @@ def _compute_by_fov(stage: Stage, block: Block) -> tuple[Output, dict[str, float
         return _compute(stage, rest, stage.read(rest, StoreClock()), seconds), seconds, clock
 
 
-def _compute(stage: Stage, block: Block, data: Any, seconds: dict[str, float]) -> Output:
+def _compute(stage: Stage[P, D, S], block: Block[P], data: D, seconds: dict[str, float]) -> Output:
     asked = time.perf_counter()
     if stage.on_device:
         with _DEVICE:
@@ -316,18 +342,12 @@ def write_rows(
             "the write would race with another block's"
         )
     fill_array(array, np.asarray(values, dtype=array.dtype), start)
-    return stored_bytes(array, start // step)
+    return stored_bytes(location, array, start // step)
 
 
-@retry.persistent
-def stored_bytes(array: zarr.Array[Any], row_shard: int) -> int:
+def stored_bytes(location: Location, array: zarr.Array[Any], row_shard: int) -> int:
     """Size of the object that holds one shard of rows, in bytes; 0 where it is absent."""
-    from zarr.core.sync import sync
-
-    try:
-        return int(sync(array.store.getsize(f"{array.path}/{object_key(array, row_shard)}")))
-    except FileNotFoundError:
-        return 0
+    return objects.size(location, f"{array.path}/{object_key(array, row_shard)}")
 
 
 def object_key(array: zarr.Array[Any], row_shard: int) -> str:

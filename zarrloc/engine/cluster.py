@@ -223,7 +223,7 @@ def _start(
         # It stops every thread of a worker a hundred times a second.
         "distributed.worker.profile.enabled": run.profile is not None,
         # Dask has workers return freed memory at once, so that each block's arrays are paged in
-        # anew: half as much CPU time again in ingest, for memory that is flat without it.
+        # again: half as much CPU time again in ingest, for memory that is flat without it.
         "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     }
     stack.enter_context(dask.config.set(settings))
@@ -240,7 +240,7 @@ def _start(
                     memory_limit=run.memory_limit,
                     dashboard_address=run.dashboard,
                     preload=["zarrloc.engine.worker"],
-                    silence_logs=logging.CRITICAL,  # deaths are told in our own words
+                    silence_logs=logging.CRITICAL,  # the run reports deaths itself
                 )
             stack.callback(_close, cluster)
             return stack.enter_context(Client(cluster)), cluster

@@ -26,7 +26,7 @@ ABANDONED_S = 120.0
 """How long a cluster of our own may be without any worker."""
 
 ABANDONED_ELSEWHERE_S = 1800.0
-"""The same of a running scheduler, whose workers a batch system may bring back."""
+"""The same for a running scheduler, whose workers a batch system may bring back."""
 
 BEGUN, SENT_S = "zarrloc-begun", 0.05
 """Topic of what `say_begun` says, and how long that may take to leave the worker."""
@@ -45,7 +45,7 @@ class Done:
     killed: bool = False
     """The worker died under it; the call is a suspect, not guilty."""
     begun: bool = False
-    """Of one that was killed: it said by `say_begun` that it had begun, and not that it ended."""
+    """Whether a killed call had begun, by `say_begun`, and not ended."""
 
 
 def say_begun(begun: bool = True) -> None:

@@ -112,7 +112,7 @@ class Ledger:
         self.receipts["block_output"][receipt.block] = receipt.output
 
     def reopen(self, blocks: Collection[int]) -> None:
-        """Before blocks are done again: unsay what they were made from, in the store at once.
+        """Before blocks are done again: clear what they were made from, in the store at once.
 
         Their workers replace objects before new receipts are written. After a crash in between,
         the old receipts must not pass for those of the new objects.

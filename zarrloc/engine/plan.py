@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Generic, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.block import Block, Stage
+from zarrloc.engine.block import AnyBlock, AnyStage, Block, D, P, Part, S, Stage
 from zarrloc.engine.cluster import Cluster, Load
 from zarrloc.engine.executors import Executor
 from zarrloc.engine.ledger import Ledger, receipt_variables, row_digest_variable
@@ -43,7 +43,7 @@ Array = tuple[tuple[str, ...], npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Generic[P, D, S]):
     """What a stage wants its group to be, and how the blocks of it are made.
 
     A group without a `work` is written in one piece: all its arrays are in `coords`.
@@ -59,14 +59,12 @@ class Plan:
     """Which arrays xarray takes as coordinates."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Further attributes of the group."""
-    work: Stage | None = None
+    work: Stage[P, D, S] | None = None
     columns: Sequence[str] = ()
     """Arrays whose rows come back from the workers."""
-    inputs: Sequence[int] = ()
-    """One digest a block, of all that it is made from."""
-    blocks: Sequence[Mapping[str, Any]] = ()
-    """What each `Block` has besides: `expect`, `payload`, `unit_starts`; empty for nothing."""
-    anew: bool = False
+    parts: Sequence[Part[P]] = ()
+    """What each block is made from."""
+    rebuild: bool = False
     """Replace what stands there, whatever its settings: its rows or facts it stands on changed."""
     again: npt.NDArray[np.bool_] | None = None
     """Rows whose blocks are done again whatever their receipts say; None for none."""
@@ -142,7 +140,7 @@ class Outcome:
 
 
 @runtime_checkable
-class Settling(Stage, Protocol):
+class Settling(Stage[P, D, S], Protocol[P, D, S]):
     """A stage whose values depend, in their last bits, on how it is executed."""
 
     def settle(self) -> dict[str, Any]:
@@ -152,15 +150,18 @@ class Settling(Stage, Protocol):
         """The stage with its execution fixed."""
 
 
+AnyPlan = Plan[Any, Any, Any]
+AnySettling = Settling[Any, Any, Any]
+
+
 def carry_out(
     location: Location,
     path: str,
-    make: Callable[[Before], Plan],
+    make: Callable[[Before], AnyPlan],
     run: RunConfig | Cluster | None = None,
     *,
     overwrite: bool = False,
     creates: bool = False,
-    quiet: bool = False,
 ) -> Outcome:
     """Make group `path` what the plan says, and commit it.
 
@@ -199,7 +200,7 @@ def carry_out(
             there, plan = _begun(location, target, make)
         else:
             plan = make(before)
-            if plan.anew and before.group is not None:
+            if plan.rebuild and before.group is not None:
                 target, there = path + NEXT, Before()
             elif before.attrs is not None:
                 refuse_other_settings(path, before.attrs, plan.attrs)
@@ -214,7 +215,7 @@ def carry_out(
             with retry.patient(), ExitStack() as stack:
                 if not isinstance(run, Cluster):
                     run = stack.enter_context(Cluster(run))
-                summary, ledger = _drive(location, target, found, plan, there, run, token, quiet)
+                summary, ledger = _drive(location, target, found, plan, there, run, token)
             summary.group, columns = path, ledger.columns
         if target != path and not summary.failures:
             document.switch(location, path)
@@ -232,7 +233,7 @@ def complete(location: Location, path: str) -> None:
 
 
 def _nothing_to_do(
-    location: Location, path: str, make: Callable[[Before], Plan], run: RunConfig
+    location: Location, path: str, make: Callable[[Before], AnyPlan], run: RunConfig
 ) -> Outcome | None:
     """The outcome where all is done already, found without a lease and without a write.
 
@@ -245,7 +246,7 @@ def _nothing_to_do(
     if before.group is None or before.attrs is None:
         return None
     plan = make(before)
-    if plan.anew or not plan.attrs.reads_as(before.attrs):
+    if plan.rebuild or not plan.attrs.reads_as(before.attrs):
         return None
     refuse_other_settings(path, before.attrs, plan.attrs)
     found = _unchanged(location, path, plan)
@@ -261,7 +262,9 @@ def _nothing_to_do(
     return Outcome(_all_done(path, ledger), ledger.columns, made=False)
 
 
-def _begun(location: Location, target: str, make: Callable[[Before], Plan]) -> tuple[Before, Plan]:
+def _begun(
+    location: Location, target: str, make: Callable[[Before], AnyPlan]
+) -> tuple[Before, AnyPlan]:
     """What a killed run left of a group that is made beside another, if it fits; and the plan."""
     plan = make(Before())
     waiting = _before(location, target)
@@ -292,7 +295,7 @@ def refuse_other_settings(path: str, before: StageAttrs, wanted: StageAttrs) -> 
 # --- allocate, grow, commit ---------------------------------------------------------------------
 
 
-def _prepare(location: Location, path: str, plan: Plan, there: Before) -> tuple[Document, bool]:
+def _prepare(location: Location, path: str, plan: AnyPlan, there: Before) -> tuple[Document, bool]:
     """The group's document, committed as the plan asks; and whether that took any writing."""
     variables = plan.variables
     about = dict(plan.about)
@@ -319,7 +322,7 @@ def _prepare(location: Location, path: str, plan: Plan, there: Before) -> tuple[
     return found, True
 
 
-def _unchanged(location: Location, path: str, plan: Plan) -> Document | None:
+def _unchanged(location: Location, path: str, plan: AnyPlan) -> Document | None:
     """The document of a committed group that is what the plan asks for; None where it isn't."""
     found = document.look(location, path).document
     if found is None:
@@ -337,7 +340,7 @@ def _unchanged(location: Location, path: str, plan: Plan) -> Document | None:
     return found if document.is_published(location, path, found) else None
 
 
-def _allocate(location: Location, path: str, plan: Plan, about: Mapping[str, Any]) -> Document:
+def _allocate(location: Location, path: str, plan: AnyPlan, about: Mapping[str, Any]) -> Document:
     objects.remove(location, path)
     found = Document({**about, "zarrloc": plan.attrs.model_dump()}, {})
     document.begin(location, path, found.attributes)
@@ -348,7 +351,7 @@ def _allocate(location: Location, path: str, plan: Plan, about: Mapping[str, Any
     return found
 
 
-def _grow(found: Document, path: str, variables: Mapping[str, Variable], plan: Plan) -> None:
+def _grow(found: Document, path: str, variables: Mapping[str, Variable], plan: AnyPlan) -> None:
     """Give every array that the plan does not write whole the rows it asks for."""
     digests = dict(found.attributes.get("column_digests", {}))
     for name in [*plan.template, *variables]:  # the receipts last: a refusal speaks of rows
@@ -380,15 +383,14 @@ def _drive(
     location: Location,
     path: str,
     found: Document,
-    plan: Plan,
+    plan: AnyPlan,
     there: Before,
     cluster: Cluster,
     token: RunToken,
-    quiet: bool,
 ) -> tuple[Summary, Ledger]:
     """Run the blocks whose input changed, and commit what came of them."""
-    work: Any = plan.work
-    work = replace(work, location=location, group=path)
+    assert plan.work is not None, "only blocks are driven"
+    work: AnyStage = replace(plan.work, location=location, group=path)
     ledger = Ledger(location.group(path), plan.from_workers, plan.rows, plan.attrs.block_rows)
     held = ledger.columns.keys() | ledger.receipts.keys()
     digests: dict[str, str] = found.attributes["column_digests"]
@@ -407,7 +409,7 @@ def _drive(
     crashed = there.group is not None and not held <= before.keys()
     load = Load(len(blocks), work.on_device, plan.block_s, threads, crashed)
     pool, threads = cluster.executor(load)
-    if pool.dashboard and not quiet:
+    if pool.dashboard:
         LOG.info("Dask dashboard: %s", pool.dashboard)
     if isinstance(work, Settling):
         execution = execution or {**_call(pool, work), "threads": threads}
@@ -419,7 +421,7 @@ def _drive(
     document.commit(location, path, found)
     started = time.perf_counter() - began
     try:
-        summary = run_blocks(work, ledger, blocks, pool, token, unit=plan.unit, quiet=quiet)
+        summary = run_blocks(work, ledger, blocks, pool, token, unit=plan.unit)
     finally:
         _close(location, path, found, plan, ledger)
     summary.start_s = started
@@ -438,7 +440,7 @@ def _all_done(path: str, ledger: Ledger) -> Summary:
     return summary
 
 
-def _close(location: Location, path: str, found: Document, plan: Plan, ledger: Ledger) -> None:
+def _close(location: Location, path: str, found: Document, plan: AnyPlan, ledger: Ledger) -> None:
     """Commit the columns as they stand, with their digests."""
     document.need_there(location)
     ledger.flush()  # a signal may have cut off the last one, and digests speak of what is written
@@ -452,41 +454,40 @@ def _close(location: Location, path: str, found: Document, plan: Plan, ledger: L
     document.align(location, path, found)
 
 
-def _digested(plan: Plan) -> list[str]:
+def _digested(plan: AnyPlan) -> list[str]:
     has_array = plan.work is not None and plan.work.array is not None
     return [*plan.attrs.digested, *([ROW_DIGEST] if has_array else [])]
 
 
-def _todo(ledger: Ledger, plan: Plan, run: RunConfig) -> list[Block]:
-    return todo(ledger, plan.inputs, plan.blocks, retry_failed=run.retry_failed, also=plan.again)
+def _todo(ledger: Ledger, plan: AnyPlan, run: RunConfig) -> list[AnyBlock]:
+    return todo(ledger, plan.parts, retry_failed=run.retry_failed, also=plan.again)
 
 
 def todo(
     ledger: Ledger,
-    inputs: Sequence[int],
-    more: Sequence[Mapping[str, Any]] = (),
+    parts: Sequence[Part[P]],
     *,
     retry_failed: bool = False,
     also: npt.NDArray[np.bool_] | None = None,
-) -> list[Block]:
+) -> list[Block[P]]:
     """Blocks whose receipt is missing or speaks of other input, or whose rows may now succeed."""
     again = ledger.errors() if retry_failed else ledger.again()
     if also is not None:
         again |= also
     blocks = []
-    for index, made_from in enumerate(inputs):
+    for index, part in enumerate(parts):
         start = index * ledger.block_rows
         stop = min(start + ledger.block_rows, ledger.rows)
         done = int(ledger.output[index]) != 0 and (
-            int(ledger.receipts["block_input"][index]) == made_from
+            int(ledger.receipts["block_input"][index]) == part.input
         )
         if done and not again[start:stop].any():
             continue
-        blocks.append(Block(index, start, stop, int(made_from), **(more[index] if more else {})))
+        blocks.append(Block(index, start, stop, part))
     return blocks
 
 
-def _call(pool: Executor, work: Any) -> dict[str, Any]:
+def _call(pool: Executor, work: AnySettling) -> dict[str, Any]:
     key = f"settle-{work.group.replace('/', '.')}-{os.getpid()}-{time.time_ns()}"
     pool.submit([(key, (work,))], _settle)
     (end,) = pool.completed()
@@ -500,6 +501,6 @@ def _call(pool: Executor, work: Any) -> dict[str, Any]:
     return dict(end.value)
 
 
-def _settle(work: Any) -> dict[str, Any]:
+def _settle(work: AnySettling) -> dict[str, Any]:
     work.open()
     return dict(work.settle())

@@ -7,15 +7,25 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from zarrloc.engine.block import Block, BlockFailure, Receipt, Stage, run_block
+from zarrloc.callbacks import (
+    BlockEnd,
+    BlockFailed,
+    Callback,
+    RowsGuilty,
+    RunEnd,
+    RunStart,
+    WorkerDied,
+)
+from zarrloc.engine.block import AnyBlock, AnyStage, BlockFailure, Receipt, run_block
 from zarrloc.engine.cluster import wait_out
 from zarrloc.engine.executors import Dask, Done, Executor
 from zarrloc.engine.ledger import KILLED, Ledger
+from zarrloc.engine.progress import usual
 from zarrloc.engine.schedulers import is_shared
-from zarrloc.engine.telemetry import Progress, RunLog, Summary
+from zarrloc.engine.telemetry import RunLog, Summary
 from zarrloc.errors import LockedError, RunError
 from zarrloc.store.digest import combine
 from zarrloc.store.document import need_there
@@ -39,14 +49,13 @@ def new_run_id() -> str:
 
 
 def run(
-    stage: Stage,
+    stage: AnyStage,
     ledger: Ledger,
-    blocks: Sequence[Block],
+    blocks: Sequence[AnyBlock],
     executor: Executor,
     token: RunToken,
     *,
     unit: str = "FOV",
-    quiet: bool = False,
 ) -> Summary:
     """Do `blocks` and record them; what cannot be done is in `Summary.failures`.
 
@@ -55,16 +64,13 @@ def run(
     summary = Summary(stage.group, ledger.rows, ledger.blocks, workers=executor.workers)
     if isinstance(executor, Dask) and is_shared(executor.kind):
         wait_out(executor.client, key_prefix(stage), token.run)
-    rows = sum(map(len, blocks))
-    with (
-        RunLog(stage.location, stage.group, token.run) as log,
-        Progress(stage.group, len(blocks), rows, unit, quiet) as progress,
-        _stopped_by_signals(),
-    ):
-        log.write("start", group=stage.group, blocks=len(blocks), workers=executor.workers)
+    log = RunLog(stage.location, stage.group, token.run)
+    listeners = (log, *(Callback.active or (usual(),)))
+    begin = RunStart(stage.group, len(blocks), sum(map(len, blocks)), unit, executor.workers)
+    with _reported(listeners, begin, summary), _stopped_by_signals():
         ledger.reopen([block.index for block in blocks])
         start = time.perf_counter()
-        runner = _Runner(stage, ledger, executor, token, summary, log, progress)
+        runner = _Runner(stage, ledger, executor, token, summary, listeners)
         try:
             runner.run(blocks)
         finally:
@@ -73,11 +79,25 @@ def run(
             ledger.flush()
             summary.wall_s = time.perf_counter() - start
             summary.rows_failed = int(ledger.errors().sum())
-            log.write("end", failures=summary.failures, seconds=dict(summary.seconds))
     return summary
 
 
-def key_prefix(stage: Stage) -> str:
+@contextmanager
+def _reported(listeners: Sequence[Callback], begin: RunStart, summary: Summary) -> Iterator[None]:
+    """Report a run's start, and its end to each that heard the start, whatever happens."""
+    with ExitStack() as ends:
+
+        def end(listener: Callback) -> None:
+            failures, seconds = tuple(summary.failures), dict(summary.seconds)
+            listener.on_run_end(RunEnd(begin.group, failures, seconds))
+
+        for listener in listeners:
+            listener.on_run_start(begin)
+            ends.callback(end, listener)
+        yield
+
+
+def key_prefix(stage: AnyStage) -> str:
     """How every task of this stage of this store is named on a scheduler."""
     return f"{stage.group.replace('/', '.')}-{combine([stage.location.uri]):016x}"
 
@@ -87,28 +107,27 @@ class _Runner:
 
     def __init__(
         self,
-        stage: Stage,
+        stage: AnyStage,
         ledger: Ledger,
         executor: Executor,
         token: RunToken,
         summary: Summary,
-        log: RunLog,
-        progress: Progress,
+        listeners: Sequence[Callback],
     ) -> None:
         self.stage, self.ledger, self.executor, self.token = stage, ledger, executor, token
-        self.summary, self.log, self.progress = summary, log, progress
+        self.summary, self.listeners = summary, listeners
         self.attempt = 0
         self.window = max(LEAST_WINDOW, A_SLOT * executor.slots)
-        self.waiting: deque[Block] = deque()
-        self.suspects: deque[Block] = deque()
-        self.flying: dict[str, Block] = {}
+        self.waiting: deque[AnyBlock] = deque()
+        self.suspects: deque[AnyBlock] = deque()
+        self.flying: dict[str, AnyBlock] = {}
         self.trial: Trial | None = None
         self.passing = 0
         """Blocks in a row that failed for a reason that passes."""
         self.tried = ""
         """Key of the call that the trial waits for."""
 
-    def run(self, blocks: Sequence[Block]) -> None:
+    def run(self, blocks: Sequence[AnyBlock]) -> None:
         """Run blocks through the window, and those whose worker died under them alone."""
         self.waiting.extend(blocks)
         while self.waiting or self.flying or self.suspects:
@@ -124,14 +143,15 @@ class _Runner:
                     self._try(end)
                 elif end.killed:
                     self.suspects.append(block)
-                    self.log.write("suspect", block=block.index)
+                    for listener in self.listeners:
+                        listener.on_worker_died(WorkerDied(self.stage.group, block.index))
                 else:
                     self._take(block, end)
             self._still_ours()
             self.ledger.flush_when_due()
 
     def _try(self, end: Done | None) -> None:
-        """Go on with the trial, which is told how its last call ended."""
+        """Go on with the trial, handing it how its last call ended."""
         assert self.trial is not None, "only a trial that has begun goes on"
         try:
             block, write = self.trial.send(end)
@@ -139,13 +159,15 @@ class _Runner:
             self.trial, self.tried = None, ""
             block, last = verdict.value
             if guilty := [row for row, why in block.skip.items() if why == KILLED]:
-                self.log.write("guilty", rows=sorted(guilty))
+                found = RowsGuilty(self.stage.group, block.index, tuple(sorted(guilty)))
+                for listener in self.listeners:
+                    listener.on_rows_guilty(found)
             self._take(block, last)
         else:
             (self.tried,) = self._submit([block], write, alone=True)
 
     def _submit(
-        self, blocks: Sequence[Block], write: bool = True, alone: bool = False
+        self, blocks: Sequence[AnyBlock], write: bool = True, alone: bool = False
     ) -> list[str]:
         self.attempt += 1
         prefix = f"{key_prefix(self.stage)}-{self.token.run}-{self.attempt}"
@@ -158,7 +180,7 @@ class _Runner:
         self.flying.update(calls)
         return list(calls)
 
-    def _take(self, block: Block, end: Done) -> None:
+    def _take(self, block: AnyBlock, end: Done) -> None:
         if isinstance(end.error, StaleRun):
             raise LockedError(f"{end.error}; this run stops, the other one goes on") from end.error
         if end.killed or end.error is not None:
@@ -167,15 +189,18 @@ class _Runner:
         self.passing = 0
         receipt: Receipt = end.value
         self.ledger.record(receipt)
-        self.log.block(receipt)
         self.summary.blocks_run += 1
         self.summary.rows_run += len(block)
         self.summary.bytes_read += receipt.bytes_read
         self.summary.seconds.update(receipt.seconds)
         errors = int(self.ledger.errors(block.start, block.stop).sum())
-        self.progress.advance(len(block), errors)
+        done = BlockEnd(
+            self.stage.group, block.index, len(block), errors, dict(receipt.seconds), receipt.nbytes
+        )
+        for listener in self.listeners:
+            listener.on_block_end(done)
 
-    def _fail(self, block: Block, end: Done) -> None:
+    def _fail(self, block: AnyBlock, end: Done) -> None:
         reason = str(end.error)
         if end.killed:
             reason = (
@@ -184,7 +209,8 @@ class _Runner:
             )
         self.summary.failures.append(reason.splitlines()[0])
         trace = "".join(traceback.format_exception(end.error)) if end.error else reason
-        self.log.write("failure", block=block.index, reason=trace)
+        for listener in self.listeners:
+            listener.on_block_failed(BlockFailed(self.stage.group, block.index, trace))
         cause = end.error.cause if isinstance(end.error, BlockFailure) else None
         if cause is not None and not is_passing(cause):
             raise cause  # no other block would fare better
@@ -209,11 +235,11 @@ class _Runner:
                 raise LockedError(f"{error}; this run stops") from error
 
 
-Trial = Generator[tuple[Block, bool], Done | None, tuple[Block, Done]]
+Trial = Generator[tuple[AnyBlock, bool], Done | None, tuple[AnyBlock, Done]]
 """Yields a block to be run alone, and whether to store it; is sent how that ended."""
 
 
-def _trial(block: Block) -> Trial:
+def _trial(block: AnyBlock) -> Trial:
     """Try a suspect alone; if it kills again, find the FOV that does and leave it out."""
     end = yield from _alone(block, True)
     if end.killed:
@@ -229,7 +255,7 @@ def _trial(block: Block) -> Trial:
     return block, end
 
 
-def _alone(block: Block, write: bool) -> Generator[tuple[Block, bool], Done | None, Done]:
+def _alone(block: AnyBlock, write: bool) -> Generator[tuple[AnyBlock, bool], Done | None, Done]:
     """The block's end, tried again where a neighbour killed the worker before it had begun."""
     tries = 0
     while True:

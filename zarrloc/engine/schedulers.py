@@ -23,7 +23,7 @@ WORKERS_S = 60.0
 """How long a running scheduler may be without any worker."""
 
 TELL_S = 3.0
-"""After so long it is said what is waited for."""
+"""How long to wait in silence before saying what for."""
 
 CHECKED = ("zarrloc", "zarr", "numcodecs", "distributed")
 """Packages whose versions must be the same everywhere: the first decides what is computed, the
@@ -35,7 +35,7 @@ def is_shared(kind: str) -> bool:
     return "://" in kind or kind.endswith(".json")
 
 
-def connect(stack: ExitStack, address: str, *, quiet: bool = False) -> Any:
+def connect(stack: ExitStack, address: str) -> Any:
     """A client of the scheduler at `tcp://` or `tls://`, or of a scheduler file.
 
     Raises
@@ -66,7 +66,7 @@ def connect(stack: ExitStack, address: str, *, quiet: bool = False) -> Any:
             f"no Dask scheduler answers at {address}: {error}; is it running, and can this machine "
             "reach it?"
         ) from error
-    wait_for_workers(client, address, WORKERS_S, quiet=quiet)
+    wait_for_workers(client, address, WORKERS_S)
     refuse_other_versions(client)
     return client
 
@@ -87,9 +87,9 @@ def _check_file(path: Path) -> None:
         ) from error
 
 
-def wait_for_workers(client: Any, where: str, limit_s: float, *, quiet: bool = False) -> None:
+def wait_for_workers(client: Any, where: str, limit_s: float) -> None:
     """Wait until there is a worker, and say so. Raises `WorkerError` after `limit_s`."""
-    begin, told = time.monotonic(), quiet
+    begin, announced = time.monotonic(), False
     while not client.nthreads():
         waited = time.monotonic() - begin
         if waited > limit_s:
@@ -97,8 +97,8 @@ def wait_for_workers(client: Any, where: str, limit_s: float, *, quiet: bool = F
                 f"the scheduler at {where} has no worker, {limit_s:.0f} s long: start some with "
                 "`dask worker ADDRESS`, and give the same command again"
             )
-        if waited > TELL_S and not told:
-            told = True
+        if waited > TELL_S and not announced:
+            announced = True
             LOG.info("waiting for a worker of %s, up to %.0f s", where, limit_s)
         time.sleep(0.2)
 
@@ -123,12 +123,12 @@ def refuse_other_versions(client: Any) -> None:
                 version = there.get(name) or "is missing"
                 differ[f"{name} {version} on {place}, {here.get(name)} here"] += 1
     if differ:
-        told = "; ".join(
+        listed = "; ".join(
             f"{what} ({count} of them)" if "workers" in what and count > 1 else what
             for what, count in differ.items()
         )
         raise WorkerError(
-            f"versions differ: {told}. Install the same zarrloc in the scheduler's and the "
+            f"versions differ: {listed}. Install the same zarrloc in the scheduler's and the "
             "workers' environment, and start them again"
         )
 
@@ -194,8 +194,6 @@ def start_slurm(
     jobs: int,
     prefetch: int,
     close: Callable[[Any], None],
-    *,
-    quiet: bool = False,
 ) -> Any:
     """A client of a scheduler in this process, whose workers are Slurm jobs.
 
@@ -230,6 +228,6 @@ def start_slurm(
         client = stack.enter_context(Client(cluster))
     except (OSError, RuntimeError, ValueError, TimeoutError) as error:
         raise ClusterError(f"Slurm refuses: {error}; check --cluster-config") from error
-    wait_for_workers(client, "Slurm", settings.wait_s, quiet=quiet)
+    wait_for_workers(client, "Slurm", settings.wait_s)
     refuse_other_versions(client)
     return client

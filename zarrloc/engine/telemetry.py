@@ -1,26 +1,28 @@
-"""What a run shows and keeps: a progress line, a log beside the store, where the time went."""
+"""What a run leaves behind: its summary, and a log beside the store."""
 
 import io
 import json
-import logging
-import sys
 import time
 from collections import Counter
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
-from zarrloc.engine.block import Receipt
+from zarrloc.callbacks import (
+    BlockEnd,
+    BlockFailed,
+    Callback,
+    RowsGuilty,
+    RunEnd,
+    RunStart,
+    WorkerDied,
+)
 from zarrloc.errors import StoreError
 from zarrloc.store import objects
 from zarrloc.store.location import Location
 
 PHASES = ("read", "decode", "device", "finish", "write", "wait", "open")
-PLAIN_LINE_S = 10.0
 REMOTE_LOG_S = 30.0
-
-LOG = logging.getLogger("zarrloc")
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Summary:
         return max(busy, key=lambda name: busy[name])
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The summary, line by line."""
         if not self.blocks_run and not self.failures:
             text = [f"{self.group}: nothing to do, all {self.blocks} blocks are done"]
         else:
@@ -92,81 +94,11 @@ class Summary:
         return f"time in {', '.join(parts)}; bottleneck: {self.bottleneck}{rate}"
 
 
-class Progress(AbstractContextManager["Progress"]):
-    """One live line on a terminal or in a notebook; elsewhere a line now and then in the log."""
-
-    def __init__(self, group: str, blocks: int, rows: int, unit: str, quiet: bool = False) -> None:
-        self.group, self.blocks, self.rows, self.unit = group, blocks, rows, unit
-        self.quiet = quiet
-        self.live: Any = None
-        self.done = self.done_rows = self.errors = 0
-        self.start = self.last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self.start = self.last = time.monotonic()
-        wanted = not self.quiet and LOG.isEnabledFor(logging.WARNING)
-        if wanted and (sys.stderr.isatty() or _in_notebook()):
-            self._go_live()
-        return self
-
-    def _go_live(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        self.live = Bar(
-            TextColumn(f"{self.group} blocks"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[errors]}"),
-            console=Console(stderr=True),
-        )
-        self.live.start()
-        self.task = self.live.add_task(self.group, total=self.blocks, rate="", errors="")
-
-    def advance(self, rows: int, errors: int) -> None:
-        """One block is done."""
-        self.done += 1
-        self.done_rows += rows
-        self.errors += errors
-        now = time.monotonic()
-        rate = self.done_rows / max(now - self.start, 1e-9)
-        failed = f"{self.errors} errors" if self.errors else ""
-        if self.live is not None:
-            self.live.update(self.task, advance=1, rate=f"{rate:.1f} {self.unit}/s", errors=failed)
-        elif not self.quiet and now - self.last > PLAIN_LINE_S:
-            self.last = now
-            left = (self.rows - self.done_rows) / max(rate, 1e-9)
-            LOG.info(
-                "%s: %d/%d blocks, %.1f %s/s, %.0f s left, %d errors",
-                *(self.group, self.done, self.blocks, rate, self.unit, left, self.errors),
-            )
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-
-def _in_notebook() -> bool:
-    """Whether this process shows widgets: rich then draws its bar as one."""
-    if "IPython" not in sys.modules:
-        return False
-    shell = sys.modules["IPython"].get_ipython()
-    return type(shell).__name__ == "ZMQInteractiveShell"
-
-
-class RunLog(AbstractContextManager["RunLog"]):
+class RunLog(Callback):
     """One JSON line an event, beside the store; timings never go into it.
 
-    An object cannot be appended to: in an object store the log is put anew now and then, and at
-    the end.
+    An object cannot be appended to: in an object store the whole log is written again now and then,
+    and at the end.
     """
 
     def __init__(self, location: Location, group: str, run: str) -> None:
@@ -177,25 +109,42 @@ class RunLog(AbstractContextManager["RunLog"]):
         if self.beside.path is not None:
             self.file = open(self.beside.path / self.name, "w", encoding="utf-8")  # noqa: SIM115
 
-    def write(self, event: str, **values: Any) -> None:
-        """Append an event."""
+    def on_run_start(self, event: RunStart) -> None:
+        """Note what is to be done."""
+        self._write("start", group=event.group, blocks=event.blocks, workers=event.workers)
+
+    def on_block_end(self, event: BlockEnd) -> None:
+        """Note a block and its timings."""
+        seconds = {name: round(value, 4) for name, value in event.seconds.items()}
+        self._write("block", block=event.block, seconds=seconds, nbytes=event.nbytes)
+
+    def on_block_failed(self, event: BlockFailed) -> None:
+        """Note why a block failed."""
+        self._write("failure", block=event.block, reason=event.reason)
+
+    def on_worker_died(self, event: WorkerDied) -> None:
+        """Note a suspect."""
+        self._write("suspect", block=event.block)
+
+    def on_rows_guilty(self, event: RowsGuilty) -> None:
+        """Note who was guilty."""
+        self._write("guilty", rows=list(event.rows))
+
+    def on_run_end(self, event: RunEnd) -> None:
+        """Note how it ended, and close the log."""
+        self._write("end", failures=list(event.failures), seconds=event.seconds)
+        self._put()
+        self.file.close()
+
+    def _write(self, event: str, **values: Any) -> None:
         line = {"time": round(time.time(), 3), "event": event, **values}
         self.file.write(json.dumps(line, default=str) + "\n")
         self.file.flush()
         if time.monotonic() - self.put > REMOTE_LOG_S:
             self._put()
 
-    def block(self, receipt: Receipt) -> None:
-        """A block is done."""
-        seconds = {name: round(value, 4) for name, value in receipt.seconds.items()}
-        self.write("block", block=receipt.block, seconds=seconds, nbytes=receipt.nbytes)
-
     def _put(self) -> None:
         if isinstance(self.file, io.StringIO):
             self.put = time.monotonic()
             with suppress(StoreError):  # a run does not end for its log
                 objects.write(self.beside, self.name, self.file.getvalue().encode())
-
-    def __exit__(self, *_: object) -> None:
-        self._put()
-        self.file.close()

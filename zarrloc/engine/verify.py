@@ -201,7 +201,7 @@ def _columns(
 ) -> None:
     output = _readable(group, "block_output") if deep and whole.stage.block_rows else None
     for name in whole.attributes.get("column_digests", {}):
-        problem = _wrong_in(group, whole, name, deep, output)
+        problem = _wrong_in(location, group, whole, name, deep, output)
         if not problem:
             continue
         if _is_made_again(whole, name) or _copy_of(location, whole, name) is not None:
@@ -211,7 +211,12 @@ def _columns(
 
 
 def _wrong_in(
-    group: zarr.Group, whole: Document, name: str, deep: bool, output: Column | None
+    location: Location,
+    group: zarr.Group,
+    whole: Document,
+    name: str,
+    deep: bool,
+    output: Column | None,
 ) -> str:
     try:
         array = array_of(group, name)
@@ -220,7 +225,8 @@ def _wrong_in(
         raise
     except (DamageError, OSError) as error:
         return str(error).rpartition("): ")[2]
-    if deep and not all(stored_bytes(array, at) for at in _chunks(array, whole, name, output)):
+    chunks = _chunks(array, whole, name, output) if deep else ()
+    if not all(stored_bytes(location, array, at) for at in chunks):
         return "an object of it is missing"
     return ""
 
@@ -290,7 +296,7 @@ def _blocks(
         start, stop = block * stage.block_rows, (block + 1) * stage.block_rows
         problem = ""
         if array is not None:
-            there = stored_bytes(array, block)
+            there = stored_bytes(location, array, block)
             if not there:
                 problem = "its object is missing"
             elif sizes is not None and there != int(sizes[block]):
@@ -434,7 +440,10 @@ def _rebuilt(
     for name in finding.damaged:
         if name == SIZES and whole.stage.array is not None:
             array, output = array_of(group, whole.stage.array), _readable(group, "block_output")
-            sizes = [stored_bytes(array, block) if done else 0 for block, done in enumerate(output)]
+            sizes = [
+                stored_bytes(location, array, block) if done else 0
+                for block, done in enumerate(output)
+            ]
             yield name, np.asarray(sizes, array_of(group, name).dtype)
         elif name in whole.attributes.get("column_digests", {}):
             copy = _copy_of(location, whole, name)

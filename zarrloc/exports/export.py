@@ -45,12 +45,14 @@ class ExportResult(Result):
     unit: str = "rows"
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The summary, line by line."""
         size = f"{self.bytes / 1e6:.1f} MB"
-        told = [f"{self.what} -> {self.out}: {self.done} {self.unit}, {size}, {self.seconds:.1f} s"]
+        lines = [
+            f"{self.what} -> {self.out}: {self.done} {self.unit}, {size}, {self.seconds:.1f} s"
+        ]
         if self.failures:
-            told.append(f"  {len(self.failures)} failed when they were made, and have an error")
-        return [*told, *(f"  {note}" for note in self.notes)]
+            lines.append(f"  {len(self.failures)} failed when they were made, and have an error")
+        return [*lines, *(f"  {note}" for note in self.notes)]
 
 
 def export(

@@ -90,7 +90,7 @@ class Images:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the images."""
+        """The images' number type."""
         return np.dtype(array_of(self.fovs, "image").dtype)
 
     def text(self, name: str) -> npt.NDArray[np.str_]:

@@ -56,17 +56,17 @@ def _layout(images: Images, out: Path) -> tuple[dict[int, str], list[str]]:
         plates.setdefault(str(images.text("plate")[row]), {})[row] = str(well)
     if len(plates) == 1:
         ((plate, members),) = plates.items()
-        return _plate(out, plate, members), [_told(plate, members)]
+        return _plate(out, plate, members), [_summary(plate, members)]
     _group(out, {})
     where: dict[int, str] = {}
     folders = folder_names(list(plates), TAKEN)
     for (plate, members), folder in zip(plates.items(), folders, strict=True):
         found = _plate(out / folder, plate, members)
         where |= {row: f"{folder}/{path}" for row, path in found.items()}
-    return where, [_told(plate, members) for plate, members in plates.items()]
+    return where, [_summary(plate, members) for plate, members in plates.items()]
 
 
-def _told(plate: str, members: Mapping[int, str]) -> str:
+def _summary(plate: str, members: Mapping[int, str]) -> str:
     return f"plate {plate or '(no name)'}: {len(set(members.values()))} wells, {len(members)} sites"
 
 
@@ -140,8 +140,8 @@ def write_image(path: Path, field: Field, images: Images, name: str) -> None:
     _group(path / "labels", {"labels": list(field.masks)})
     for label, mask in field.masks.items():
         described = _multiscale(label, ("y", "x"), len(sizes), scale, centred=False)
-        told = {"colors": [CLEAR], "source": {"image": "../../"}}
-        about = {"multiscales": [described], "image-label": told}
+        label_metadata = {"colors": [CLEAR], "source": {"image": "../../"}}
+        about = {"multiscales": [described], "image-label": label_metadata}
         _group(path / "labels" / label, about)
         _write_levels(path / "labels" / label, _halvings(mask, halved_mask, len(sizes)), ("y", "x"))
 

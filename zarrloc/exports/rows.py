@@ -147,10 +147,10 @@ class _Facts:
         }
         labels = read_labels(fovs)
         last = {name: text.pop(name) for name in ("source", "error") if name in text}
-        told = {name: values for name, values in text.items() if (values != "").any()}
-        order = [name for name in FIRST if name in told]
-        order += sorted(set(told) - set(order))
-        columns: dict[str, Any] = {name: category(told[name]) for name in order}
+        stated = {name: values for name, values in text.items() if (values != "").any()}
+        order = [name for name in FIRST if name in stated]
+        order += sorted(set(stated) - set(order))
+        columns: dict[str, Any] = {name: category(stated[name]) for name in order}
         if labels.names:
             columns |= _labels(labels)
         columns |= {name: category(values) for name, values in last.items()}
@@ -173,7 +173,7 @@ def category(texts: Iterable[Any]) -> pd.Categorical:
 
 
 def _labels(labels: Labels) -> dict[str, Any]:
-    """Labels in words, and a column a grade."""
+    """Labels by name, and a column for each grade."""
     return {
         "labels": category(_joined(labels.names, labels.grade == 3)),
         "weaker_labels": category(_joined(labels.names, (labels.grade == 1) | (labels.grade == 2))),
@@ -387,5 +387,5 @@ def _best(
     order = np.argsort(-np.nan_to_num(probability), axis=1, kind="stable")[:, place]
     value = np.take_along_axis(probability, order[:, None], axis=1)[:, 0]
     names = np.array(labels, dtype=object)[order]
-    told = [f"{n} ({v:.2f})" for n, v in zip(names, value, strict=True)] if share else names
-    return ["" if not k else str(text) for k, text in zip(known, told, strict=True)]
+    texts = [f"{n} ({v:.2f})" for n, v in zip(names, value, strict=True)] if share else names
+    return ["" if not k else str(text) for k, text in zip(known, texts, strict=True)]

@@ -89,7 +89,7 @@ def write_spatialdata(parts: Parts, out: Path, config: ExportConfig) -> list[str
     made = sd.SpatialData(images=images, labels=labels, tables=tables)
     with dask.config.set(scheduler="synchronous"):
         made.write(out)
-    told = [f"{len(images)} images, {len(labels)} labels, {len(tables)} tables"]
+    notes = [f"{len(images)} images, {len(labels)} labels, {len(tables)} tables"]
     changed = [
         f"{old} is {new}"
         for old, new in ((str(parts.images.names[row]), new) for row, new in names.fields.items())
@@ -97,8 +97,8 @@ def write_spatialdata(parts: Parts, out: Path, config: ExportConfig) -> list[str
     ]
     if changed:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        told.append(f"fields named anew: {', '.join(changed[:3])}{more}")
-    return told
+        notes.append(f"fields renamed: {', '.join(changed[:3])}{more}")
+    return notes
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 import xarray as xr
 from torch.utils.data import Dataset
 from xarray.backends import BackendArray
-from xarray.core import indexing
+from xarray.core import indexing  # the place that xarray's guide to backends names
 
 from zarrloc.groups.receipts import ROW_DIGEST, check_array, read_row
 from zarrloc.pixels.window import PAPER_PX, window_px

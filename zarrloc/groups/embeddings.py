@@ -57,7 +57,7 @@ class Samples:
     labels: tuple[str, ...]
     grade: npt.NDArray[np.uint8]
     siblings: "Siblings"
-    """Of the rows."""
+    """Which rows are siblings of which."""
     target: str | None = None
     """The coordinate whose values the labels are: classes, one a row."""
 
@@ -174,7 +174,7 @@ def proteins_of(fovs: zarr.Group) -> npt.NDArray[np.str_]:
 
 @dataclass(frozen=True)
 class Siblings:
-    """Which rows show one and the same thing, so that one of them tells the others' answer.
+    """Which rows show the same thing, so that one of them gives away the labels of the others.
 
     `by` is the coordinate that says so: `protein` where any field names one, else `well`, else
     `field`: then every field stands alone, and what siblings give away can't be measured.
@@ -187,12 +187,12 @@ class Siblings:
     """`(row,)` whether its field says."""
 
     def __getitem__(self, rows: Any) -> "Siblings":
-        """Those of some rows."""
+        """The siblings among some of the rows."""
         return Siblings(self.by, self.group[rows], self.known[rows])
 
 
 def siblings_of(fovs: zarr.Group, target: str | None = None) -> Siblings:
-    """The siblings among the fields of a store; what is to be told cannot make fields siblings."""
+    """The siblings among the fields of a store; a target itself cannot make fields siblings."""
     for by in ("protein", "well"):
         if by != target and by in fovs and (known := read_text(fovs, by) != "").any():
             return Siblings(by, group_of(fovs, by), known)
@@ -286,15 +286,15 @@ def notes_on(samples: Samples) -> list[str]:
         notes.append(f"{missing} of {len(samples.finite)} rows left out: no embedding")
     if unlabelled := int((samples.finite & ~(samples.grade > 0).any(axis=1)).sum()):
         notes.append(f"{unlabelled} of {len(samples.finite)} rows left out: no label")
-    if told := samples.stage.config.get("pretraining"):
+    if pretraining := samples.stage.config.get("pretraining"):
         notes.append(
-            f"the backbone was trained, without labels, on {told['fields']} fields; held out: "
-            f"{told['held_out']}"
+            f"the backbone was trained, without labels, on {pretraining['fields']} fields; "
+            f"held out: {pretraining['held_out']}"
         )
-        if told.get("views") == "protein":
+        if pretraining.get("views") == "protein":
             notes.append(
                 "two fields of one protein were two views of its training: only proteins that were "
                 "held out are new to it"
             )
-        notes += told["warnings"]
+        notes += pretraining["warnings"]
     return notes

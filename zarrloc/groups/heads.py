@@ -46,7 +46,7 @@ class HeadAttrs(GroupAttrs):
 
     embedding: dict[str, Any] = Field({}, description="Settings of what it was trained on.")
     scores: dict[str, Any] = Field({}, description="What each fold, and the test set, scored.")
-    labels_digest: str = Field("", description="Of the fields' grades, or target, as learnt from.")
+    labels_digest: str = Field("", description="Digest of the grades, or target, that it learned.")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Heads:
     weights: tuple[Array32, ...]
     biases: tuple[Array32, ...]
     exclusive: bool = False
-    """Of classes that exclude one another: probabilities of a row sum to 1."""
+    """Whether classes exclude one another: the probabilities of a row then sum to 1."""
     pool: Pool = "none"
     """How a field is called by its cells; none: the rows themselves were labelled."""
     gates: tuple[Array32, ...] = ()
@@ -170,7 +170,7 @@ class StoredHead:
     labels: tuple[str, ...]
     threshold: npt.NDArray[np.float64]
     row_fold: npt.NDArray[np.int8]
-    """The fold every row had in training: a split of that name may have been made anew since."""
+    """The fold every row had in training: the split of that name may have been replaced since."""
     embedding: Mapping[str, Any]
     """The settings of the embedding it was trained on."""
     scores: Mapping[str, Any]

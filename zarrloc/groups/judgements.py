@@ -19,8 +19,8 @@ from zarrloc.store.read import need
 from zarrloc.store.template import Variable
 
 COLUMNS = ("sheet", "fov", "mask_label", "y", "x", "field_labels", "whole", "confirmed", "labels")
-"""Of an expert's table. A cell is named by `fov` and `mask_label`, or by `fov` and a point `y`, `x`
-in pixels; `sheet` and `field_labels` are for the eye."""
+"""Columns of an expert's table. A cell is named by `fov` and `mask_label`, or by `fov` and a point
+`y`, `x` in pixels; `sheet` and `field_labels` are for the eye."""
 
 _ARRAYS = {
     "expert_seen": "an expert has judged this cell",
@@ -76,7 +76,7 @@ def read_cells(location: Location, cells: str) -> Cells:
 def columns(
     cells: Cells, verdicts: list[Verdict], before: dict[str, npt.NDArray[Any]]
 ) -> dict[str, tuple[Variable, npt.NDArray[Any]]]:
-    """The columns that hold what experts said, the new verdicts over those of `before`."""
+    """The experts' columns, new verdicts replacing those of `before`."""
     for verdict in verdicts:
         before["expert_seen"][verdict.row] = True
         before["expert_whole"][verdict.row] = verdict.whole
@@ -95,7 +95,7 @@ def _variable(name: str, values: npt.NDArray[Any]) -> Variable:
 def grown(
     column: Callable[[str], npt.NDArray[Any] | None], rows: int
 ) -> dict[str, tuple[Variable, npt.NDArray[Any]]]:
-    """The judgements of a table that gets `rows` rows: nothing has been said of the new ones.
+    """The judgements of a table that grows to `rows` rows: nobody has judged the new ones.
 
     `column(name)` is a column of the table as it is, or None where it has no such column.
     """

@@ -37,7 +37,7 @@ class Leakage:
     by: str = "protein"
     """What siblings share: protein, well, or field where nothing is known of siblings."""
     unnamed: int = 0
-    """Fields that do not say theirs."""
+    """Fields without a value for it."""
 
     @property
     def sibling_share(self) -> float | None:
@@ -50,8 +50,8 @@ class Leakage:
             return None
         return sum(part.fields_with_sibling_outside for part in self.parts) / fields
 
-    def told(self, rows: str = "fields") -> str:
-        """The same in words."""
+    def sentence(self, rows: str = "fields") -> str:
+        """The leakage in one sentence."""
         if self.sibling_share is None:
             return (
                 f"leakage: not measured, since no field names a protein or a well: {rows} that "

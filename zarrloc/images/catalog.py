@@ -156,7 +156,7 @@ def merge(
 
 
 def _same_name(fov: str, one: FovSource) -> bool:
-    """Whether a field has this name, but for as much of its path as told it apart then or now."""
+    """Whether a field has this name, ignoring the parts of its path added to make it unique."""
     return fov == one.fov or fov == one.short or fov.endswith(f"/{one.short or one.fov}")
 
 

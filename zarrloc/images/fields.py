@@ -39,7 +39,7 @@ class FovSource:
     given: bool = False
     """The user gave the name: it is never changed."""
     pixel_size_um: float | None = None
-    """As an index beside the files says."""
+    """Pixel size from an index beside the files."""
 
     @property
     def source(self) -> str:

@@ -1,7 +1,7 @@
 """Files on a disk or in an object store (`s3://bucket/prefix`), listed and read the same way.
 
 A store that does not answer is no fault of a file: it ends the work with a `RemoteError` or a
-`StoreError`, while what is wrong with one file is told of that file.
+`StoreError`, while a fault of one file is reported for that file alone.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from stat import S_ISREG
 from typing import Any
 
 from zarrloc.errors import SourceError, StoreError
-from zarrloc.store.remote import ForbiddenError, at_once, fetched, in_words, object_store
+from zarrloc.store.remote import ForbiddenError, at_once, fetched, object_store, store_errors
 from zarrloc.store.retry import CANNOT_BE_OPENED, is_of_a_row, persistent, reason
 
 FORBIDDEN = "these credentials may not read it"
@@ -91,7 +91,7 @@ def stat(uri: str, *, unsigned: bool = False) -> File:
     try:
         if is_remote(uri):
             store, key = _located(uri, unsigned)
-            with in_words(uri):
+            with store_errors(uri):
                 return _remote_file(uri, store.head(key))
         if any("\ud800" <= letter <= "\udfff" for letter in uri):  # no string of a store holds it
             return File(ascii(uri)[1:-1], problem="has a name that is not UTF-8; rename it")
@@ -125,7 +125,7 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
 def _remote_files(folder: str, unsigned: bool) -> Iterator[File]:
     store, prefix = _located(folder, unsigned)
     root, _ = _split(folder)
-    with in_words(folder):
+    with store_errors(folder):
         for batch in store.list(prefix):
             for meta in batch:
                 below = meta["path"].removeprefix(prefix)
@@ -153,7 +153,7 @@ def _local_files(folder: str) -> list[File]:
 def folders(folder: str, *, unsigned: bool = False) -> list[str]:
     """Names of the folders directly below a prefix of an object store."""
     store, prefix = _located(folder, unsigned)
-    with in_words(folder):
+    with store_errors(folder):
         found = store.list_with_delimiter(f"{prefix.rstrip('/')}/" if prefix else None)
     return [str(one).rstrip("/").rpartition("/")[2] for one in found["common_prefixes"]]
 

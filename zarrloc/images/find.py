@@ -17,7 +17,7 @@ from zarrloc.images import cellprofiler, files, formats, opencell, plates, table
 from zarrloc.images.fields import FovSource, Kind, Part, identity, joined, stem, told_apart
 from zarrloc.images.files import File
 from zarrloc.images.patterns import Pattern, is_pattern, split_pattern
-from zarrloc.images.select import ALL, Selection, told
+from zarrloc.images.select import ALL, Selection, logged
 
 # Masks that tools (our simulator among them) lay beside OpenCell's images.
 _DERIVED = re.compile(r"OC-FOV_.+_(cells|nuclei|masks?|seg)\.tiff?", re.IGNORECASE)
@@ -43,7 +43,6 @@ def find(
     project: str | None = None,
     unsigned: bool = False,
     selection: Selection = ALL,
-    quiet: bool = True,
 ) -> Fields:
     """List the fields of view of SOURCE, in the order of their file names.
 
@@ -53,12 +52,11 @@ def find(
     microscopes give, and names that differ only in a word for the channel or the plane, are
     understood without. A manifest has `path`, maybe `channel`, `z` and `fov`; other columns become
     coords; its paths are relative to it, or to `source` where that is given too. CellProfiler's
-    image tables are manifests, too. Where OpenCell's
-    projection and stack of one field are both there, the projection counts, with `project` the
-    stack. `selection` takes some of them; a listing that takes long says how far it is, unless
-    `quiet`. Raises SourceError where nothing is found.
+    image tables are manifests, too. Where OpenCell's projection and stack of one field are both
+    there, the projection counts, with `project` the stack. `selection` takes some of them. The
+    progress of a long listing is logged. Raises SourceError where nothing is found.
     """
-    images = partial(_images, unsigned=unsigned, selection=selection, quiet=quiet)
+    images = partial(_images, unsigned=unsigned, selection=selection)
     text = "" if source is None else os.fspath(source)
     if manifest is None and text.lower().endswith(".csv"):
         manifest, text = text, ""
@@ -154,7 +152,7 @@ def refuse_changed(source: FovSource, *, unsigned: bool = False) -> None:
         raise SourceError(CHANGED)
 
 
-def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -> Iterator[File]:
+def _images(source: str, *, unsigned: bool, selection: Selection) -> Iterator[File]:
     remote = files.is_remote(source)
     if formats.is_other(source.rstrip("/")) and (remote or os.path.isdir(source)):
         yield File(files.absolute(source.rstrip("/")))
@@ -176,7 +174,7 @@ def _images(source: str, *, unsigned: bool, selection: Selection, quiet: bool) -
         return
     taken = (
         file
-        for file in (listed if quiet else told(listed, source))
+        for file in logged(listed, source)
         if (formats.is_plain(file.name) or formats.is_other(file.name))
         and not _DERIVED.fullmatch(file.name)
         and not plates.THUMBNAIL.fullmatch(file.name)

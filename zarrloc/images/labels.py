@@ -46,20 +46,20 @@ class LabelTable:
     """The name in each line of the file."""
     notes: tuple[str, ...] = ()
     labelled: bool = True
-    """Whether it speaks of labels; a field that it holds without any is then one of no label."""
+    """Whether it has labels; a field listed without any then has none."""
 
     def match(self, source: FovSource) -> Row | None:
-        """The row that speaks of this field of view, or None."""
+        """The row for this field of view, or None."""
         return next((self.rows[key] for key in self.keys(source) if key in self.rows), None)
 
     def need_match(self, found: Sequence[FovSource]) -> None:
-        """Raise SourceError, with a key of each side, where no row speaks of any field."""
+        """Raise SourceError, with a key of each side, where no row matches any field."""
         if any(self.match(one) for one in found):
             return
         where = (
             f"{self.path}: none of its {len(self.names)} rows matches any of {len(found)} fields"
         )
-        theirs = sorted({key for one in found if (key := self._told(one))})
+        theirs = sorted({key for one in found if (key := self._key_of(one))})
         if not theirs:
             raise SourceError(
                 f"{where}: its rows are named by {self.column}, which no field has; name them by "
@@ -99,7 +99,7 @@ class LabelTable:
                 )
         return [*notes, *self.notes]
 
-    def _told(self, source: FovSource) -> str:
+    def _key_of(self, source: FovSource) -> str:
         """How a field would have to be called in the table."""
         if self.column == "path":
             return source.paths[0]
@@ -460,7 +460,7 @@ def _cell_line(name: str) -> str:
     return name.removeprefix("CID").lstrip("0")
 
 
-# --- words --------------------------------------------------------------------------------------
+# --- messages -----------------------------------------------------------------------------------
 
 
 def _some(names: Sequence[str], most: int) -> str:

@@ -22,33 +22,33 @@ class Look:
     found: find.Fields
     shape: Shape
     rows: tuple[tuple[str, ...], ...]
-    """`COLUMNS` of the first fields."""
+    """The first fields, one tuple each, in the order of `COLUMNS`."""
 
     @property
     def exit_code(self) -> int:
-        """Always 0: what nothing can be made of raises."""
+        """Always 0: an unusable source raises instead."""
         return 0
 
     def lines(self) -> list[str]:
-        """What was done, as lines of text."""
+        """The fields found, as lines of text."""
         problems = [one for one in self.found if one.problem]
         size = f"{self.shape.height}x{self.shape.width} px, {self.shape.dtype}"
         pixel = self.shape.pixel_size_um
-        told = [
+        lines = [
             f"{len(self.found)} fields of {len(self.shape.channels.roles)} channels "
             f"({', '.join(self.shape.channels.roles)}), {size}, "
             + (f"{pixel:g} um a pixel" if pixel else "size of a pixel unknown")
         ]
-        told += [counted for name in ("plate", "well") if (counted := self._counted(name))]
-        told += [*self.found.notes, *self.shape.notes]
-        told += _table((COLUMNS, *self.rows))
+        lines += [counted for name in ("plate", "well") if (counted := self._counted(name))]
+        lines += [*self.found.notes, *self.shape.notes]
+        lines += _table((COLUMNS, *self.rows))
         if len(self.found) > len(self.rows):
-            told.append(f"... and {len(self.found) - len(self.rows)} more")
+            lines.append(f"... and {len(self.found) - len(self.rows)} more")
         for one in problems[:SHOWN]:
-            told.append(f"{one.fov}: {one.problem}")
+            lines.append(f"{one.fov}: {one.problem}")
         if len(problems) > SHOWN:
-            told.append(f"... {len(problems)} fields with a problem in all")
-        return told
+            lines.append(f"... {len(problems)} fields with a problem in all")
+        return lines
 
     def _counted(self, name: str) -> str:
         values = Counter(one.coords.get(name, "") for one in self.found)
@@ -83,7 +83,7 @@ def look(
     SourceError
         Where no field can be read.
     ChannelError
-        Where the channels' roles cannot be told.
+        Where the channels' roles cannot be determined.
 
     Examples
     --------

@@ -48,7 +48,7 @@ STAINS = {
     "nucleus": Stain("Hoechst 33342", 405, "#0000ff"),
     "protein": Stain("mNeonGreen", 488, "#00ff00"),
 }
-"""By role."""
+"""Role -> how its channel is made visible."""
 
 
 @dataclass(frozen=True)

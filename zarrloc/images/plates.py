@@ -310,7 +310,7 @@ def _labels(naming: Naming, texts: Iterable[str]) -> dict[str, str]:
 
 
 def _single_planes(parts: Sequence[Part]) -> list[Part]:
-    """The same without planes, where no field has more than one."""
+    """The parts, without planes if no field has more than one."""
     if len({part.plane for part in parts}) > 1:
         return list(parts)
     return [dataclasses.replace(part, plane="") for part in parts]

@@ -26,7 +26,7 @@ _NUMBERED = re.compile(r"([a-z]{0,7})[ _]?0*(\d+)", re.IGNORECASE)
 
 
 FILE_NAMES = "the files' names"
-"""Where channels were told from the names of files, and their order is ours."""
+"""The origin of channels that file names gave, in an order that zarrloc chose."""
 
 
 def role_of(name: str) -> str:
@@ -59,7 +59,7 @@ class Channels:
     """Which channel of a file is which role of the store."""
 
     roles: tuple[str, ...]
-    """In the order of the store."""
+    """The roles in the order of the store."""
     names: Mapping[str, str] = field(default_factory=dict)
     """What files call a channel -> its role."""
     by_order: bool = False
@@ -138,8 +138,8 @@ def map_channels(
     Raises
     ------
     ChannelError
-        Where no roles can be told, where a name means nothing or the same as another, or where
-        `given` contradicts the files' names or OpenCell's order.
+        Where no roles can be determined, a name means nothing or the same as another, or `given`
+        contradicts the files' names or OpenCell's order.
     """
     pairs = [text.rpartition("=")[::2] for text in given]
     if any(name for name, _ in pairs):

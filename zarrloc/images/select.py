@@ -70,7 +70,7 @@ class Selection:
         return [f"{source.rstrip('/')}/{name}" for name in some] if genes else (source,)
 
     def enough(self, listed: Iterable[File]) -> Iterator[File]:
-        """The files of a listing in the order of keys, up to the limit where that can be told.
+        """The files of a listing in the order of keys, up to the limit where the names show it.
 
         A field of OpenCell is complete when the next one begins. Other names say too little.
         """
@@ -103,8 +103,8 @@ class Selection:
 ALL = Selection()
 
 
-def told(listed: Iterable[File], source: str) -> Iterator[File]:
-    """The same listing, which says now and then how far it is."""
+def logged(listed: Iterable[File], source: str) -> Iterator[File]:
+    """The same listing, its progress logged now and then."""
     last = time.monotonic()
     for count, file in enumerate(listed, 1):
         yield file

@@ -17,7 +17,7 @@ HEADERS = 512
 the coordinator a millisecond each, while its workers wait."""
 
 REMOTE_HEADERS = 16
-"""The same of an object store, where each costs a download. Where none of them can be read, no
+"""The same for an object store, where each costs a download. Where none of them can be read, no
 further ones are tried: a refusal is the same for all."""
 
 SAME_PIXEL = 0.02
@@ -27,10 +27,10 @@ MOST_PADDING = 2
 """A store of the largest field's size may be so many times as large as its fields."""
 
 BYTES = 2
-"""Of a pixel, about."""
+"""Bytes of a pixel, typically."""
 
 FEW_BYTES = 256 << 20
-"""Below this nobody minds."""
+"""A store under this size is not worth a warning."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def shape_of(
 ) -> Shape:
     """Learn from the files' headers what they have in common.
 
-    Raises SourceError where not one field can be read, ChannelError where roles can't be told.
+    Raises SourceError if no field can be read, ChannelError if roles cannot be determined.
     """
     whole = [one for one in found if not one.problem]
     is_opencell = any(one.kind.startswith("opencell") for one in whole)

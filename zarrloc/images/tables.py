@@ -55,7 +55,7 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    """What had to be guessed, in words."""
+    """Notes on what had to be guessed."""
 
     def require(self, *columns: str) -> None:
         """Raise SourceError naming what is missing and what is there."""
@@ -70,13 +70,13 @@ class Table:
         """The table with columns under other names, which a note says."""
         if not renamed:
             return self
-        told = " and ".join(f"{old!r} for {new}" for old, new in renamed.items())
+        names = " and ".join(f"{old!r} for {new}" for old, new in renamed.items())
         rows = tuple(
             Row(row.line, {renamed.get(name, name): cell for name, cell in row.cells.items()})
             for row in self.rows
         )
         columns = tuple(renamed.get(name, name) for name in self.columns)
-        return Table(self.path, columns, rows, (*self.notes, f"{self.path.name}: takes {told}"))
+        return Table(self.path, columns, rows, (*self.notes, f"{self.path.name}: takes {names}"))
 
     def coords(self, known: Collection[str]) -> tuple[str, ...]:
         """The columns beyond `known`, which become coordinates.

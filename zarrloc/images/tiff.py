@@ -169,6 +169,7 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
     # Hostile files make the parser raise anything at all: each becomes one SourceError.
     _check_magic(file)
     complaints: list[str] = []
+    logging.getLogger("tifffile").addFilter(_COLLECT)
     token = _complaints.set(complaints)
     try:
         with ExitStack() as stack:
@@ -182,7 +183,7 @@ def _opened(file: bytes | str | Path) -> Iterator[tifffile.TiffFile]:
     except SourceError:
         raise
     except MemoryError as error:
-        raise SourceError(retry.in_words(error)) from error
+        raise SourceError(retry.row_error(error)) from error
     except Exception as error:
         if not retry.is_of_a_row(error):
             raise
@@ -332,4 +333,4 @@ class _Collect(logging.Filter):
         return False
 
 
-logging.getLogger("tifffile").addFilter(_Collect())
+_COLLECT = _Collect()

@@ -40,7 +40,7 @@ class About(NamedTuple):
     """What a file says of its channels and pixels; None for what it does not say."""
 
     names: tuple[str, ...] | None = None
-    """In the file's order, one a channel or one a plane."""
+    """Names in the file's order, one for each channel or plane."""
     width_um: float | None = None
     height_um: float | None = None
 
@@ -62,7 +62,7 @@ def channels_and_pixel_size(tif: tifffile.TiffFile) -> About:
 
 
 def ome(xml: str, image: int = 0) -> About:
-    """The same from OME-XML."""
+    """Read them from OME-XML."""
     pixels = ElementTree.fromstring(xml).findall(".//{*}Pixels")[image : image + 1]
     if not pixels:
         return About()

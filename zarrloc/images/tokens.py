@@ -1,4 +1,4 @@
-"""Files that anyone named: which differ only in a word for the channel, the plane or the folder."""
+"""Files named by hand: which differ only in a word for the channel, the plane or the folder."""
 
 import dataclasses
 import re
@@ -70,7 +70,7 @@ def by_channel(
 
 
 def _worth(choice: tuple[str, str, str], grouped: Mapping[Any, Mapping[str, File]]) -> Any:
-    """Of two words that may be the channel: that of a stain, then that which varies most."""
+    """Sort key of words that may be the channel: a stain, then the word that varies most."""
     folder, fov, word = choice
     several = len(grouped[folder, fov])
     return several > 1, re.fullmatch(_NUMBERED, word, re.IGNORECASE) is None, several
@@ -136,7 +136,7 @@ def _in_names(file: File) -> list[tuple[str, str, str]]:
 
 
 def _in_folders(file: File) -> list[tuple[str, str, str]]:
-    """The same where a folder bears the channel's name."""
+    """As `_in_names`, for a folder that has the channel's name."""
     parent, _, name = file.uri.rpartition("/")
     above, _, folder = parent.rpartition("/")
     words = [folder, *_SEPARATORS.split(folder)[::2]]

@@ -7,7 +7,7 @@ _FORMS = (
     re.compile(r"[Rr](?P<number>\d{1,3})[ _-]?[Cc](?P<column>\d{1,3})"),
 )
 MOST_ROWS, MOST_COLUMNS = 32, 48
-"""Of a plate of 1,536 wells, the largest there is."""
+"""The size of a 1,536-well plate, the largest there is."""
 
 
 def name_of(text: str) -> str | None:

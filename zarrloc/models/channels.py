@@ -56,7 +56,7 @@ class ChannelMap:
                     one[:, i] = float("nan")
 
     def describe(self) -> str:
-        """For people: `protein -> G, nucleus -> B, R blank`; passes are set apart by `|`."""
+        """A description: `protein -> G, nucleus -> B, R blank`, passes separated by `|`."""
         return " | ".join(self._describe_pass(inputs) for inputs in self.passes)
 
     def _describe_pass(self, inputs: tuple[int | None, ...]) -> str:

@@ -34,7 +34,7 @@ class Classic:
         """There is nothing to load."""
 
     def settle(self, height: int, width: int, dtype: str, precision: str) -> dict[str, Any]:
-        """The same on every worker."""
+        """Nothing to settle: the features are equal on every worker."""
         return {"device": "cpu", "precision": "fp32", "batch": 16}
 
     def __call__(self, images: Tensor, inside: Tensor | None = None) -> tuple[Tensor, Tensor]:

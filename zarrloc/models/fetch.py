@@ -23,7 +23,7 @@ LOCK_S = 3600.0
 """How long others wait for the one that downloads."""
 
 CHUNK = 1 << 16
-"""Of a connection that ends, at most so much is lost."""
+"""Bytes read at once: at most this much is lost when a connection ends."""
 
 
 class Remote(NamedTuple):

@@ -96,10 +96,10 @@ def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             found[key] = torch.cat([parts["query"], parts["key"], parts["value"]])
     if unknown:
-        told = ", ".join(sorted(unknown)[:10])
+        listed = ", ".join(sorted(unknown)[:10])
         raise WeightsError(
             f"{len(unknown)} tensors under Hugging Face's names have no counterpart in a plain "
-            f"ViT: {told}"
+            f"ViT: {listed}"
         )
     return found
 

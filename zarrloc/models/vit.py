@@ -114,7 +114,7 @@ class Backbone(nn.Module):
         first = [self.vit.cls_token] + [self.vit.reg_token] * (self.vit.reg_token is not None)
         prefix = torch.cat(first, 1).expand(n, -1, -1)
         own = prefix.shape[1]
-        # Anew each time: a thousandth of the forward pass, and right while the weights train.
+        # Computed each time: a thousandth of the forward pass, and right while the weights train.
         position = resample_position(
             self.vit.pos_embed, rows, columns, own, by_size=self.spec.position == "hugging"
         )
@@ -221,7 +221,7 @@ def _build(spec: BackboneSpec) -> Any:
     with torch.random.fork_rng(devices=[]):
         try:
             return timm.create_model(spec.timm_model, dynamic_img_size=True, **settings)
-        except TypeError:  # not a ViT: convolutions take any size without being told
+        except TypeError:  # not a ViT: convolutions take any size and know no such argument
             return timm.create_model(spec.timm_model, **settings)
         except RuntimeError as error:
             raise ConfigError(

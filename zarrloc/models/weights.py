@@ -30,7 +30,7 @@ SPEC_FILE = "backbone.json"
 EXPORT_FILE = "teacher.pth"
 
 # What `args` and `epoch` of facebookresearch's full checkpoints are made of.
-_SCALAR: Any = np._core.multiarray.scalar
+_SCALAR: Any = np.float64(0).__reduce__()[0]  # the function that unpickles numpy's scalars
 _SAFE_TYPES: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -108,8 +108,8 @@ def read_tensors(path: Path) -> Any:
 def _reason(error: Exception) -> str:
     """What torch says went wrong, without its advice, which is to load unsafely."""
     advice = ("Weights only load failed", "Please file an issue", "Check the documentation")
-    told = [line for line in str(error).splitlines() if line and not line.startswith(advice)]
-    return told[0] if told else type(error).__name__
+    lines = [line for line in str(error).splitlines() if line and not line.startswith(advice)]
+    return lines[0] if lines else type(error).__name__
 
 
 def fill(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

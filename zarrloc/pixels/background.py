@@ -10,7 +10,7 @@ METHOD = (
     f"percentile {PERCENTILE:g} of the means of {BLOCK_PX} x {BLOCK_PX} px blocks "
     "of the field's real pixels"
 )
-"""For the store's attributes."""
+"""The method, as recorded in the store's attributes."""
 
 
 def measure(field: npt.NDArray[np.generic]) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ from skimage.feature import local_binary_pattern
 from skimage.filters import threshold_otsu
 
 VERSION = 1
-"""Of these features; another version is another embedding."""
+"""Version of these features, part of an embedding's settings."""
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 LEVELS = 32
@@ -28,7 +28,7 @@ LBP_RADII = (1, 3)
 LBP_BINS = 10
 ZERNIKE_SIDE, ZERNIKE_DEGREE = 64, 8
 RADII = (1, 2, 3, 4, 6, 8)
-"""Of the openings, px."""
+"""Radii of the openings, px."""
 
 HARALICK = 26
 ZERNIKE = 25

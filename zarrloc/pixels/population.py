@@ -14,10 +14,10 @@ Bools = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.number[Any]]
 
 VERSION = 1
-"""Of the limits below: a table made with others is another table."""
+"""Version of the limits below, part of a table's settings."""
 
 FEWEST_CELLS, FEWEST_FIELDS = 20, 8
-"""Below so many nothing is told of a population."""
+"""With fewer than these, no statistics are taken."""
 
 SDS = 6.0
 """Robust standard deviations from the median."""
@@ -72,11 +72,11 @@ class Odd(NamedTuple):
     """Rows of `fovs` that are unlike the others."""
 
     empty: npt.NDArray[np.intp]
-    """Without any object, where most have some."""
+    """Without any object, where most fields have some."""
     number: npt.NDArray[np.intp]
     """With far more or fewer objects."""
     size: npt.NDArray[np.intp]
-    """Whose objects are far larger or smaller."""
+    """With far larger or smaller objects."""
 
 
 def odd_fields(counts: Numbers, fov_index: Numbers, area_px: Numbers) -> Odd:

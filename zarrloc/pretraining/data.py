@@ -34,11 +34,11 @@ class Source(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, `(channel, y, x)`."""
+        """Shape of one sample, `(channel, y, x)`."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the stored values."""
+        """Number type of the stored values."""
 
     @property
     def shard(self) -> Rows:
@@ -117,12 +117,12 @@ class Arrays:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, `(channel, y, x)`."""
+        """Shape of one sample, `(channel, y, x)`."""
         return self.images.shape[1:]
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the values."""
+        """Number type of the values."""
         return self.images.dtype
 
     def load(self, rows: Rows) -> Image:

@@ -106,6 +106,6 @@ class Dino(Objective):
         return found
 
     def probabilities(self, teacher: Network, features: Tensor) -> Tensor:
-        """As the loss has them, in float64."""
+        """The teacher's probabilities, as in the loss, in float64."""
         logits = teacher.head(features).double()
         return teacher_probabilities(logits, self.center, self.config.teacher_temperature)

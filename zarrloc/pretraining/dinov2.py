@@ -22,7 +22,7 @@ from zarrloc.pretraining.objective import Network, Objective, multi_crop_views
 ALONE = World()
 ITERATIONS = 3
 LARGEST_ASPECT = 1 / 0.3
-"""Of a hidden rectangle."""
+"""Largest aspect ratio of a hidden rectangle."""
 
 
 def sinkhorn(

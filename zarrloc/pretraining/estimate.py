@@ -108,7 +108,7 @@ def describe(
     fields: int,
     held_out: str,
 ) -> str:
-    """The plan in lines for people; memory is an estimate."""
+    """The plan, line by line; memory is an estimate."""
     sides = Counter(view.size for view in objective.views())
     tokens = sum(count * (1 + (side // spec.patch) ** 2) for side, count in sides.items())
     views = " + ".join(f"{count} x {side} px" for side, count in sides.items())

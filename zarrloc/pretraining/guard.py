@@ -20,8 +20,8 @@ NEIGHBOURS = 20
 WORSE_BY = 0.01
 """Macro-F1 that may be lost to chance before a run counts as worse than its start."""
 LEAST_SPREAD = 0.01
-"""Of the start's: by benchmarks/guard.py, what lies between runs that lose what their start knew
-and all others."""
+"""Share of the start's spread; by benchmarks/guard.py, it separates runs that lose what their start
+knew from all others."""
 LEAST_RANK = 2.0
 
 
@@ -46,7 +46,7 @@ class Health:
     """
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The values, ready for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ def knn_macro_f1(
 
 
 def unmeasurable(grade: npt.NDArray[np.uint8], protein: npt.NDArray[Any]) -> str:
-    """Why `knn_macro_f1` is None, in words."""
+    """Why `knn_macro_f1` is None."""
     if not truth_of(grade).labelled.any():
         return "the samples have no labels"
     return f"no label is shown by two proteins or more, among {len(np.unique(protein))}"
@@ -139,14 +139,14 @@ class Guard:
         # Weights that are no numbers give features that are all the same.
         found = torch.cat(embeddings).nan_to_num().numpy()
         width = total.shape[-1]
-        told = float(_entropy(total / len(self.images)).mean()) - entropy
+        information = float(_entropy(total / len(self.images)).mean()) - entropy
         return Health(
             step,
             knn_macro_f1(found, self.grade, self.protein),
             spread(found),
             effective_rank(found),
             entropy / float(np.log(width)) if width > 1 else None,
-            told if width > 1 else None,
+            information if width > 1 else None,
         )
 
     @torch.no_grad()
@@ -173,7 +173,7 @@ def _entropy(probabilities: Tensor) -> Tensor:
 
 
 def collapse(start: Health, now: Health) -> str | None:
-    """Whether all images have come to look alike to the teacher, in words; None if not."""
+    """A message if all images have come to look alike to the teacher, else None."""
     if (
         now.spread >= LEAST_SPREAD * start.spread
         # A few samples span little from the start.
@@ -188,7 +188,7 @@ def collapse(start: Health, now: Health) -> str | None:
 
 
 def worse(start: Health, now: Health) -> str | None:
-    """Whether neighbours have become worse than at the start, in words; None if not."""
+    """A message if neighbours have become worse than at the start, else None."""
     if (
         start.knn_macro_f1 is None
         or now.knn_macro_f1 is None

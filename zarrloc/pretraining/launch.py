@@ -32,7 +32,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no other
 SAME_REQUEST_S = 1.0
 GRACE_S = 10.0
-"""For the others to end by themselves when one process has failed."""
+"""How long the other processes may take to end after one has failed."""
 UNFINISHED = 1
 """Exit code of a process that ended without giving one."""
 

@@ -1,4 +1,4 @@
-"""The log of a run: a line for people, a row of JSON for programs, and TensorBoard if wanted.
+"""The log of a run: a line of text, a row of JSON, and TensorBoard if wanted.
 
 Written while it trains, and read again for the report.
 """
@@ -56,9 +56,9 @@ class Log:
         """Send the guard's rows, and what they are to be held against, to TensorBoard."""
         if self._board is None:
             return
-        told = [(row, f"guard/{name}", value) for row in checks for name, value in row.items()]
-        told += [({"step": 0}, f"baseline/{name}", value) for name, value in baselines.items()]
-        for row, name, value in told:
+        values = [(row, f"guard/{name}", value) for row in checks for name, value in row.items()]
+        values += [({"step": 0}, f"baseline/{name}", value) for name, value in baselines.items()]
+        for row, name, value in values:
             if value is not None and name != "guard/step":
                 self._board.add_scalar(name, value, int(row["step"] or 0))
         self._board.flush()

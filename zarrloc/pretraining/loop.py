@@ -64,7 +64,7 @@ class State:
         return cls(learner, average, optimizer, objective, device)
 
     def pack(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """The state as plain values and tensors."""
         return {
             "student": self.student.state_dict(),
             "teacher": self.teacher.state_dict(),

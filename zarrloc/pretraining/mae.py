@@ -10,7 +10,7 @@ from zarrloc.pretraining.augment import View
 from zarrloc.pretraining.objective import Network, Objective
 
 HEAD_WIDTH = 32
-"""Of the decoder's attention."""
+"""Width of one of the decoder's attention heads."""
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:

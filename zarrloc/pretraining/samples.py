@@ -163,7 +163,7 @@ class Data:
     protein: npt.NDArray[np.str_]
     """(sample,) of the sample's field; where no field names one its well, else the field itself."""
     held_out: str
-    """Which fields are never read, in words."""
+    """A phrase for the fields that are never read."""
     beside: Beside = ALONE
 
 
@@ -248,7 +248,7 @@ def _refuse_shared_proteins(
 def _trainable(
     location: Location, fovs: zarr.Group, split: str | None
 ) -> tuple[npt.NDArray[np.bool_], str]:
-    """Fields without an error and outside the split's test part `(fov,)`; that part in words."""
+    """Fields without an error, outside the split's test part `(fov,)`; a phrase for that part."""
     sound: npt.NDArray[np.bool_] = read_column(fovs, "error") == ""
     if split is None:
         return sound, "nothing, every field is trained on (--split NAME holds its test part out)"
@@ -256,7 +256,7 @@ def _trainable(
     if len(fold) != len(sound):
         raise StoreError(
             f"'splits/{split}' knows {len(fold)} fields, the store has {len(sound)}; "
-            "make the split anew"
+            "make the split again"
         )
     test = int((fold < 0).sum())
     if test == 0:
@@ -297,7 +297,7 @@ def _in_file(
     if owner:
         wanted = math.prod(shape) * source.dtype.itemsize
         free = shutil.disk_usage(path.parent).free
-        if wanted > free:  # a map that outgrows its disk ends the process without a word
+        if wanted > free:  # a map that outgrows its disk ends the process without a message
             raise ConfigError(
                 f"--cache ram needs {wanted / 2**30:.1f} GiB in {path.parent}, where "
                 f"{free / 2**30:.1f} are free; set TMPDIR to a larger place, or use --cache none"

@@ -39,12 +39,12 @@ def embedding_map(location: Location, contents: Contents, config: ReportConfig) 
     }
     if calls is not None:
         named["predicted"] = joined(calls.called[rows], calls.labels)
-    told = {name: values[rows] for name, values in contents.coords.items()}
+    coords = {name: values[rows] for name, values in contents.coords.items()}
     learned = samples.target or "reference label"
     colourings = {learned: by_single_label(truth.positive[rows], samples.labels)}
     colourings |= {
         name: by_value(values)
-        for name, values in told.items()
+        for name, values in coords.items()
         if name != samples.target and 2 <= len(np.unique(values)) <= MOST_MARKS
     }
     data = {
@@ -53,7 +53,7 @@ def embedding_map(location: Location, contents: Contents, config: ReportConfig) 
         "points": packed(placed(contents.points)),
         "row": packed(rows.astype(np.uint32)),
         "tile": packed(pictures.tile),
-        "columns": {name: coded(values) for name, values in (named | told).items()},
+        "columns": {name: coded(values) for name, values in (named | coords).items()},
         "colourings": [
             {"name": name, **grouped(groups, len(rows))} for name, groups in colourings.items()
         ],

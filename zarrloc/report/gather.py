@@ -1,4 +1,4 @@
-"""From a store to what the page tells, as plain data: nothing here knows of HTML."""
+"""From a store to what the page shows, as plain data: nothing here knows of HTML."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ class Calls:
     probability: Array32
     """Out of fold; on the test set the mean of all heads. NaN where there is no embedding."""
     threshold: npt.NDArray[np.floating[Any]]
-    """From where each label is called."""
+    """The probability from which each label is called."""
     row_fold: npt.NDArray[np.int8] | None
     weak: str
     split: str
@@ -72,7 +72,7 @@ AUTO_OUTLIERS = 2000
 """Fields up to which outliers are looked for unasked: a minute or two."""
 
 NOT_COLOURS = frozenset({"fov", "protein", "source", "error"})
-"""Texts of a field that the page tells elsewhere."""
+"""Texts of a field that the page shows elsewhere."""
 
 
 class FoldScores(NamedTuple):
@@ -105,7 +105,7 @@ class Failure(NamedTuple):
 
 @dataclass(frozen=True)
 class Contents:
-    """All that the page tells. What is None is told in `absent`: one line for its section."""
+    """Everything the page shows. `absent` has one line for each section that is None."""
 
     facts: Facts
     stages: Mapping[str, StageAttrs]
@@ -255,7 +255,7 @@ def _odd(
     absent: dict[str, str],
     config: ReportConfig,
 ) -> Odd | None:
-    """Fields that stand out; replicates are told apart by the embedding of the page."""
+    """Fields that stand out; replicates are compared by the embedding of the page."""
     if config.outliers == "no":
         absent["outliers"] = (
             "Left out of this page; `zarrloc report --outliers yes` looks for them."
@@ -343,8 +343,8 @@ def _judge(
 
 def _split(location: Location, path: str, calls: Calls | None) -> Split:
     group = need(location, path, "split STORE")
-    told: Any = group.attrs["leakage"]
-    leakage = Leakage(**{**told, "parts": tuple(Part(**part) for part in told["parts"])})
+    stored: Any = group.attrs["leakage"]
+    leakage = Leakage(**{**stored, "parts": tuple(Part(**part) for part in stored["parts"])})
     name = path.split("/")[1]
     shown = calls is not None and calls.split == name
     return Split(name, stage_attrs(group).config["group"], leakage, shown)

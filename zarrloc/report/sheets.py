@@ -86,7 +86,7 @@ def export_sheets(
 ) -> tuple[int, int]:
     """Write `NNN_<fov>.png` for each selected field and `cells.csv`; returns fields and cells.
 
-    `select="paper"` takes 41 fields unless told otherwise, `"all"` every field that has kept
+    `select="paper"` takes 41 fields by default, `"all"` every field that has kept
     cells, or `fields` of them evenly spaced. Raises ConfigError where nothing fits, or where
     `directory` holds a table already: it may be a filled-in one.
     """

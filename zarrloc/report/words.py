@@ -1,4 +1,4 @@
-"""What the page says in words and tables. Functions of the contents, called by the template."""
+"""Sentences and tables of the page: functions of its contents, called by the template."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -36,16 +36,16 @@ def lede(c: Contents) -> str:
     """What this store is, in a sentence or two."""
     facts = c.facts
     pixel = f", {facts.pixel_size_um:.3g} µm a pixel" if facts.pixel_size_um else ""
-    told = f"Fields of {facts.size}{pixel}; channels {', '.join(facts.channels)}."
+    text = f"Fields of {facts.size}{pixel}; channels {', '.join(facts.channels)}."
     if c.samples is not None:
         settings = c.samples.stage.config
         known = settings.get("weights") or "as published"
         weights = f"weights {known}, " if "weights_hash" in settings else ""
-        told += (
+        text += (
             f" Embedding “{c.samples.group.split('/')[1]}”: {settings.get('backbone')}, "
             f"{weights}{c.samples.features.shape[1]} features a {_row(c)}."
         )
-    return told
+    return text
 
 
 def tiles(c: Contents) -> list[Tile]:
@@ -76,17 +76,17 @@ def tiles(c: Contents) -> list[Tile]:
 
 def pretraining(c: Contents) -> list[str]:
     """How a backbone of `zarrloc pretrain` came to be; nothing for any other."""
-    told = _pretraining(c)
-    if not told:
+    trained = _pretraining(c)
+    if not trained:
         return []
-    held_out = told.get("held_out", "not recorded")
+    held_out = trained.get("held_out", "not recorded")
     found = [
-        f"The backbone is one of `zarrloc pretrain`: from {told.get('from')}, {told.get('steps')} "
-        f"steps on {told.get('fields')} fields; held out: {held_out}."
+        f"The backbone is one of `zarrloc pretrain`: from {trained.get('from')}, "
+        f"{trained.get('steps')} steps on {trained.get('fields')} fields; held out: {held_out}."
     ]
-    if "guard_at_start" in told:
-        f1 = (number(told[f"guard_at_{when}"]["knn_macro_f1"]) for when in ("start", "end"))
-        ranks = (told[f"guard_at_{when}"]["effective_rank"] for when in ("start", "end"))
+    if "guard_at_start" in trained:
+        f1 = (number(trained[f"guard_at_{when}"]["knn_macro_f1"]) for when in ("start", "end"))
+        ranks = (trained[f"guard_at_{when}"]["effective_rank"] for when in ("start", "end"))
         found.append(
             f"Its guard, from start to end: kNN macro-F1 {' → '.join(f1)} (neighbours of other "
             f"proteins only), effective rank {' → '.join(f'{rank:.1f}' for rank in ranks)}."
@@ -213,7 +213,7 @@ def sentence(note: str) -> str:
 
 
 def per_label_rows(c: Contents) -> str:
-    """Whose figures the bars are."""
+    """Which rows the bars are computed on."""
     assert c.scores is not None
     if "test" in shown_parts(c.scores):
         return "mean of the folds’ heads on the test set"
@@ -264,31 +264,31 @@ def colours_note(c: Contents) -> str:
 
 
 def failed_note(c: Contents) -> str:
-    """How many rows failed, and where the rest is told where not all are listed."""
+    """How many rows failed, and how to see those that are not listed."""
     count = len(c.failures)
-    told = f"{count:,} row{'' if count == 1 else 's'} failed; each cost itself alone."
+    text = f"{count:,} row{'' if count == 1 else 's'} failed; each cost itself alone."
     if count > SHOWN_FAILURES:
-        told += (
+        text += (
             f" The first {SHOWN_FAILURES} are listed; `zarrloc info {c.facts.name} --errors` "
             "names all."
         )
-    return told
+    return text
 
 
 def odd_note(c: Contents) -> str:
-    """How many fields stand out, by which rules, and where the rest is told."""
+    """How many fields stand out, by which rules, and how to see the rest."""
     assert c.odd is not None
     count, of = len(c.odd.why), len(c.odd.measured)
-    told = (
+    text = (
         f"{count:,} of {of:,} fields should be looked at before they are trusted: out of focus "
         "(little fine detail), empty (no light above the noise), saturated, or unlike the other "
         "fields of their protein."
     )
     if c.odd.replicates is None:
-        told += " Replicates were not compared: there is no embedding."
+        text += " Replicates were not compared: there is no embedding."
     if count > SHOWN_ODD:
-        told += f" {SHOWN_ODD} are shown; `zarrloc outliers {c.facts.name}` names all."
-    return told
+        text += f" {SHOWN_ODD} are shown; `zarrloc outliers {c.facts.name}` names all."
+    return text
 
 
 def made_with(config: ReportConfig) -> Iterator[tuple[str, str]]:

@@ -23,8 +23,8 @@ class ReportSummary:
 
     def lines(self) -> list[str]:
         """What was done, as lines of text."""
-        told = f"{self.out}: {self.points} points, {self.bytes / 1e6:.1f} MB; opens from disk"
-        return [told, *(f"  {line}" for line in self.absent)]
+        first = f"{self.out}: {self.points} points, {self.bytes / 1e6:.1f} MB; opens from disk"
+        return [first, *(f"  {line}" for line in self.absent)]
 
 
 def write_report(

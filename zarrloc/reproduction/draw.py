@@ -20,7 +20,7 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import need
 
 EXAMPLES = 3
-"""Of the right, and of the wrong."""
+"""Examples of right calls, and as many of wrong ones."""
 
 
 def draw(
@@ -122,12 +122,12 @@ def examples(location: Location, result: Result) -> Figure:
         image = np.asarray(array_of(fovs, "image")[int(row)])[:, :height, :width]
         axes.imshow(_picture(image, roles))
         axes.set_axis_off()
-        told = [
+        named = [
             ", ".join(label for label, on in zip(head.labels, which[row], strict=True) if on)
             for which in (called, truth.positive)
         ]
         axes.set_title(
-            f"{proteins[row]}\npredicted: {told[0] or 'nothing'}\nlabel: {told[1]}", fontsize=6
+            f"{proteins[row]}\npredicted: {named[0] or 'nothing'}\nlabel: {named[1]}", fontsize=6
         )
     figure.tight_layout()
     return figure

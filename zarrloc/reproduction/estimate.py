@@ -26,7 +26,7 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import committed
 
 GPU_FLOPS = 1e14
-"""Of a data-centre GPU at 16 bits, as a ViT gets out of it: GPU-hours where there is none."""
+"""What a ViT reaches on a data-centre GPU at 16 bits; for GPU-hours where there is no GPU."""
 CELLS_A_FIELD = 25
 SEGMENT_S = {"watershed": 0.5}
 OTHER_SEGMENT_S = 20.0
@@ -37,7 +37,7 @@ FIELD_PX = 600**2
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one job."""
+    """What one job costs."""
 
     done: bool
     items: int
@@ -76,7 +76,7 @@ class Machine:
 
 
 class Shape(NamedTuple):
-    """Of a network, as far as arithmetic goes."""
+    """The sizes of a network that its arithmetic depends on."""
 
     weights: int
     block_weights: int
@@ -112,7 +112,7 @@ def forward_flops(spec: BackboneSpec, tokens: int) -> float:
 
 
 def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) -> Cost:
-    """Of a job, on the store as it is."""
+    """What a job costs on this store."""
     done = is_done(job, location, out)
     if job.kind == "split":
         return Cost(done, fovs.rows, 0.1, 0.0, fovs.rows, 2)
@@ -175,7 +175,7 @@ def _training(
 
 
 def _spec(job: Job) -> BackboneSpec | None:
-    """Of what embeds; None for classic features."""
+    """The spec of the job's backbone; None for classic features."""
     if job.settings.backbone == backbones.CLASSIC:
         return None
     for need in job.needs:

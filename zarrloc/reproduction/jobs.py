@@ -35,7 +35,7 @@ class Job:
 
     kind: Kind
     name: str
-    """Of the group in the store, or of the run's folder."""
+    """Name of the group in the store, or of the run's folder."""
     settings: Any
     """The stage's config; what `segment` is called with."""
     needs: tuple["Job", ...] = ()
@@ -132,12 +132,12 @@ def task_of(
     config = EmbedConfig.of({**start, **level})
     known = config if row.finetune is None else config.model_copy(update={"backbone": "trained"})
     embedded = Job("embed", _job("embed", known, needs).name, config, needs)
-    told = f"{stands_for} is stood in for by {Path(backbone).name}" if stand_in.backbone else ""
+    note = f"{stands_for} is stood in for by {Path(backbone).name}" if stand_in.backbone else ""
     if table.level == "cell":
-        return Task(row, embedded, told)
+        return Task(row, embedded, note)
     head = {"embedding": embedded.name, "split": split.name, "weak": table.weak}
     train = TrainConfig.of({"seed": table.seed, **table.head, **head})
-    return Task(row, _job("train", train, (split, embedded)), told)
+    return Task(row, _job("train", train, (split, embedded)), note)
 
 
 def _split_config(table: ReproduceConfig) -> SplitConfig:
@@ -179,7 +179,7 @@ def _identity(value: Any) -> Any:
 
 def _job(kind: Kind, settings: Any, needs: tuple[Job, ...] = ()) -> Job:
     """A job named by its settings and by the names of what it stands on."""
-    told = {name: _identity(value) for name, value in settings.model_dump(mode="json").items()}
-    content: Mapping[str, Any] = {"settings": told, "needs": [job.name for job in needs]}
+    settled = {name: _identity(value) for name, value in settings.model_dump(mode="json").items()}
+    content: Mapping[str, Any] = {"settings": settled, "needs": [job.name for job in needs]}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Job(kind, f"reproduce-{digest[:10]}", settings, needs)

@@ -1,8 +1,8 @@
 """`reproduce` and `plan`: a table's rows are planned, run as far as they can be, and compared."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from zarrloc.stages.split import split
 from zarrloc.stages.train import train
 from zarrloc.store.location import Location
 
-SAY = partial(print, flush=True)
+LOG = logging.getLogger("zarrloc")
 MAX_HOURS = 24.0
 INCOMPLETE = 3
 """Exit code where some rows could not run."""
@@ -82,7 +82,7 @@ class Reproduction:
         return [(job, self.cost(job)) for job in jobs.values()]
 
     def cost(self, job: Job) -> Cost | str:
-        """Of a job; a text where it cannot even be worked out."""
+        """What a job costs, or why that cannot be worked out."""
         self.machine = self.machine or Machine.measured()
         try:
             return cost(job, self.location, self.fovs, self.out, self.machine)
@@ -90,7 +90,7 @@ class Reproduction:
             return str(error)
 
     def plan(self) -> list[str]:
-        """What is missing, what it takes, and what cannot run here."""
+        """The plan, line by line: what is missing, what it takes, and what cannot run here."""
         tasks = self.tasks(self.table)
         costs = self.costs(tasks)
         assert self.machine is not None or not costs
@@ -100,7 +100,7 @@ class Reproduction:
                 f"machine    {self.machine.device}, {self.machine.flops / 1e9:.0f} GFLOP/s measured"
             )
         lines.append("")
-        lines += [_in_words(job, found, self.max_hours) for job, found in costs]
+        lines += [_describe(job, found, self.max_hours) for job, found in costs]
         todo = [found for _, found in costs if isinstance(found, Cost) and not found.done]
         seconds, gpu = (sum(getattr(c, name) for c in todo) for name in ("seconds", "gpu_seconds"))
         lines += [
@@ -189,7 +189,7 @@ class Reproduction:
             if not is_done(job, store, self.out):
                 config = SegmentConfig.of(settings["config"])
                 table = {key: settings[key] for key in ("crop_um", "keep_percentile")}
-                segment(self._path, config, job.name, run=self.run, quiet=True, **table)
+                segment(self._path, config, job.name, run=self.run, **table)
         elif job.kind == "pretrain":
             folder = self.out / "backbones" / job.name
             code = pretrain(store, folder, settings, say=lambda text: None)
@@ -198,7 +198,7 @@ class Reproduction:
             if code:
                 raise CannotRun(f"its training collapsed; {folder} holds the log")
         elif job.kind == "embed":
-            summary = embed(self._path, settings, job.name, run=self.run, quiet=True)
+            summary = embed(self._path, settings, job.name, run=self.run)
             if summary.exit_code:
                 self.say(f"    some rows have no embedding: `zarrloc info {store.uri} --errors`")
         else:
@@ -239,7 +239,7 @@ def plan(
     ConfigError, StoreError
         The file is no table, or the store has no fields.
     """
-    return _open(file, store, out, stand_ins, max_hours, None, SAY).plan()
+    return _open(file, store, out, stand_ins, max_hours, None, LOG.info).plan()
 
 
 def reproduce(
@@ -251,7 +251,7 @@ def reproduce(
     max_hours: float = MAX_HOURS,
     sensitivity: bool = False,
     run: RunConfig | None = None,
-    say: Callable[[str], None] = SAY,
+    say: Callable[[str], None] = LOG.info,
 ) -> int:
     """Run a table of a paper on `store`, and write it beside the paper's figures.
 
@@ -288,18 +288,18 @@ def reproduce(
         say(line)
     say("")
     results = what.results(what.table)
-    told = _notes(what)
+    notes = _notes(what)
     if sensitivity:
-        told += _sensitivity(what, results)
+        notes += _sensitivity(what, results)
     stem = Path(file).stem
     folder = what.out / "tables"
     figure = None
     try:
         figure = draw(what.table.figure, results, what.location, folder, stem)
     except (ZarrlocError, ValueError) as error:
-        told.append(f"the figure could not be drawn: {error}")
-    written = write(folder, stem, what.table.title, results, told, figure)
-    say("\n" + as_markdown(what.table.title, results, told))
+        notes.append(f"the figure could not be drawn: {error}")
+    written = write(folder, stem, what.table.title, results, notes, figure)
+    say("\n" + as_markdown(what.table.title, results, notes))
     say("written: " + ", ".join(map(str, [*written, *([figure] if figure else [])])))
     return INCOMPLETE if any(result.missing for result in results) else 0
 
@@ -331,7 +331,7 @@ def _notes(what: Reproduction) -> list[str]:
         scored = f"leave-one-out neighbours of cells by {table.labels} labels"
     else:
         scored = f"mean and sd over {table.folds} folds' heads on {part}, split by {table.group}"
-    told = [
+    notes = [
         f"measured: {scored}; `differs` is more than two sd of the difference",
         *(
             f"{name} is {getattr(table, name)}, as the stand-ins want it"
@@ -341,13 +341,15 @@ def _notes(what: Reproduction) -> list[str]:
         ),
     ]
     if what.stand_ins.backbones:
-        told.append("small stand-ins took the backbones' place: orders can be compared, values not")
-    return told
+        notes.append(
+            "small stand-ins took the backbones' place: orders can be compared, values not"
+        )
+    return notes
 
 
 def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
     """What each row would score under the alternatives, one setting at a time."""
-    told = []
+    notes = []
     for name, alternatives in what.table.choices.items():
         own = getattr(what.table, name)
         for value in alternatives:
@@ -358,13 +360,15 @@ def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
             for before, after in zip(results, other, strict=True):
                 for key in before.measured.keys() & after.measured.keys():
                     was, now = before.measured[key].mean, after.measured[key].mean
-                    told.append(
+                    notes.append(
                         f"with {name} {value} instead of {own}: {before.name}, {key}: "
                         f"{was:.3f} -> {now:.3f} ({now - was:+.3f})"
                     )
                 if after.missing:
-                    told.append(f"with {name} {value}: {after.name} could not run: {after.missing}")
-    return told
+                    notes.append(
+                        f"with {name} {value}: {after.name} could not run: {after.missing}"
+                    )
+    return notes
 
 
 def _without(blank: Result, reason: str) -> Result:
@@ -375,7 +379,7 @@ def _fetched(job: Job) -> str | None:
     return fetched(job) if job.kind in ("pretrain", "embed") else None
 
 
-def _in_words(job: Job, found: Cost | str, max_hours: float) -> str:
+def _describe(job: Job, found: Cost | str, max_hours: float) -> str:
     name = f"{job.kind:<9}  {job.name:<21}"
     what = {"pretrain": "start", "embed": "backbone", "train": "embedding"}.get(job.kind)
     about = str(getattr(job.settings, what)) if what else ""

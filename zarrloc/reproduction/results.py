@@ -67,7 +67,7 @@ class Line:
         return abs(self.difference) > LIMIT * sd
 
     def cells(self) -> tuple[str, ...]:
-        """As shown, under `HEADINGS`."""
+        """The cells of a row, under `HEADINGS`."""
         paper = " ± ".join(f"{value:.3f}" for value in self.paper) or "–"
         measured, difference = "–", "–"
         if self.measured is not None:
@@ -91,11 +91,11 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
     return lines
 
 
-def as_markdown(title: str, results: Sequence[Result], told: Sequence[str]) -> str:
+def as_markdown(title: str, results: Sequence[Result], notes: Sequence[str]) -> str:
     """A table, and what must be known of it."""
     rows = [HEADINGS, ("---",) * len(HEADINGS), *(line.cells() for line in lines_of(results))]
     table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([f"# {title}", "", *table, "", *(f"- {text}" for text in told), ""])
+    return "\n".join([f"# {title}", "", *table, "", *(f"- {text}" for text in notes), ""])
 
 
 def as_csv(results: Sequence[Result]) -> str:
@@ -123,7 +123,9 @@ def as_csv(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
-def as_html(title: str, results: Sequence[Result], told: Sequence[str], figure: Path | None) -> str:
+def as_html(
+    title: str, results: Sequence[Result], notes: Sequence[str], figure: Path | None
+) -> str:
     """One page that opens from disk."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in HEADINGS)
     body = "".join(
@@ -132,7 +134,7 @@ def as_html(title: str, results: Sequence[Result], told: Sequence[str], figure: 
         + "</tr>\n"
         for line in lines_of(results)
     )
-    notes = "".join(f"<li>{html.escape(text)}</li>" for text in told)
+    items = "".join(f"<li>{html.escape(text)}</li>" for text in notes)
     picture = ""
     if figure is not None:
         data = base64.b64encode(figure.read_bytes()).decode()
@@ -141,7 +143,7 @@ def as_html(title: str, results: Sequence[Result], told: Sequence[str], figure: 
         f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
         f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>\n"
         f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n{picture}"
-        f"<ul>{notes}</ul>\n"
+        f"<ul>{items}</ul>\n"
     )
 
 
@@ -150,16 +152,16 @@ def write(
     stem: str,
     title: str,
     results: Sequence[Result],
-    told: Sequence[str],
+    notes: Sequence[str],
     figure: Path | None,
 ) -> list[Path]:
     """`<stem>.md`, `.csv`, `.html` and `.json` in `folder`, each whole or as before."""
-    record: dict[str, Any] = {"title": title, "notes": list(told)}
+    record: dict[str, Any] = {"title": title, "notes": list(notes)}
     record["rows"] = [asdict(result) for result in results]
     texts = {
-        "md": as_markdown(title, results, told),
+        "md": as_markdown(title, results, notes),
         "csv": as_csv(results),
-        "html": as_html(title, results, told, figure),
+        "html": as_html(title, results, notes, figure),
         "json": json.dumps(record, indent=1) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)

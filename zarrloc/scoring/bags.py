@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 CELLS = 16
-"""Of a field that go through the network in a step, drawn anew each epoch."""
+"""Cells of a field that go through the network in a step, drawn again each epoch."""
 GATE = 128
 """Width of the attention (Ilse et al. 2018, L)."""
 

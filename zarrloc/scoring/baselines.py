@@ -11,7 +11,7 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 
 
 def permuted(truth: Truth, seed: int) -> Truth:
-    """The same answers dealt to other rows: what the labels' frequencies alone would score."""
+    """The labels permuted among the rows: what their frequencies alone would score."""
     return truth[np.random.default_rng(seed).permutation(len(truth.known))]
 
 
@@ -45,7 +45,7 @@ def siblings_in_training(
 def siblings_elsewhere(
     truth: Truth, protein: npt.NDArray[Any], fov: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
-    """The same among the rows of other fields, float32 `(n, label)`: what leave-one-out leaks."""
+    """The same among rows of other fields, float32 `(n, label)`: what leave-one-out leaks."""
     _, by_protein = np.unique(protein, return_inverse=True)
     _, by_fov = np.unique(fov, return_inverse=True)
     positive = truth.positive.astype(np.int64)

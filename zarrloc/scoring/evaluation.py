@@ -182,7 +182,7 @@ def from_one_group(truth: Truth, group: npt.NDArray[Any], labels: tuple[str, ...
 def never_called(
     truth: Truth, probability: Array32, called: Bools, labels: tuple[str, ...]
 ) -> list[str]:
-    """Words for a head that is silent: it calls nothing, or never some label that is there."""
+    """A warning about a head that calls nothing, or never calls some label that occurs."""
     silent = np.asarray(truth.positive.any(axis=0) & ~called.any(axis=0))
     names = [labels[index] for index in np.flatnonzero(silent)]
     highest = float(np.nanmax(probability)) if np.isfinite(probability).any() else 0.0
@@ -199,7 +199,7 @@ def never_called(
 
 
 def finite(value: Any) -> Any:
-    """The same tree with NaN as None, which JSON can say."""
+    """The same tree with None for NaN, as JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -91,7 +91,7 @@ def judge_head(location: Location, name: str, config: EvaluateConfig) -> dict[st
         "target": target,
         "siblings": siblings.by,
         "sibling_share": leakage.sibling_share,
-        "leakage": leakage.told("rows"),
+        "leakage": leakage.sentence("rows"),
         **judge(truth, probability),
         "notes": notes + never_called(truth, own_fold, called, samples.labels),
     }
@@ -122,7 +122,7 @@ def _check_same_rows(head: StoredHead, samples: Samples) -> None:
     need_labels(samples)
     changes = []
     if head.stage.inputs[samples.group] != samples.stage.fingerprint:
-        changes.append("the embedding was made anew from other inputs")
+        changes.append("the embedding was made again from other inputs")
     if len(head.row_fold) != len(samples.features):
         changes.append(f"{len(head.row_fold)} rows then, {len(samples.features)} now")
     if samples.labels != head.labels:

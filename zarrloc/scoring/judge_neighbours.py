@@ -38,7 +38,7 @@ class Judged:
     samples: Samples
     rows: npt.NDArray[np.bool_]
     truth: Truth
-    """Of these rows, as the next two."""
+    """Which labels each of these rows has."""
     field_truth: Truth
     siblings: Siblings
     groups: Mapping[str, npt.NDArray[Any]]

@@ -1,4 +1,4 @@
-"""Scores as a table for people; the dicts are those of `zarrloc.stages.evaluate`."""
+"""Scores as a text table; the dicts are those of `zarrloc.stages.evaluate`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     """The result as text, line by line."""
     if "head" in result:
         return _head(result)
-    told = _neighbours(result) if "knn" in result else []
+    lines = _neighbours(result) if "knn" in result else []
     if "probe" in result:
-        told += [""] * bool(told) + _probe(result)
-    return [*told, *_notes(result)]
+        lines += [""] * bool(lines) + _probe(result)
+    return [*lines, *_notes(result)]
 
 
 def shown_parts(scores: Mapping[str, Any]) -> list[str]:
@@ -42,7 +42,7 @@ def span(ci: Sequence[float | None] | None) -> str:
 
 
 def _head(result: Mapping[str, Any]) -> list[str]:
-    told = [
+    lines = [
         f"head {result['head']} on embedding {result['embedding']}, split {result['split']}; "
         f"{_rule(result)}",
         result["leakage"],
@@ -58,23 +58,23 @@ def _head(result: Mapping[str, Any]) -> list[str]:
     for title, scores in result.get("baselines", {}).items():
         part = shown_parts(scores)[-1]
         table.append([f"{title}, {scores[part]['rows_are']}", *figures(scores[part])])
-    told += _aligned(table)
-    told += [
+    lines += _aligned(table)
+    lines += [
         "",
         f"95 % interval of macro-F1, {result['siblings']}s resampled: {_interval(result)}",
     ]
-    told += _missing({part: result[part] for part in shown_parts(result)})
+    lines += _missing({part: result[part] for part in shown_parts(result)})
 
     table = [["label", "precision", "recall", "F1", "95 %", "AUROC", "avg. precision", "support"]]
     for label, row in result["per_label"].items():
         first = [number(row[key]) for key in ("precision", "recall", "f1")]
         last = [number(row[key]) for key in ("auroc", "average_precision")]
         table.append([label, *first, span(row["f1_ci"]), *last, f"{row['support']:.0f}"])
-    return [*told, "", *_aligned(table), *_notes(result)]
+    return [*lines, "", *_aligned(table), *_notes(result)]
 
 
 def _neighbours(result: Mapping[str, Any]) -> list[str]:
-    told = [
+    lines = [
         f"embedding {result['embedding']}: leave-one-out neighbours of {result['rows']} rows; "
         f"{_rule(result)}; votes over "
         f"their {result['vote_norm']}; neighbours excluded: {result['exclude_same']}",
@@ -89,15 +89,15 @@ def _neighbours(result: Mapping[str, Any]) -> list[str]:
         weak = [number(row["macro_f1_weak_labels"])] if expert else []
         interval = span(row.get("macro_f1_ci"))
         table.append([k, *figures(row), interval, *beside, *weak])
-    told += _aligned(table)
+    lines += _aligned(table)
     if result.get("baselines"):
         ks = list(result["knn"])
         table = [["macro-F1 of", *(f"k={k}" for k in ks)]]
         for title, by_k in result["baselines"].items():
             table.append([title, *(number(by_k[k]["macro_f1"]) for k in ks)])
-        told += ["", *_aligned(table)]
+        lines += ["", *_aligned(table)]
     first = next(iter(result["knn"].values()))
-    return [*told, *_missing({"all rows": first})]
+    return [*lines, *_missing({"all rows": first})]
 
 
 def _probe(result: Mapping[str, Any]) -> list[str]:

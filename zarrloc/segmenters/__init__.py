@@ -4,9 +4,10 @@
 """
 
 from zarrloc.segmenters.load import load, refuse_missing_roles, refuse_unknown
-from zarrloc.segmenters.seam import Segmenter, from_callable, segment_block
+from zarrloc.segmenters.seam import AnySegmenter, Segmenter, from_callable, segment_block
 
 __all__ = [
+    "AnySegmenter",
     "Segmenter",
     "from_callable",
     "load",

@@ -69,14 +69,14 @@ class CellposeSegmenter:
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """Weights and settings. Which batch the tiles went in is not among them."""
-        told = ("diameter", "flow_threshold", "cellprob_threshold", "min_size")
+        recorded = ("diameter", "flow_threshold", "cellprob_threshold", "min_size")
         return {
             "model": "cpnet",
             "weights": hash_state(self.net.state_dict()),
             "diam_mean": self.diam_mean,
             "size_model": self.sizes and self.sizes.hash(),
             "channels": list(self.roles),
-            **self.config.model_dump(include=set(told)),
+            **self.config.model_dump(include=set(recorded)),
         }
 
     def prepare(self, field: Field, roles: Sequence[str]) -> Image:

@@ -52,9 +52,9 @@ class CellposeSamSegmenter:
     @property
     def fingerprint(self) -> Mapping[str, Any]:
         """Weights and settings."""
-        told = {"diameter", "flow_threshold", "cellprob_threshold", "min_size"}
+        recorded = {"diameter", "flow_threshold", "cellprob_threshold", "min_size"}
         weights = hash_state(self.model.net.state_dict())
-        settings = self.config.model_dump(include=told)
+        settings = self.config.model_dump(include=recorded)
         return {"model": "cellpose 4", "weights": weights, "channels": list(self.roles), **settings}
 
     @property

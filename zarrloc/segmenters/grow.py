@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from skimage.segmentation import expand_labels, watershed
 
 from zarrloc.pixels.background import measure
 from zarrloc.segmenters.objects import Mask
-from zarrloc.segmenters.seam import Field, Segmenter, select
+from zarrloc.segmenters.seam import Field, In, S, Segmenter, select
 
 Image = npt.NDArray[np.float32]
 
@@ -64,35 +64,35 @@ def _lit(smooth: Image, background: float, near: npt.NDArray[np.bool_]) -> npt.N
 
 
 @dataclass(frozen=True)
-class Grown:
+class Grown(Generic[In, S]):
     """A segmenter whose masks then grow: along the light of `role`, or by `distance_px`."""
 
-    seeds: Segmenter
+    seeds: Segmenter[In, S]
     role: str | None
     distance_px: float | None
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Those of the seeds, and `role`."""
+        """The seeds' roles, and `role`."""
         own = () if self.role is None or self.role in self.seeds.roles else (self.role,)
         return (*self.seeds.roles, *own)
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:
-        """That of the seeds, and how they grow."""
+        """The seeds' fingerprint, and how they grow."""
         return {**self.seeds.fingerprint, "grow": self.role or self.distance_px}
 
-    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[Any, Field | None]:
+    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[In, Field | None]:
         """What the seeds need, and the light to grow into."""
         light = None if self.role is None else select(field, roles, (self.role,))[0]
         return self.seeds.prepare(field, roles), light
 
-    def network(self, inputs: Sequence[tuple[Any, Field | None]]) -> list[Any]:
+    def network(self, inputs: Sequence[tuple[In, Field | None]]) -> list[tuple[S, Field | None]]:
         """The network of the seeds."""
         states = self.seeds.network([seeds for seeds, _ in inputs])
         return [(state, light) for state, (_, light) in zip(states, inputs, strict=True)]
 
-    def mask(self, state: tuple[Any, Field | None]) -> Mask:
+    def mask(self, state: tuple[S, Field | None]) -> Mask:
         """The seeds' mask, grown; the ids stay."""
         seeds, light = self.seeds.mask(state[0]), state[1]
         if light is None:

@@ -12,10 +12,10 @@ from zarrloc.errors import ChannelError, ConfigError, WeightsError
 if TYPE_CHECKING:
     import torch
 
-    from zarrloc.segmenters.seam import Segmenter
+    from zarrloc.segmenters.seam import AnySegmenter
 
 
-def load(config: SegmentConfig, device: str | torch.device = "cpu") -> Segmenter:
+def load(config: SegmentConfig, device: str | torch.device = "cpu") -> AnySegmenter:
     """The segmenter `config` asks for, its weights read, checked and on `device`.
 
     Raises `WeightsError` (absent or wrong weights, and what to do), `ConfigError`.
@@ -29,7 +29,7 @@ def load(config: SegmentConfig, device: str | torch.device = "cpu") -> Segmenter
     return Grown(segmenter, config.grow_role, config.grow_px)
 
 
-def _load(config: SegmentConfig, device: str | torch.device) -> Segmenter:
+def _load(config: SegmentConfig, device: str | torch.device) -> AnySegmenter:
     if config.model == "watershed":
         from zarrloc.segmenters import watershed
 
@@ -69,8 +69,8 @@ def refuse_missing_roles(config: SegmentConfig, roles: Sequence[str]) -> None:
     if problems:
         last = list(problems)[-1]
         problems[last] += f"; the store has {', '.join(roles)}"
-        told = "; ".join(f"{setting}: {why}" for setting, why in problems.items())
-        raise ChannelError(told, problems)
+        listed = "; ".join(f"{setting}: {why}" for setting, why in problems.items())
+        raise ChannelError(listed, problems)
 
 
 def refuse_unknown(config: SegmentConfig) -> None:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,16 @@ from zarrloc.segmenters.objects import Mask, numbered
 
 Field = npt.NDArray[Any]
 
+Call = tuple[Field, tuple[str, ...]]
+"""What a user's function is called with: the field, and its channels' roles."""
 
-class Segmenter(Protocol):
+In = TypeVar("In")
+"""What a segmenter's `prepare` hands to its `network`."""
+S = TypeVar("S")
+"""What a segmenter's `network` hands to its `mask`."""
+
+
+class Segmenter(Protocol[In, S]):
     """A segmentation model in three phases, so that only the middle one holds the device.
 
     `prepare` and `mask` are pure functions of one field: they may run in any thread, and an
@@ -30,18 +38,22 @@ class Segmenter(Protocol):
     def fingerprint(self) -> Mapping[str, Any]:
         """JSON-like: model, hash of weights, settings. Equal fingerprints give equal masks."""
 
-    def prepare(self, field: Field, roles: Sequence[str]) -> Any:
+    def prepare(self, field: Field, roles: Sequence[str]) -> In:
         """What the network needs of `field` `(channel, y, x)`, whose channels are `roles`."""
 
-    def network(self, inputs: Sequence[Any]) -> list[Any]:
+    def network(self, inputs: Sequence[In]) -> list[S]:
         """One state per input."""
 
-    def mask(self, state: Any) -> Mask:
+    def mask(self, state: S) -> Mask:
         """The mask `(y, x)` uint32 of one field: 0 background, objects 1..n."""
 
 
+AnySegmenter = Segmenter[Any, Any]
+"""One that was chosen by its settings; what its phases hand on, only it knows."""
+
+
 def segment_block(
-    segmenter: Segmenter, fields: Sequence[Field], roles: Sequence[str]
+    segmenter: Segmenter[In, S], fields: Sequence[Field], roles: Sequence[str]
 ) -> list[Mask]:
     """Masks of `fields`, each `(channel, y, x)` of its own size: the three phases in a row."""
     inputs = [segmenter.prepare(field, roles) for field in fields]
@@ -70,15 +82,15 @@ class CallableSegmenter:
     fingerprint: Mapping[str, Any]
     roles: tuple[str, ...] = ()
 
-    def prepare(self, field: Field, roles: Sequence[str]) -> tuple[Field, tuple[str, ...]]:
+    def prepare(self, field: Field, roles: Sequence[str]) -> Call:
         """The field as it is: the function reads what it likes."""
         return field, tuple(roles)
 
-    def network(self, inputs: Sequence[Any]) -> list[Any]:
+    def network(self, inputs: Sequence[Call]) -> list[Call]:
         """Nothing: the function runs in `mask`."""
         return list(inputs)
 
-    def mask(self, state: tuple[Field, tuple[str, ...]]) -> Mask:
+    def mask(self, state: Call) -> Mask:
         """What the function returns, checked and numbered 1..n. Raises `ValueError`."""
         field, roles = state
         mask = np.asarray(self.function(field, roles))
@@ -92,7 +104,7 @@ class CallableSegmenter:
 
 def from_callable(
     function: Callable[[Field, tuple[str, ...]], npt.NDArray[np.integer[Any]]], version: str = ""
-) -> Segmenter:
+) -> Segmenter[Call, Call]:
     """`function(image (channel, y, x), roles) -> mask (y, x)` of integers as a `Segmenter`.
 
     Its name, source and `version` make its fingerprint; what it reads elsewhere (weights, globals)
@@ -108,5 +120,5 @@ def from_callable(
                 f"{name} has no source to tell its versions by; pass version"
             ) from error
         source = ""
-    told = {"model": name, "source": sha256(source.encode()).hexdigest(), "version": version}
-    return CallableSegmenter(function, told)
+    identity = {"model": name, "source": sha256(source.encode()).hexdigest(), "version": version}
+    return CallableSegmenter(function, identity)

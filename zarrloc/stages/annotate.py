@@ -1,4 +1,4 @@
-"""Annotate: change what a store says beside its pixels, in one commit."""
+"""Annotate: change pixel size, channel roles, labels or conditions, in one commit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
 from zarrloc.errors import ConfigError
 from zarrloc.groups.fovs import GRADES, GROUP
 from zarrloc.images import catalog
@@ -31,7 +31,7 @@ class AnnotateSummary:
     exit_code: int = 0
 
     def lines(self) -> list[str]:
-        """For a terminal."""
+        """The summary, line by line."""
         return [*(self.changes or ["nothing to do: the store says so already"]), *self.notes]
 
 
@@ -45,7 +45,7 @@ def annotate(
     conditions: str | Path | None = None,
     label_names: str | Path | None = None,
 ) -> AnnotateSummary:
-    """Set what a store says beside its pixels, which stay as they are.
+    """Change a store's pixel size, channel roles, labels or conditions; its pixels stay.
 
     Images, masks and embeddings stay valid, unless they were made by this very fact: a cell table
     whose window was given in micrometres, an embedding of size `um:...`.
@@ -97,7 +97,7 @@ def annotate(
     changes: list[str] = []
     notes: list[str] = []
 
-    def make(before: Before) -> Plan:
+    def make(before: Before) -> AnyPlan:
         assert before.group is not None, "the fields were there before the lock"
         assert before.attrs is not None
         attrs: StageAttrs = before.attrs
@@ -148,7 +148,7 @@ def _said(
 
 
 def _differences(before: Catalog, after: Catalog) -> list[str]:
-    """What tables changed, in words."""
+    """What tables changed, as lines."""
     found = []
     if before.labels != after.labels or not np.array_equal(before.grades, after.grades):
         counts = [f"{len(r.labels)} labels of {int(r.grades.any(axis=1).sum())} fields"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.engine.block import Stage
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.block import D, P, Part, S, Stage
+from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups import embeddings
@@ -41,19 +41,17 @@ PRETRAINING = ("objective", "from", "views", "fields", "held_out", "steps", "war
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Generic[P]):
     """What the rows of an embedding are, and what its blocks are made from."""
 
     dim: str
     count: int
     block_rows: int
     coords: dict[str, npt.NDArray[Any]]
-    parts: list[int]
-    """One digest a block of all that it reads."""
     inputs: dict[str, str]
     """Group -> fingerprint."""
-    blocks: list[dict[str, Any]]
-    """What each block expects and gets, as in `Plan`."""
+    parts: list[Part[P]]
+    """What each block reads; the stage's settings are not in its digest yet."""
 
 
 def embed(
@@ -63,7 +61,6 @@ def embed(
     *,
     run: RunConfig | None = None,
     overwrite: bool = False,
-    quiet: bool = False,
 ) -> Summary:
     """Embed every field, or every cell, into `embeddings/<name>`.
 
@@ -75,59 +72,63 @@ def embed(
     location, group = Location.of(store), f"embeddings/{check_name(name)}"
     notes: list[str] = []
 
-    def make(_: Before) -> Plan:
+    def make(_: Before) -> AnyPlan:
         fovs = Fovs.of(location)
         if config.level == "cell" and config.cells:
             need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
-        forward, settings, told = _extractor(config, fovs)
+        forward, settings, about = _extractor(config, fovs)
         # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
         from zarrloc.tasks.embed_cells import EmbedCells
         from zarrloc.tasks.embed_fovs import EmbedFovs
 
+        notes[:] = [*settings.get("pretraining", {}).get("warnings", ()), *about]
         if config.level == "cell":
             spec = _crop_spec(config, fovs)
-            work: Stage = EmbedCells(
+            settings |= {"cells": config.cells, "all_cells": config.all_cells, **vars(spec)}
+            settings[WINDOW_UM] = config.crop_um or PAPER_UM
+            cells = EmbedCells(
                 location, group, str(config.cells), forward, spec, config.norm == "cell",
                 config.all_cells, config.precision,
             )  # fmt: skip
-            rows = _cell_rows(location, fovs, str(config.cells))
-            settings |= {"cells": config.cells, "all_cells": config.all_cells, **vars(spec)}
-            settings[WINDOW_UM] = config.crop_um or PAPER_UM
-        else:
-            work = EmbedFovs(
-                location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
+            return _embedding(
+                cells, _cell_rows(location, fovs, str(config.cells)), forward.width, settings
             )
-            rows = _fov_rows(fovs)
-        attrs = StageAttrs.of(
-            "embed", settings, rows.inputs,
-            block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
-        )  # fmt: skip
-        notes[:] = [
-            *settings.get("pretraining", {}).get("warnings", ()),
-            *told,
-        ]
-        return Plan(
-            attrs,
-            embeddings.template(rows.dim, rows.count, forward.width, rows.block_rows, rows.coords),
-            coords=rows.coords,
-            coordinates=("error", *rows.coords),
-            work=work,
-            columns=COLUMNS,
-            inputs=[combine([attrs.fingerprint, part]) for part in rows.parts],
-            blocks=rows.blocks,
-            unit="FOV" if config.level == "fov" else "cell",
+        fields = EmbedFovs(
+            location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
         )
+        return _embedding(fields, _fov_rows(fovs), forward.width, settings)
 
-    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    outcome = carry_out(location, group, make, run, overwrite=overwrite)
     notes[-1] += f"; largest value {float(outcome.columns['largest_input'].max(initial=0)):.1f}"
     outcome.summary.notes += notes
     return outcome.summary
 
 
+def _embedding(
+    work: Stage[P, D, S], rows: Rows[P], width: int, settings: Mapping[str, Any]
+) -> Plan[P, D, S]:
+    attrs = StageAttrs.of(
+        "embed", settings, rows.inputs,
+        block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
+    )  # fmt: skip
+    return Plan(
+        attrs,
+        embeddings.template(rows.dim, rows.count, width, rows.block_rows, rows.coords),
+        coords=rows.coords,
+        coordinates=("error", *rows.coords),
+        work=work,
+        columns=COLUMNS,
+        parts=[
+            replace(part, input=combine([attrs.fingerprint, part.input])) for part in rows.parts
+        ],
+        unit="FOV" if rows.dim == "fov" else "cell",
+    )
+
+
 def _extractor(
     config: EmbedConfig, fovs: Fovs
 ) -> tuple[Forward | Classic, dict[str, Any], list[str]]:
-    """What makes the features, the settings that fingerprint it, and what it is in words."""
+    """What makes the features, the settings that fingerprint it, and notes for the user."""
     if config.level == "cell" and not config.cells:
         raise ConfigError("--level cell needs --cells NAME, a table made by `zarrloc segment`")
     if config.backbone == CLASSIC:
@@ -162,8 +163,8 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
         "size": config.size,
         **_physical(config, fovs),
     }
-    told = [f"channels: {', '.join(fovs.roles)}, each by itself and in pairs", _in_words(plan)]
-    return Classic(len(fovs.roles), resized, fovs.pixel_size_um), settings, told
+    notes = [f"channels: {', '.join(fovs.roles)}, each by itself and in pairs", _describe(plan)]
+    return Classic(len(fovs.roles), resized, fovs.pixel_size_um), settings, notes
 
 
 def _plan(config: EmbedConfig, fovs: Fovs, patch: int) -> InputPlan:
@@ -210,11 +211,13 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "size": config.size,
         "norm": chosen,
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
-        **({"pretraining": _told(made_by["lineage"])} if made_by and not config.weights else {}),
+        **(
+            {"pretraining": _recorded(made_by["lineage"])} if made_by and not config.weights else {}
+        ),
         "precision": config.precision,
         **_physical(config, fovs),
     }
-    return forward, settings, [f"channels: {mapping.describe()}", _in_words(plan)]
+    return forward, settings, [f"channels: {mapping.describe()}", _describe(plan)]
 
 
 def _pretraining(backbone: str) -> dict[str, Any] | None:
@@ -233,7 +236,7 @@ def _affine(recorded: Mapping[str, Any] | None) -> Affine | None:
     return tuple(recorded["normalisation"]["mean"]), tuple(recorded["normalisation"]["sd"])
 
 
-def _told(lineage: Mapping[str, Any]) -> dict[str, Any]:
+def _recorded(lineage: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader of the embedding must know of its backbone's training."""
     found = {key: lineage[key] for key in PRETRAINING if key in lineage}
     if guard := lineage.get("guard"):
@@ -241,7 +244,7 @@ def _told(lineage: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _in_words(plan: InputPlan) -> str:
+def _describe(plan: InputPlan) -> str:
     text = f"input: {plan.height} x {plan.width} px"
     if plan.um_per_px is None or plan.um_per_token is None:
         return text
@@ -256,22 +259,24 @@ def _crop_spec(config: EmbedConfig, fovs: Fovs) -> CropSpec:
     return CropSpec(window, plan.height, config.outside)
 
 
-def _fov_rows(fovs: Fovs) -> Rows:
+def _fov_rows(fovs: Fovs) -> Rows[None]:
     starts = range(0, fovs.rows, fovs.shard)
     return Rows(
         "fov",
         fovs.rows,
         fovs.shard,
         fovs.coords,
-        [int(output) for output in fovs.block_output],
         {FOVS: fovs.fingerprint},
-        [{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
+        [
+            Part(int(output), None, {FOVS: fovs.expect(start, start + fovs.shard)})
+            for start, output in zip(starts, fovs.block_output, strict=True)
+        ],
     )
 
 
-def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows:
+def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows[dict[str, npt.NDArray[Any]]]:
     table, masks = CellTable.of(location, name), Masks.of(location, name)
-    parts, blocks = [], []
+    parts = []
     for start in range(0, len(table.fov_index), table.block_rows):
         columns = table.rows(start, start + table.block_rows)
         fov = columns["fov_index"]
@@ -280,22 +285,21 @@ def _cell_rows(location: Location, fovs: Fovs, name: str) -> Rows:
             FOVS: fovs.expect(first, stop),
             f"segmentations/{name}": masks.expect(first, stop),
         }
-        parts.append(combine([digest(columns), *expect.values()]))
         units = tuple((start + np.flatnonzero(np.diff(fov, prepend=-1))).tolist())
-        blocks.append({"payload": columns, "expect": expect, "unit_starts": units})
+        read = combine([digest(columns), *expect.values()])
+        parts.append(Part(read, columns, expect, units))
     coords = {coord: values[table.fov_index] for coord, values in fovs.coords.items()}
     return Rows(
         "cell",
         len(table.fov_index),
         table.block_rows,
         {**coords, "keep": table.keep, "fov_index": table.fov_index},
-        parts,
         {
             FOVS: fovs.fingerprint,
             f"segmentations/{name}": masks.fingerprint,
             f"cells/{name}": table.fingerprint,
         },
-        blocks,
+        parts,
     )
 
 

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.engine.block import Part
 from zarrloc.engine.cluster import cores
-from zarrloc.engine.plan import Before, Plan, carry_out, complete
+from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out, complete
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.groups import fovs
@@ -34,7 +35,7 @@ from zarrloc.store.location import Location
 from zarrloc.store.read import committed, need, stage_attrs
 from zarrloc.store.remote import snapshot
 from zarrloc.store.template import PENDING, Variable
-from zarrloc.tasks.read_images import COLUMNS, PASSED, Job, ReadImages
+from zarrloc.tasks.read_images import COLUMNS, PASSED, Job, ReadImages, Rows
 
 HELD = ("source_digest", "source_hash", ROW_DIGEST)
 FIXED = ("source", "height", "width", "error", "stain", "excitation_nm", "color")
@@ -63,7 +64,6 @@ def ingest(
     rehash: bool = False,
     unsigned: bool = False,
     reader: tiff.Reader | None = None,
-    quiet: bool = False,
 ) -> Summary:
     """Read the images of `source` into `fovs` of `store`; append what is new, redo what changed.
 
@@ -87,7 +87,6 @@ def ingest(
         project=config.project,
         unsigned=unsigned,
         selection=Selection(config.only, config.genes, config.limit),
-        quiet=quiet,
     )
     said = tables.read_all(labels, cell_lines, conditions, label_names)
     for table in said:
@@ -96,7 +95,7 @@ def ingest(
     # What makes a new store impossible is refused before anything is written.
     first = None if document.is_store(location) else shape_of(found, config, unsigned, reader)
 
-    def make(before: Before) -> Plan:
+    def make(before: Before) -> AnyPlan:
         notes.clear()
         settings = _over(config, before)
         if before.group is None:
@@ -116,7 +115,7 @@ def ingest(
         )  # fmt: skip
         return _plan(before, shape, settings, rows, work, rehash)
 
-    outcome = carry_out(location, GROUP, make, run, overwrite=overwrite, creates=True, quiet=quiet)
+    outcome = carry_out(location, GROUP, make, run, overwrite=overwrite, creates=True)
     summary = outcome.summary
     summary.notes[:0] = notes
     if first is not None and summary.rows_failed == summary.rows and not summary.failures:
@@ -135,7 +134,7 @@ def _plan(
     rows: Catalog,
     work: ReadImages,
     rehash: bool,
-) -> Plan:
+) -> Plan[Sequence[Job], Rows, Rows]:
     shard = config.shard_fovs or _shard_fovs(shape, len(rows))
     attrs = _attrs(shape, config, shard, before)
     held = {name: _held(before, name, len(rows)) for name in HELD}
@@ -173,9 +172,11 @@ def _plan(
         about={"pixel_size_um": shape.pixel_size_um, "shard_fovs": shard},
         work=work,
         columns=COLUMNS,
-        inputs=[combine([attrs.fingerprint, *(identities[r] for r in span)]) for span in spans],
-        blocks=[
-            {"payload": tuple(Job(rows.sources[r], identities[r], kept(r)) for r in span)}
+        parts=[
+            Part(
+                combine([attrs.fingerprint, *(identities[r] for r in span)]),
+                [Job(rows.sources[r], identities[r], kept(r)) for r in span],
+            )
             for span in spans
         ],
         again=again,

@@ -44,29 +44,29 @@ class Init:
 
     @property
     def exit_code(self) -> int:
-        """Always 0: what nothing can be made of raises."""
+        """Always 0: an unusable source raises instead."""
         return 0
 
     def lines(self) -> list[str]:
         """What was done, as lines of text."""
-        told = self.seen.lines()
+        lines = self.seen.lines()
         if self.project:
-            told.append(
+            lines.append(
                 f"fields are z stacks: --project {self.project} is written; mean and focus (the "
                 "sharpest plane) are the others"
             )
-        told += [
+        lines += [
             f"{one.path}: {'labels' if one.labelled else ', '.join(one.coords)} of fields by "
             f"{one.column}"
             for one in self.said
         ]
-        told += [note for one in self.said for note in one.notes]
+        lines += [note for one in self.said for note in one.notes]
         if not self.said:
-            told.append(
+            lines.append(
                 "no table of labels or conditions beside the images; --labels or --conditions "
                 "TABLE adds one"
             )
-        return [*told, "", f"wrote {self.script}:", *(f"  {one}" for one in self.commands)]
+        return [*lines, "", f"wrote {self.script}:", *(f"  {one}" for one in self.commands)]
 
 
 def init(
@@ -88,7 +88,7 @@ def init(
     source
         A folder, glob or address, as of `ingest`.
     config
-        Settings of `ingest` that cannot be told from the files, such as `channels`.
+        Settings of `ingest` that the files do not show, such as `channels`.
     store
         Where the script will write.
     script
@@ -107,7 +107,7 @@ def init(
     SourceError
         Where no field can be read.
     ChannelError
-        Where the channels' roles cannot be told.
+        Where the channels' roles cannot be determined.
     ConfigError
         Where the script is there, or cannot be written.
 

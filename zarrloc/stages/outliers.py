@@ -54,14 +54,14 @@ def outliers(store: str | Path | Location, *, embedding: str | None = None) -> R
         }
         for row, reasons in odd.why.items()
     ]
-    told = [f"{len(rows)} of {len(odd.measured)} fields stand out"]
-    told += [f"  {row['fov']} {row['protein']}: {row['why']}" for row in rows]
+    lines = [f"{len(rows)} of {len(odd.measured)} fields stand out"]
+    lines += [f"  {row['fov']} {row['protein']}: {row['why']}" for row in rows]
     if odd.replicates is None:
-        told.append("  replicates were not compared: there is no embedding of fields")
+        lines.append("  replicates were not compared: there is no embedding of fields")
     if odd.failed:
-        told.append(f"  {len(odd.failed)} more have no image; `zarrloc info STORE --errors`")
+        lines.append(f"  {len(odd.failed)} more have no image; `zarrloc info STORE --errors`")
     return Result(
-        what="fovs", done=len(odd.measured), failures=dict(odd.failed), told=told,
+        what="fovs", done=len(odd.measured), failures=dict(odd.failed), summary=lines,
         details={"embedding": odd.embedding, "rows": rows},
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.evaluate import PredictConfig
-from zarrloc.engine.plan import Array, Before, Plan, carry_out
+from zarrloc.engine.plan import AnyPlan, Array, Before, Plan, carry_out
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, fields_of, read_samples
 from zarrloc.groups.heads import StoredHead, read_head
@@ -40,10 +40,10 @@ class PredictSummary:
     def lines(self) -> list[str]:
         """What was done, as lines of text."""
         called = ", ".join(f"{label} {n}" for label, n in self.calls.items() if n)
-        told = [f"{self.path}: {self.rows} rows; called: {called or 'nothing'}"]
+        lines = [f"{self.path}: {self.rows} rows; called: {called or 'nothing'}"]
         if self.failed:
-            told.append(f"  {self.failed} rows have no embedding and so no prediction")
-        return told
+            lines.append(f"  {self.failed} rows have no embedding and so no prediction")
+        return lines
 
 
 def predict(
@@ -85,7 +85,7 @@ def predict(
     if head.heads.pool != "none":
         arrays |= _of_fields(samples, head, threshold, device_of(config.device))
 
-    def make(_: Before) -> Plan:
+    def make(_: Before) -> AnyPlan:
         there = committed(location, path)
         if there is not None and stage_attrs(there).stage == "train":
             raise ConfigError(f"'{path}' of {location.uri} is a trained head; pass another --name")

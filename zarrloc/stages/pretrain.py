@@ -50,11 +50,11 @@ STOPPED = 1
 """Exit code of a run that a signal ended early: the same command continues it."""
 
 COLLAPSED = 3
-"""Exit code of a run that its guard ended: the embedding tells images apart no longer."""
+"""Exit code of a run that its guard ended: the embedding no longer tells images apart."""
 
 
 def plan(store: str | Path | Location, config: PretrainConfig) -> str:
-    """What `pretrain` would do, for people: data, steps, views, rates, memory. Trains nothing.
+    """What `pretrain` would do, as text: data, steps, views, rates, memory. Trains nothing.
 
     Raises what `pretrain` raises for settings that cannot work.
     """
@@ -158,7 +158,7 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
 
 @dataclass
 class Run:
-    """A run's things, and what happens to them between steps."""
+    """One run: its state, and what happens between steps."""
 
     world: World
     out: Path
@@ -175,7 +175,7 @@ class Run:
     log: Log | None = None
     """The first process's, once the training begins."""
     collapsed: bool = False
-    """By the last of the guard's checks."""
+    """Whether the guard's last check found a collapse."""
 
     def __post_init__(self) -> None:
         roles, device = self.data.source.roles, self.world.device(self.config.device)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from zarrloc import segmenters
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine.block import Part
 from zarrloc.engine.cluster import Cluster
 from zarrloc.engine.plan import Before, Plan, carry_out, refuse_other_settings
 from zarrloc.engine.telemetry import Summary
@@ -31,8 +32,8 @@ from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
 from zarrloc.store.read import committed, stage_attrs
-from zarrloc.tasks.measure_cells import MeasureCells, Span
-from zarrloc.tasks.segment_fovs import SegmentFovs
+from zarrloc.tasks.measure_cells import Fields, MeasureCells, Measured, Span
+from zarrloc.tasks.segment_fovs import Rows, SegmentFovs
 
 LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS = 64, 2048
 DIGESTED = tuple(name for name in measure.COLUMNS if name != "keep")
@@ -57,7 +58,6 @@ def segment(
     function: Function | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
-    quiet: bool = False,
     **table: Any,
 ) -> tuple[Summary, Summary]:
     """Segment every field, then measure its cells: `segmentations/<name>` and `cells/<name>`.
@@ -67,7 +67,7 @@ def segment(
     `segment_fovs` and `tabulate` raise them.
     """
     with Cluster(run) as cluster:
-        common: dict[str, Any] = {"run": cluster, "overwrite": overwrite, "quiet": quiet}
+        common: dict[str, Any] = {"run": cluster, "overwrite": overwrite}
         masks = _segment(store, config, name, function, Table(**table), **common)
         return masks, tabulate(store, name, **table, **common)
 
@@ -115,7 +115,6 @@ def segment_fovs(
     function: Function | None = None,
     run: RunConfig | None = None,
     overwrite: bool = False,
-    quiet: bool = False,
 ) -> Summary:
     """Segment every field into `segmentations/<name>`: `mask (fov, y, x)`, 0 background.
 
@@ -124,7 +123,7 @@ def segment_fovs(
     model. Raises `ConfigError`, `ChannelError`, `WeightsError`, `StoreError` or `LockedError`
     before anything is written.
     """
-    common: dict[str, Any] = {"run": run, "overwrite": overwrite, "quiet": quiet}
+    common: dict[str, Any] = {"run": run, "overwrite": overwrite}
     return _segment(store, config, name, function, None, **common)
 
 
@@ -142,7 +141,7 @@ def _segment(
     location, group = Location.of(store), f"segmentations/{check_name(name)}"
     custom = None if function is None else segmenters.from_callable(function)
 
-    def make(_: Before) -> Plan:
+    def make(_: Before) -> Plan[None, Rows, Rows]:
         fovs = Fovs.of(location)
         if custom is None:
             segmenters.refuse_missing_roles(config, fovs.roles)
@@ -158,6 +157,7 @@ def _segment(
             block_rows=fovs.shard, array="mask", digested=list(COLUMNS),
         )  # fmt: skip
         starts = range(0, fovs.rows, fovs.shard)
+        stops = [at + fovs.shard for at in starts]
         return Plan(
             attrs,
             segmentations.template(fovs),
@@ -165,8 +165,10 @@ def _segment(
             coordinates=("error", *fovs.coords),
             work=work,
             columns=COLUMNS,
-            inputs=[combine([attrs.fingerprint, int(output)]) for output in fovs.block_output],
-            blocks=[{"expect": {FOVS: fovs.expect(start, start + fovs.shard)}} for start in starts],
+            parts=[
+                Part(combine([attrs.fingerprint, int(output)]), None, {FOVS: fovs.expect(at, stop)})
+                for at, stop, output in zip(starts, stops, fovs.block_output, strict=True)
+            ],
             block_s=None if work.on_device else WATERSHED_S * fovs.shard * fovs.megapixels,
         )
 
@@ -185,7 +187,6 @@ def tabulate(
     block_cells: int | None = None,
     run: RunConfig | Cluster | None = None,
     overwrite: bool = False,
-    quiet: bool = False,
 ) -> Summary:
     """Measure the objects of `segmentations/<name>` into the table `cells/<name>`.
 
@@ -200,7 +201,7 @@ def tabulate(
     notes: list[str] = []
     read: list[tuple[Fovs, Masks]] = []
 
-    def make(before: Before) -> Plan:
+    def make(before: Before) -> Plan[Span, Fields, Measured]:
         fovs, masks = Fovs.of(location), Masks.of(location, name)
         config = table.config(fovs)
         fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
@@ -241,7 +242,7 @@ def tabulate(
         coords = {coord: values[fov_index] for coord, values in fovs.coords.items()}
         coords["channel"] = np.array(fovs.roles, np.dtypes.StringDType())
         judgements = {} if changed else judged_rows(before.column, len(fov_index))
-        inputs, blocks = _cell_blocks(fov_index, attrs, fovs, masks)
+        parts = _parts(fov_index, attrs, fovs, masks)
 
         read[:] = [(fovs, masks)]
 
@@ -257,18 +258,17 @@ def tabulate(
             about={"block_cells": rows},
             work=MeasureCells(location, group, name, config["window_px"], len(fovs.roles)),
             columns=(*measure.COLUMNS, "error"),
-            inputs=inputs,
-            blocks=blocks,
-            anew=changed or rescaled,
+            parts=parts,
+            rebuild=changed or rescaled,
             settle=settle,
             unit="cell",
-            block_s=MEASURE_S * fovs.rows * fovs.megapixels / max(1, len(blocks)),
+            block_s=MEASURE_S * fovs.rows * fovs.megapixels / max(1, len(parts)),
         )
 
-    outcome = carry_out(location, group, make, run, overwrite=overwrite, quiet=quiet)
+    outcome = carry_out(location, group, make, run, overwrite=overwrite)
     outcome.summary.notes += notes
-    if not outcome.summary.failures:  # of a table with holes nothing could be told
-        outcome.summary.notes += _told(outcome.columns, *read[-1])
+    if not outcome.summary.failures:  # a table with missing rows has no statistics
+        outcome.summary.notes += _notes(outcome.columns, *read[-1])
     return outcome.summary
 
 
@@ -306,7 +306,7 @@ def _kept(columns: Columns, keep_percentile: float | None, fovs: Fovs) -> npt.ND
     return kept
 
 
-def _told(columns: Columns, fovs: Fovs, masks: Masks) -> list[str]:
+def _notes(columns: Columns, fovs: Fovs, masks: Masks) -> list[str]:
     """What a run says of its cells, and of the fields that are unlike the others."""
     kept, possible = columns["keep"], _possible(columns, fovs)
     notes = [
@@ -341,11 +341,11 @@ def _block_cells(masks: Masks) -> int:
     return int(np.clip(round(average * masks.shard), LEAST_BLOCK_CELLS, MOST_BLOCK_CELLS))
 
 
-def _cell_blocks(
+def _parts(
     fov_index: npt.NDArray[np.int64], attrs: StageAttrs, fovs: Fovs, masks: Masks
-) -> tuple[list[int], list[dict[str, Any]]]:
+) -> list[Part[Span]]:
     """What each block is made from, expects and gets."""
-    inputs, blocks = [], []
+    parts = []
     for start in range(0, len(fov_index), attrs.block_rows):
         rows = fov_index[start : start + attrs.block_rows]
         touched, starts = np.unique(rows, return_index=True)
@@ -356,7 +356,7 @@ def _cell_blocks(
         }
         first = start - int(np.searchsorted(fov_index, rows[0]))
         span = Span(touched, masks.cell_count[touched], first)
-        inputs.append(combine([attrs.fingerprint, len(rows), first, *touched, *expect.values()]))
+        made_from = [attrs.fingerprint, len(rows), first, *touched, *expect.values()]
         units = tuple((start + starts).tolist())
-        blocks.append({"payload": span, "expect": expect, "unit_starts": units})
-    return inputs, blocks
+        parts.append(Part(combine(made_from), span, expect, units))
+    return parts

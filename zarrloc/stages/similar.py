@@ -81,14 +81,14 @@ def similar(
         for row in order
     ]
     width = max((len(str(row["protein"])) for row in rows), default=0)
-    told = [f"most like {names[at]} ({'; '.join(_labels(samples, str(names[at])))}):"]
-    told += [f"  {row['protein']:{width}}  {row['score']:6.3f}  {row['labels']}" for row in rows]
+    lines = [f"most like {names[at]} ({'; '.join(_labels(samples, str(names[at])))}):"]
+    lines += [f"  {row['protein']:{width}}  {row['score']:6.3f}  {row['labels']}" for row in rows]
     if out is not None:
         shown = [(str(names[row]), f"{score[row]:.3f}") for row in order]
         _strip(location, samples, [(str(names[at]), "asked for"), *shown], Path(out))
-        told.append(f"pictures -> {out}")
+        lines.append(f"pictures -> {out}")
     details = {"protein": str(names[at]), "embedding": samples.group, "rows": rows}
-    return Result(what=samples.group, done=len(rows), details=details, told=told)
+    return Result(what=samples.group, done=len(rows), details=details, summary=lines)
 
 
 def first_embedding(location: Location) -> str:
@@ -127,11 +127,11 @@ def _strip(location: Location, samples: Samples, shown: list[tuple[str, str]], o
     fovs = open_group(location, "fovs", "ingest SOURCE STORE")
     fine = fovs["error"].values == ""
     pictures = []
-    for protein, told in shown:
+    for protein, lines in shown:
         rows = [row for row in _fields(samples, protein).tolist() if fine[row]]
         if rows:
             picture = read_picture(fovs, None, rows[0])
-            pictures.append(replace(picture, title=f"{protein}   {told}"))
+            pictures.append(replace(picture, title=f"{protein}   {lines}"))
     page = contact_sheet(pictures, "contrast per image, for display only", PANEL_PX)
     try:
         page.save(out)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.config.split import FOLDS, SplitConfig
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
 from zarrloc.groups.embeddings import group_of, read_labels, read_text, siblings_of
 from zarrloc.groups.splits import Leakage, read_fold
 from zarrloc.scoring.evaluation import from_one_group
@@ -36,7 +36,7 @@ class SplitSummary:
 
     def lines(self) -> list[str]:
         """What was done, as lines of text."""
-        told = [
+        lines = [
             f"{self.path}: grouped by {self.group}{'' if self.made else ' (was there already)'}"
         ]
         by = self.leakage.by
@@ -44,20 +44,20 @@ class SplitSummary:
             title = "test" if part.fold < 0 else f"fold {part.fold}"
             others = "the folds" if part.fold < 0 else "other folds"
             shared = f" of {part.proteins} {by}s, {part.shared_proteins} of them also in {others}"
-            told.append(f"  {title}: {part.fields} fields{'' if by == 'field' else shared}")
-        told.append(f"  {self.leakage.told()}")
+            lines.append(f"  {title}: {part.fields} fields{'' if by == 'field' else shared}")
+        lines.append(f"  {self.leakage.sentence()}")
         if self.leakage.thin_labels:
             thin = ", ".join(f"{label} ({n})" for label, n in self.leakage.thin_labels.items())
-            told.append(f"  labels with fewer than two {by}s in some fold: {thin}")
+            lines.append(f"  labels with fewer than two {by}s in some fold: {thin}")
         if self.alone:
-            told.append(
+            lines.append(
                 f"  labels that only one {self.group} shows, so that no fold can both learn and "
                 f"score them: {', '.join(self.alone)}; show them in more {self.group}s, or group "
                 "more finely (--group)"
             )
         if self.unlabelled:
-            told.append(f"  {self.unlabelled} fields have no label")
-        return told
+            lines.append(f"  {self.unlabelled} fields have no label")
+        return lines
 
 
 def split(
@@ -118,7 +118,7 @@ def split(
     inputs = {"fovs": stage_attrs(fovs).fingerprint}
     wanted = StageAttrs.of("split", settings, inputs)
 
-    def make(before: Before) -> Plan:
+    def make(before: Before) -> AnyPlan:
         if before.attrs is not None:
             return Plan(wanted, {})
         fold = make_folds(

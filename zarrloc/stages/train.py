@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.train import TrainConfig
-from zarrloc.engine.plan import Before, Plan, carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import (
     Samples,
@@ -55,13 +55,13 @@ class TrainSummary:
 
     def lines(self) -> list[str]:
         """What was done, as lines of text."""
-        told = [
+        lines = [
             f"{self.path}: macro-F1 {self.validation[0]:.3f} ± {self.validation[1]:.3f} on "
             f"validation folds ({self.rule})"
         ]
         if self.test is not None:
-            told.append(f"  {self.test[0]:.3f} ± {self.test[1]:.3f} on the test set")
-        return [*told, *(f"  {note}" for note in self.notes)]
+            lines.append(f"  {self.test[0]:.3f} ± {self.test[1]:.3f} on the test set")
+        return [*lines, *(f"  {note}" for note in self.notes)]
 
 
 def train(
@@ -140,7 +140,7 @@ def train(
     )
     notes = notes_on(samples)
 
-    def make(before: Before) -> Plan:
+    def make(before: Before) -> AnyPlan:
         if before.attrs is not None:
             return Plan(wanted, {})
         trained = _fit(samples, fold, config, device)
@@ -172,7 +172,7 @@ def _silence(location: Location, path: str, samples: Samples, config: TrainConfi
 
 
 def _labels_digest(location: Location, config: TrainConfig) -> str:
-    """Of the column that says what is learnt: `info` sees by it that the column changed."""
+    """Digest of the column that is learned; `info` compares it to see changes."""
     digests: Any = need(location, "fovs", "ingest SOURCE STORE").attrs.get("column_digests", {})
     return str(digests.get(config.target or "grade", ""))
 
@@ -216,7 +216,7 @@ def _head(
     attrs: StageAttrs,
     trained: Heads,
     labels_digest: str,
-) -> Plan:
+) -> AnyPlan:
     """The group of a head: its weights, what it says of every row, and its scores."""
     every = trained.probability(samples.features)
     own = out_of_fold(every, fold)

@@ -47,7 +47,7 @@ class StageAttrs(BaseModel):
         return mine is None or theirs is None or mine == theirs
 
     def difference(self, other: "StageAttrs") -> list[str]:
-        """Human lines such as `size: 224 -> 448`, from this to `other`."""
+        """Lines such as `size: 224 -> 448`: what differs between this and `other`."""
         before = {**_flat(self.config), **{f"input {k}": v for k, v in self.inputs.items()}}
         after = {**_flat(other.config), **{f"input {k}": v for k, v in other.inputs.items()}}
         return [
@@ -116,7 +116,7 @@ class GroupAttrs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    coordinates: str = Field(description="Names of the coordinate arrays, set apart by spaces.")
+    coordinates: str = Field(description="Names of the coordinate arrays, separated by spaces.")
     document_digest: str = Field(description="xxh3 of this document, the digest itself left out.")
     column_digests: dict[str, str] = Field(
         {}, description="Column -> xxh3 of its values; none while a run is writing it."

@@ -1,7 +1,7 @@
 """Columns: arrays along the rows of a group that the coordinator writes, and reads as a whole.
 
-A column that stands still has a digest in its group's attributes; one that a run is writing has
-none until the run commits.
+A committed column has a digest in its group's attributes; one that a run is writing has none until
+the run commits.
 """
 
 from collections.abc import Iterable, Mapping

@@ -113,7 +113,7 @@ def read_root(location: Location) -> Json:
         if kinds_there(location):
             raise _damaged(location, "zarr.json", "is missing")
         raise StoreError(
-            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.told}` makes one"
+            f"no store at {location.uri}; `zarrloc ingest SOURCE {location.shown}` makes one"
         )
     document, problem = _parsed(raw)
     if document is not None and "format" not in document["attributes"] and not problem:
@@ -426,6 +426,6 @@ def dumped(document: Json) -> bytes:
 
 def _damaged(location: Location, key: str, problem: str) -> StoreError:
     return StoreError(
-        f"{location.uri}/{key} {problem}; `zarrloc verify {location.told} --repair` rebuilds it, "
+        f"{location.uri}/{key} {problem}; `zarrloc verify {location.shown} --repair` rebuilds it, "
         "or says what is lost. Nothing was changed"
     )

@@ -21,7 +21,7 @@ from zarrloc.store.stale import Held, stale
 from zarrloc.store.template import PENDING
 
 MOST_VALUES = 12
-"""Of a coordinate, that are listed with their numbers of fields."""
+"""A coordinate with at most this many values has them listed, with their counts."""
 
 
 def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:

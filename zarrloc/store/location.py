@@ -50,7 +50,7 @@ class Location:
         return self.uri.rsplit("/", 1)[-1]
 
     @property
-    def told(self) -> str:
+    def shown(self) -> str:
         """What to call it in a command: a local store's name, or the whole address."""
         return self.uri if self.path is None else self.name
 

@@ -23,7 +23,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from zarrloc.errors import LockedError, StoreError
 from zarrloc.store.location import Location, object_store
-from zarrloc.store.remote import BrokenOffError, in_words
+from zarrloc.store.remote import BrokenOffError, store_errors
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def _split(lock: str) -> tuple[Any, str]:
 def _get(lock: str) -> tuple[Holder, dict[str, Any]] | None:
     store, name = _split(lock)
     try:
-        with in_words(lock):
+        with store_errors(lock):
             found = store.get(name)
     except FileNotFoundError:
         return None
@@ -236,7 +236,7 @@ def _get(lock: str) -> tuple[Holder, dict[str, Any]] | None:
 
 def _put(lock: str, me: Holder, mode: Any) -> None:
     store, name = _split(lock)
-    with in_words(lock):
+    with store_errors(lock):
         store.put(name, json.dumps(asdict(me)).encode(), mode=mode, use_multipart=False)
 
 
@@ -246,7 +246,7 @@ def _rewrite_remote(location: Location, key: str, make: Callable[[], bytes]) -> 
     store = object_store(location.uri)
     while True:
         try:
-            with in_words(f"{location.uri}/{key}"):
+            with store_errors(f"{location.uri}/{key}"):
                 tag: Any = {"e_tag": store.head(key)["e_tag"]}
                 store.put(key, make(), mode=tag, use_multipart=False)
             return
@@ -278,7 +278,7 @@ def _lease(location: Location, lock: str, me: Holder) -> Iterator[RunToken]:
         found = _get(lock)
         if found is not None and found[0].run == me.run:
             store, name = _split(lock)
-            with in_words(lock):
+            with store_errors(lock):
                 store.delete(name)
 
 
@@ -290,16 +290,16 @@ def _outlived(location: Location, lock: str, stage: str) -> tuple[Holder, dict[s
     first = found[0]
     if first.is_here and time.time() - first.renewed < EXPIRY_S:
         raise _locked(location, stage, first)
-    told = False
+    announced = False
     while found is not None and (left := first.renewed + EXPIRY_S - time.time()) > 0:
         if found[0] != first:  # it was renewed
             raise _locked(location, stage, found[0])
-        if not told:
+        if not announced:
             log.warning(
                 "'%s' of %s was last written by %s: waiting up to %.0f s for a sign of life",
                 *(stage, location.uri, first, left),
             )
-            told = True
+            announced = True
         time.sleep(min(LOOK_S, left))
         found = _get(lock)
     if found is not None and found[0] != first:

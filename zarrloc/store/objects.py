@@ -1,6 +1,6 @@
 """Single objects of a store, by key: read, replaced whole, listed, moved, removed.
 
-What Zarr's own interface has no word for. `path` is a prefix such as `embeddings/dino`.
+Zarr's own interface has no functions for this. `path` is a prefix such as `embeddings/dino`.
 """
 
 import os
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from zarrloc.store.location import Location
-from zarrloc.store.remote import at_once, fetched, held, in_words, object_store
+from zarrloc.store.remote import at_once, fetched, held, object_store, store_errors
 from zarrloc.store.retry import persistent
 
 T = TypeVar("T")
@@ -44,10 +44,22 @@ def read(location: Location, key: str) -> bytes | None:
 
 
 @persistent
+def size(location: Location, key: str) -> int:
+    """The object's size in bytes; 0 where there is none."""
+    try:
+        if location.path is not None:
+            return (location.path / key).stat().st_size
+        with store_errors(f"{location.uri}/{key}"):
+            return int(object_store(location.uri).head(key)["size"])
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+@persistent
 def write(location: Location, key: str, data: bytes) -> None:
     """Replace the object in one step: a reader finds the old bytes or the new ones."""
     if location.path is None:
-        with in_words(f"{location.uri}/{key}"):
+        with store_errors(f"{location.uri}/{key}"):
             object_store(location.uri).put(key, data, use_multipart=False)
         return
     target = location.path / key
@@ -70,7 +82,7 @@ def children(location: Location, path: str = "") -> list[str]:
         except (FileNotFoundError, NotADirectoryError):
             return []
     prefix = f"{path}/" if path else ""
-    with in_words(location.uri):
+    with store_errors(location.uri):
         found = object_store(location.uri).list_with_delimiter(prefix or None)
     return sorted(
         name.rstrip("/").removeprefix(prefix) for name in map(str, found["common_prefixes"])
@@ -81,7 +93,7 @@ def names(location: Location) -> set[str]:
     """Names of the objects, or files, that lie directly in `location`."""
     if location.path is not None:
         return {file.name for file in location.path.glob("*") if file.is_file()}
-    with in_words(location.uri):
+    with store_errors(location.uri):
         found = object_store(location.uri).list_with_delimiter()
     return {str(one["path"]) for one in found["objects"]}
 
@@ -93,7 +105,7 @@ def keys(location: Location, path: str) -> Iterator[str]:
             if file.is_file() and file.suffix != ".partial":
                 yield file.relative_to(location.path).as_posix()
         return
-    with in_words(location.uri):
+    with store_errors(location.uri):
         for batch in object_store(location.uri).list(f"{path}/"):
             yield from (str(one["path"]) for one in batch)
 
@@ -108,7 +120,7 @@ def remove(location: Location, path: str) -> None:
     if location.path is None:
         found = list(keys(location, path))
         if found:
-            with in_words(location.uri):
+            with store_errors(location.uri):
                 object_store(location.uri).delete(found)
         return
     target, beside = location.path / path, location.beside.path
@@ -125,7 +137,7 @@ def remove_one(location: Location, key: str) -> None:
     if location.path is not None:
         (location.path / key).unlink(missing_ok=True)
     elif read(location, key) is not None:
-        with in_words(location.uri):
+        with store_errors(location.uri):
             object_store(location.uri).delete(key)
 
 
@@ -144,7 +156,7 @@ def move(location: Location, source: str, target: str) -> None:
     remove(location, target)
 
     def copy(key: str) -> None:
-        with in_words(location.uri):
+        with store_errors(location.uri):
             store.copy(key, target + key.removeprefix(source))
 
     each(location, copy, [key for key in keys(location, source) if key != last])

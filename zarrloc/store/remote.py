@@ -1,4 +1,4 @@
-"""Object stores: their clients, and their failures in words.
+"""Object stores: their clients, and messages for their failures.
 
 Credentials, region and endpoint come from the environment, as each provider names them; README's
 "Object stores" lists them. A failed request is tried again for a minute before it is an error.
@@ -31,7 +31,7 @@ RETRY: Any = {
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=15)},
     "retry_timeout": timedelta(seconds=60),
 }
-"""Bursts of 503 pass within it; what lasts longer is told, and the same command continues."""
+"""Bursts of 503 pass within it; what lasts longer is an error, and the same command continues."""
 
 CLIENT: Any = {
     "connect_timeout": timedelta(seconds=5),
@@ -136,7 +136,7 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-# --- failures in words --------------------------------------------------------------------------
+# --- messages for failures -----------------------------------------------------------------------
 
 REFUSED = {
     "InvalidAccessKeyId": "the access key is not known there",
@@ -153,7 +153,7 @@ KEYS = (
 )
 
 
-def told(error: BaseException, where: str) -> StoreError:
+def as_store_error(error: BaseException, where: str) -> StoreError:
     """An obstore error as one line with its cure.
 
     Gives a `StoreError` for what only the user can mend (bucket, credentials, region), else a
@@ -198,8 +198,8 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def in_words(where: str) -> Iterator[None]:
-    """Turn an obstore error into `told`'s; an object that is not there stays FileNotFoundError."""
+def store_errors(where: str) -> Iterator[None]:
+    """Turn obstore's errors into ours, but for FileNotFoundError: an object that is absent."""
     from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
     try:
@@ -208,10 +208,10 @@ def in_words(where: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
-            raise told(error, where) from error
+            raise as_store_error(error, where) from error
         raise
     except (BaseError, PermissionError) as error:
-        raise told(error, where) from error
+        raise as_store_error(error, where) from error
 
 
 TRIES = 4
@@ -223,7 +223,7 @@ def fetched(store: Any, key: str, where: str) -> bytes:
     """All bytes of an object, as often tried as it takes. Raises `FileNotFoundError`."""
     for attempt in itertools.count(1):
         try:
-            with in_words(where):
+            with store_errors(where):
                 return bytes(store.get(key).bytes())
         except BrokenOffError:
             if attempt == TRIES:
@@ -276,7 +276,7 @@ def held() -> dict[str, bytes | None] | None:
 
 
 class RemoteStore(ZarrObjectStore[Any]):
-    """zarr's store over obstore, with failures in words and the current snapshot's memory."""
+    """zarr's store over obstore, with messages for failures and the current snapshot's memory."""
 
     def __init__(
         self, store: Any, *, read_only: bool = False, uri: str = "", memory: Any = None
@@ -309,7 +309,7 @@ class RemoteStore(ZarrObjectStore[Any]):
     async def _tried(self, where: str, call: Callable[[], Awaitable[T]]) -> T:
         for attempt in itertools.count(1):
             try:
-                with in_words(where):
+                with store_errors(where):
                     return await call()
             except BrokenOffError:
                 if attempt == TRIES:
@@ -319,7 +319,7 @@ class RemoteStore(ZarrObjectStore[Any]):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        with in_words(f"{self.uri}/{key}"):
+        with store_errors(f"{self.uri}/{key}"):
             return await super().exists(key)
 
     async def set(self, key: str, value: Any) -> None:
@@ -328,7 +328,7 @@ class RemoteStore(ZarrObjectStore[Any]):
 
     async def delete(self, key: str) -> None:
         """Remove the object."""
-        with in_words(f"{self.uri}/{key}"):
+        with store_errors(f"{self.uri}/{key}"):
             await super().delete(key)
 
     async def getsize(self, key: str) -> int:

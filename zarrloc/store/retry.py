@@ -18,7 +18,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 20.0
 HASTE_S = 3.0
 """How long a fault is waited out before anything has begun: what is wrong should be said soon."""
 PATIENCE_S = 180.0
-"""The same within a run."""
+"""How long a fault is waited out within a run."""
 
 PASSING = {
     *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR),
@@ -59,7 +59,7 @@ def is_of_a_row(error: BaseException) -> bool:
 
 
 def is_everywhere(error: BaseException) -> bool:
-    """Whether it lies with the machine or the store: a full disk, a store gone away, no right."""
+    """Whether it lies with the machine or the store: a full disk, a lost store, no permission."""
     if isinstance(error, DamageError | RemoteError):
         return False
     return isinstance(error, StoreError) or (
@@ -72,7 +72,7 @@ def may_succeed_again(text: str) -> bool:
     return _AGAIN.search(text) is not None
 
 
-def in_words(error: BaseException) -> str:
+def row_error(error: BaseException) -> str:
     """What a row's `error` says of it: the same whenever it happens, without any address."""
     if isinstance(error, MemoryError):
         return f"{OUT_OF_MEMORY}: {_plain(str(error))}".removesuffix(": ")
@@ -89,7 +89,7 @@ def reason(error: BaseException) -> str:
 
 
 def detail(error: BaseException) -> str:
-    """An error's own words, or its type where it has none."""
+    """An error's message, or its type if it has none."""
     return _plain(str(error)) or type(error).__name__
 
 

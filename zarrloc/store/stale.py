@@ -15,7 +15,7 @@ COPIED = ("protein", "ensg", "cell_line")
 """Coordinates of the fields that masks, cells and embeddings hold, too."""
 
 AGAIN = "the same command brings it up to date"
-ANEW = "make it again with --overwrite, or under another --name"
+REMAKE = "make it again with --overwrite, or under another --name"
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _reasons(path: str, group: Held, groups: Mapping[str, Held]) -> Iterator[str
         if name not in groups:
             yield f"{name}, which it was made from, is gone"
         elif groups[name].stage.get("fingerprint") != made_from:
-            yield f"{name}, which it was made from, was made anew with other settings; {ANEW}"
+            yield f"{name}, which it was made from, was made again with other settings; {REMAKE}"
     yield from _too_few(group, groups)
     yield from _other_pixels(path, group, fovs)
     yield from _other_facts(group, groups)
@@ -77,7 +77,7 @@ def _too_few(group: Held, groups: Mapping[str, Held]) -> Iterator[str]:
     for of, dim, word in whole:
         mine, all_of_them = group.rows(dim), of.rows(dim)
         if mine is not None and all_of_them is not None and mine != all_of_them:
-            how = ANEW if group.stage.get("stage") in ("split", "train") else AGAIN
+            how = REMAKE if group.stage.get("stage") in ("split", "train") else AGAIN
             yield f"it knows {mine} of {all_of_them} {word}; {how}"
 
 
@@ -100,14 +100,15 @@ def _other_facts(group: Held, groups: Mapping[str, Held]) -> Iterator[str]:
     fovs, config = groups["fovs"], group.stage.get("config", {})
     size = fovs.attrs.get("pixel_size_um")
     if "pixel_size_um" in config and config["pixel_size_um"] != size:
-        yield f"it was made at {config['pixel_size_um']} um a pixel, now they are {size} um; {ANEW}"
+        then = config["pixel_size_um"]
+        yield f"it was made at {then} um a pixel, now they are {size} um; {REMAKE}"
     yield from _other_window(group, size)
     yield from _other_channels(group, groups)
     if learnt_from := group.attrs.get("labels_digest"):
         name = config.get("target") or "grade"
         if fovs.attrs.get("column_digests", {}).get(name) != learnt_from:
             what = "labels" if name == "grade" else f"coordinate '{name}'"
-            yield f"the {what} of the fields changed since it was trained; {ANEW}"
+            yield f"the {what} of the fields changed since it was trained; {REMAKE}"
     yield from _other_columns(group, fovs)
     split = groups.get(f"splits/{config.get('split')}")
     own = group.columns.get("row_fold")
@@ -116,12 +117,12 @@ def _other_facts(group: Held, groups: Mapping[str, Held]) -> Iterator[str]:
         known = of is None or (len(of) > 0 and int(of.max()) < len(fold))
         now = fold if of is None else fold[of] if known else None
         if now is not None and len(now) == len(own) and not np.array_equal(now, own):
-            yield f"split '{config['split']}' was made anew since; {ANEW}"
+            yield f"split '{config['split']}' was made again since; {REMAKE}"
 
 
 def _how(group: Held) -> str:
-    """What brings it up to date: masks and their table are made anew by the same command."""
-    return AGAIN if group.stage.get("stage") in ("segment", "cells") else ANEW
+    """What brings it up to date: masks and their table are made again by the same command."""
+    return AGAIN if group.stage.get("stage") in ("segment", "cells") else REMAKE
 
 
 def _other_window(group: Held, size: float | None) -> Iterator[str]:
@@ -148,7 +149,7 @@ def _other_channels(group: Held, groups: Mapping[str, Held]) -> Iterator[str]:
     learnt = group.attrs.get("embedding", {}).get(CHANNEL_OF)
     made_from = [groups[name] for name in group.stage.get("inputs", {}) if name in groups]
     if learnt and any(one.stage["config"].get(CHANNEL_OF, learnt) != learnt for one in made_from):
-        yield f"the embedding was made from other channels since; {ANEW}"
+        yield f"the embedding was made from other channels since; {REMAKE}"
     if _differ("channel", group, groups["fovs"]):
         yield f"the channels were renamed since; {AGAIN}"
 
@@ -156,11 +157,11 @@ def _other_channels(group: Held, groups: Mapping[str, Held]) -> Iterator[str]:
 def _other_columns(group: Held, fovs: Held) -> Iterator[str]:
     """Coordinates that it was made by, or holds a copy of, and that changed since."""
     if group.rows("fov") not in (None, fovs.rows("fov")):
-        return  # new fields bring new values, and are told of
+        return  # new fields bring new values, and are reported elsewhere
     digests = fovs.attrs.get("column_digests", {})
     for name, before in group.attrs.get("made_by", {}).items():
         if digests.get(name, before) != before:
-            yield f"the fields' coordinate '{name}' changed since the folds were dealt; {ANEW}"
+            yield f"the fields' coordinate '{name}' changed since the folds were dealt; {REMAKE}"
     of = group.columns.get("fov_index")
     for name in COPIED:
         if group.rows("cell") is None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy.typing as npt
 import zarr
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 COLUMN_CHUNK = 8192

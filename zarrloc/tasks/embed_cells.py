@@ -5,7 +5,7 @@ exist only in a batch.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,25 @@ from zarrloc.tasks import rows
 
 Table = dict[str, npt.NDArray[Any]]
 """`fov_index`, `mask_label`, `centroid_y`, `centroid_x`, `keep` of a block's cells."""
+
+
+class Wanted(NamedTuple):
+    """A block's rows of the table, which of them are embedded, and the fields they lie in."""
+
+    columns: Table
+    wanted: npt.NDArray[np.bool_]
+    fields: dict[int, crops.Field]
+    """Row in `fovs` -> the field, on its device."""
+
+
+class Features(NamedTuple):
+    """What the backbone made of the wanted cells."""
+
+    features: npt.NDArray[np.float32]
+    """`(wanted cell, feature)`."""
+    largest: npt.NDArray[np.float32]
+    """`(wanted cell,)`, the largest absolute value that went in."""
+    wanted: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -56,34 +75,34 @@ class EmbedCells:
         """Load the backbone."""
         self.forward.load()
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
+    def read(self, block: Block[Table], clock: StoreClock) -> Wanted:
         """The block's rows of the table, and the fields they lie in, on their device."""
-        columns: Table = block.payload
+        columns = block.part.payload
         wanted = columns["keep"] | self.all_cells
         for row in block.skip:
             wanted[row - block.start] = False
         if not wanted.any():
-            return columns, wanted, {}
+            return Wanted(columns, wanted, {})
         first, last = columns["fov_index"][[0, -1]].tolist()
-        run = read_fields(self.location, self.cells, first, last + 1, block.expect, clock)
+        run = read_fields(self.location, self.cells, first, last + 1, block.part.expect, clock)
         fields = {
             fov: crops.Field(*map(self.forward.upload, run.field(fov)))
             for fov in np.unique(columns["fov_index"][wanted]).tolist()
         }
-        return columns, wanted, fields
+        return Wanted(columns, wanted, fields)
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: Wanted) -> Features:
         """Features of the wanted cells."""
         columns, wanted, fields = data
         with inference(self.forward.execution["threads"]):
-            found = self.forward.fitting(
+            features, largest = self.forward.fitting(
                 lambda batch: self._batches(columns, np.flatnonzero(wanted), fields, batch)
             )
-        return found, wanted
+        return Features(features, largest, wanted)
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[Table], state: Features) -> Output:
         """The block's rows: NaN where a cell was not wanted, which is no failure."""
-        (some, most), wanted = state
+        some, most, wanted = state
         features = np.full((len(block), self.forward.width), np.nan, np.float32)
         largest = np.zeros(len(block), np.float32)
         features[wanted], largest[wanted] = some, most

@@ -6,9 +6,11 @@ resizing, normalising and mapping channels happen there, in batches of fields of
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
+import numpy.typing as npt
+from torch import Tensor
 
 from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
@@ -17,6 +19,25 @@ from zarrloc.models.classic import Classic
 from zarrloc.models.forward import Forward, inference
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.tasks import rows
+
+
+class Fields(NamedTuple):
+    """A block's fields as stored."""
+
+    error: npt.NDArray[Any]
+    """`(fov,)` text; not empty where a field has no pixels here."""
+    groups: list[tuple[list[int], Tensor]]
+    """Fields of one size: their places in the block, and `(n, channel, y, x)`."""
+
+
+class Features(NamedTuple):
+    """What the backbone made of a block's fields."""
+
+    features: npt.NDArray[np.float32]
+    """`(fov, feature)`, NaN where there is none."""
+    largest: npt.NDArray[np.float32]
+    """`(fov,)`, the largest absolute value that went in."""
+    error: npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -49,9 +70,9 @@ class EmbedFovs:
         """Load the backbone."""
         self.forward.load()
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
-        """The block's errors, and its fields by size: (rows in the block, pixels)."""
-        found = read_fovs(self.location, block.start, block.stop, block.expect[FOVS], clock)
+    def read(self, block: Block[None], clock: StoreClock) -> Fields:
+        """The block's errors, and its fields by size."""
+        found = read_fovs(self.location, block.start, block.stop, block.part.expect[FOVS], clock)
         error = np.array(
             [f"fovs: {text}" if text else "" for text in found.error], np.dtypes.StringDType()
         )
@@ -63,12 +84,13 @@ class EmbedFovs:
             # Its place in the batch stays, blank: the neighbours' values must not depend on it.
             found.image[row - block.start] = 0
             error[row - block.start] = reason
-        return error, [
+        groups = [
             (rows, self.forward.upload(found.image[rows, :, :height, :width]))
             for (height, width), rows in sizes.items()
         ]
+        return Fields(error, groups)
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: Fields) -> Features:
         """Features of all fields."""
         error, groups = data
         features = np.full((len(error), self.forward.width), np.nan, np.float32)
@@ -78,9 +100,9 @@ class EmbedFovs:
                 features[rows], largest[rows] = self.forward.fitting(
                     partial(self.forward.batches, images)
                 )
-        return features, largest, error
+        return Features(features, largest, error)
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[None], state: Features) -> Output:
         """The block's rows."""
         features, largest, error = state
         return rows.embedded(features, largest, error, error != "")

@@ -4,6 +4,7 @@ A block reads its fields once and measures each alone: one that cannot be measur
 cells, and no others.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,21 @@ class Span(NamedTuple):
     """Which of all these cells is the block's first row."""
 
 
+class Fields(NamedTuple):
+    """A block with the fields it measures."""
+
+    block: Block[Span]
+    run: FieldRun
+
+
+class Measured(NamedTuple):
+    """The cells of all these fields."""
+
+    table: dict[str, npt.NDArray[Any]]
+    skip: Mapping[int, str]
+    """Row -> why it was not measured."""
+
+
 @dataclass(frozen=True)
 class MeasureCells:
     """The stage's work on one block of rows."""
@@ -41,16 +57,17 @@ class MeasureCells:
     def open(self) -> None:
         """Nothing to load."""
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
+    def read(self, block: Block[Span], clock: StoreClock) -> Fields:
         """The fields, read once."""
-        span: Span = block.payload
+        span = block.part.payload
         start, stop = int(span.fovs[0]), int(span.fovs[-1]) + 1
-        return block, read_fields(self.location, self.name, start, stop, block.expect, clock)
+        run = read_fields(self.location, self.name, start, stop, block.part.expect, clock)
+        return Fields(block, run)
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: Fields) -> Measured:
         """Measurements of every field, and the errors of those that have none."""
         block, run = data
-        span: Span = block.payload
+        span = block.part.payload
         skip = dict(block.skip)
         tables, row = [], block.start - span.first
         for fov, count in zip(span.fovs.tolist(), span.counts.tolist(), strict=True):
@@ -65,13 +82,14 @@ class MeasureCells:
                 if not retry.is_of_a_row(error):
                     raise
                 tables.append(self._nothing(fov, count))
-                skip.update(dict.fromkeys(rows, retry.in_words(error)))
-        return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}, skip
+                skip.update(dict.fromkeys(rows, retry.row_error(error)))
+        table = {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
+        return Measured(table, skip)
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[Span], state: Measured) -> Output:
         """The block's rows of what was measured."""
         measured, skip = state
-        first = block.payload.first
+        first = block.part.payload.first
         columns = {name: values[first : first + len(block)] for name, values in measured.items()}
         error = np.array([skip.get(row, "") for row in block.rows], np.dtypes.StringDType())
         aside = {"keep": measure.keep(columns["blank_fraction"]) & (error == ""), "error": error}

@@ -72,10 +72,10 @@ class ReadImages:
     def open(self) -> None:
         """Nothing to load."""
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
+    def read(self, block: Block[Sequence[Job]], clock: StoreClock) -> "Rows":
         """Fields and columns of the block, read from files or kept from the store."""
-        rows = _Rows.of(len(block), len(self.channels.roles), self.height, self.width, self.dtype)
-        jobs: Sequence[Job] = block.payload
+        rows = Rows.of(len(block), len(self.channels.roles), self.height, self.width, self.dtype)
+        jobs = block.part.payload
         kept = self._stored(block, clock) if any(job.keep for job in jobs) else {}
         for at, (row, job) in enumerate(zip(block.rows, jobs, strict=True)):
             if row in block.skip:
@@ -86,17 +86,17 @@ class ReadImages:
                 self._read_row(rows, at, job)
         return rows
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: "Rows") -> "Rows":
         """Nothing to compute."""
         return data
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[Sequence[Job]], state: "Rows") -> Output:
         """The block's rows."""
         aside = {"source_digest": state.source_digest, "source_hash": state.source_hash}
         columns = {"height": state.height, "width": state.width, "error": state.error}
         return Output(state.image, {**columns, "background": state.background}, aside)
 
-    def _read_row(self, rows: "_Rows", at: int, job: Job) -> None:
+    def _read_row(self, rows: "Rows", at: int, job: Job) -> None:
         source = job.source
         rows.source_digest[at] = job.identity
         if source is None:
@@ -150,23 +150,26 @@ class ReadImages:
     def _check(self, dtype: str, height: int, width: int) -> None:
         if not self.any_dtype and dtypes.STORED.get(dtype) != self.dtype:
             raise SourceError(
-                f"has dtype {dtype}, the store holds {self.dtype}; ingest anew with --dtype, or "
-                "into a store of its own"
+                f"has dtype {dtype}, the store holds {self.dtype}; ingest again with --dtype and "
+                "--overwrite, or into a store of its own"
             )
         if height > self.height or width > self.width:
             raise SourceError(
                 f"is {height}x{width} px, larger than the store's {self.height}x{self.width}; "
-                f"ingest anew with --field-size {max(height, self.height)}x{max(width, self.width)}"
+                "ingest again with --overwrite and --field-size "
+                f"{max(height, self.height)}x{max(width, self.width)}"
             )
 
-    def _stored(self, block: Block, clock: StoreClock) -> "dict[int, dict[str, Any]]":
+    def _stored(
+        self, block: Block[Sequence[Job]], clock: StoreClock
+    ) -> dict[int, dict[str, npt.NDArray[Any]]]:
         """The rows to be kept as the store has them, by place; those that are damaged left out."""
         group = self.location.group(self.group, mode="r", clock=clock)
         columns = {
             name: read_column(group, name, block.stop, block.start)
             for name in (ROW_DIGEST, *COLUMNS)
         }
-        keep = [at for at, job in enumerate(block.payload) if job.keep]
+        keep = [at for at, job in enumerate(block.part.payload) if job.keep]
         image = _sound(group, block.start, keep, columns.pop(ROW_DIGEST))
         return {
             at: {"image": pixels, **{name: values[at] for name, values in columns.items()}}
@@ -192,7 +195,7 @@ def _sound(
 
 
 @dataclass
-class _Rows:
+class Rows:
     """A block's rows while they are filled."""
 
     image: npt.NDArray[Any]
@@ -204,7 +207,7 @@ class _Rows:
     source_hash: npt.NDArray[np.uint64]
 
     @classmethod
-    def of(cls, rows: int, channels: int, height: int, width: int, dtype: str) -> "_Rows":
+    def of(cls, rows: int, channels: int, height: int, width: int, dtype: str) -> "Rows":
         return cls(
             np.zeros((rows, channels, height, width), dtype),
             np.zeros(rows, np.int32),

@@ -17,7 +17,7 @@ from zarrloc.engine.block import Block, Output
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import read_fovs
 from zarrloc.groups.segmentations import MASK_DTYPE
-from zarrloc.segmenters import Segmenter
+from zarrloc.segmenters import AnySegmenter
 from zarrloc.store import retry
 from zarrloc.store.location import Location, StoreClock
 
@@ -30,7 +30,7 @@ class SegmentFovs:
     group: str
     roles: tuple[str, ...]
     config: SegmentConfig
-    custom: Segmenter | None = None
+    custom: AnySegmenter | None = None
     execution: dict[str, Any] = field(default_factory=dict)
     array: str | None = "mask"
 
@@ -51,7 +51,7 @@ class SegmentFovs:
         """The stage with its execution fixed."""
         return replace(self, execution=execution)
 
-    def segmenter(self) -> Segmenter:
+    def segmenter(self) -> AnySegmenter:
         """The loaded model, once a process; on the CPU where no device is settled."""
         if self.custom is not None:
             return self.custom
@@ -66,10 +66,10 @@ class SegmentFovs:
         if self.execution:
             self.segmenter()
 
-    def read(self, block: Block, clock: StoreClock) -> Any:
+    def read(self, block: Block[None], clock: StoreClock) -> "Rows":
         """What the network needs of each field, and the errors of those it can't have."""
-        found = read_fovs(self.location, block.start, block.stop, block.expect[FOVS], clock)
-        rows = _Rows(found.image.shape[2:], len(block))
+        found = read_fovs(self.location, block.start, block.stop, block.part.expect[FOVS], clock)
+        rows = Rows(found.image.shape[2:], len(block))
         for at, row in enumerate(block.rows):
             if found.error[at]:
                 rows.error[at] = f"fovs: {found.error[at]}"
@@ -83,7 +83,7 @@ class SegmentFovs:
                 rows.error[at] = block.skip[row]
         return rows
 
-    def device(self, data: Any) -> Any:
+    def device(self, data: "Rows") -> "Rows":
         """The network over all fields at once."""
         if not self.on_device:
             return data
@@ -95,7 +95,7 @@ class SegmentFovs:
         data.work.update(zip(live, states, strict=True))
         return data
 
-    def finish(self, block: Block, state: Any) -> Output:
+    def finish(self, block: Block[None], state: "Rows") -> Output:
         """Masks, field by field; one that failed is 0 and has an error."""
         for at in sorted(state.work):
             if state.error[at]:
@@ -106,10 +106,10 @@ class SegmentFovs:
         return Output(state.mask, {"cell_count": state.count, "error": state.error})
 
 
-_LOADED: dict[tuple[str, str], Segmenter] = {}
+_LOADED: dict[tuple[str, str], AnySegmenter] = {}
 
 
-class _Rows:
+class Rows:
     """A block's fields on their way to masks."""
 
     def __init__(self, shape: tuple[int, ...], rows: int) -> None:
@@ -117,6 +117,7 @@ class _Rows:
         self.count = np.zeros(rows, np.int32)
         self.error = np.full(rows, "", np.dtypes.StringDType())
         self.work: dict[int, Any] = {}
+        """Place -> what the segmenter made of the field last, which only it knows."""
 
     def attempt(self, at: int, work: Callable[..., Any], *arguments: Any) -> None:
         """Keep the result of `work`, or what it raised as the field's error."""
@@ -125,7 +126,7 @@ class _Rows:
         except Exception as error:
             if not retry.is_of_a_row(error):
                 raise
-            self.error[at] = retry.in_words(error)
+            self.error[at] = retry.row_error(error)
 
     def put(self, at: int, mask: npt.NDArray[Any]) -> None:
         """Take a finished mask `(y, x)` with ids 1..n."""
