@@ -5,6 +5,8 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+import myst_nb.core.render
+
 HERE = Path(__file__).parent
 # Tutorials call the commands as a user would: those of the environment that builds the site.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -39,6 +41,7 @@ html_theme_options = {
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}  # without it the theme's script complains on every page
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -47,6 +50,25 @@ nb_execution_in_temp = True
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+
+
+def joined(outputs: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Pieces of a stream as one text, as they came: `%%bash` hands over 100 bytes at a time.
+
+    MyST-NB's own function ends a line after every piece.
+    """
+    kept, streams = [], {}
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] in streams:
+            streams[output["name"]]["text"] += output["text"]
+            continue
+        if output["output_type"] == "stream":
+            streams[output["name"]] = output
+        kept.append(output)
+    return kept
+
+
+myst_nb.core.render.coalesce_streams = joined
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"

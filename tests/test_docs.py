@@ -11,6 +11,8 @@ import click
 import pytest
 from zarrloc_cli.main import zarrloc
 
+from tests.report import browser
+
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
 
@@ -55,3 +57,27 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         [*build, str(DOCS), str(tmp_path)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    if browser.CHROMIUM is None:
+        pytest.skip("chromium is not installed: the pages were built, and not looked at")
+    with browser.chromium(tmp_path / "profile") as page:
+        for file in [*sorted(tmp_path.glob("*.html")), *sorted(tmp_path.glob("[a-z]*/*.html"))]:
+            page.load(file, 390)
+            assert page.errors == [], file
+            wide = page.value("document.documentElement.scrollWidth")
+            assert wide <= 390, f"{file} scrolls sideways on a phone: {wide} px"
+
+
+def test_pieces_of_a_stream_are_joined_as_they_came() -> None:
+    pytest.importorskip("myst_nb", reason="pip install -e '.[docs]' brings Sphinx")
+    spec = importlib.util.spec_from_file_location("site_conf", DOCS / "conf.py")
+    assert spec is not None
+    assert spec.loader is not None
+    conf = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(conf)
+
+    def piece(name: str, text: str) -> dict[str, str]:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    other = {"output_type": "display_data"}
+    told = [piece("stdout", "12 fie"), piece("stderr", "w"), piece("stdout", "lds\n  a"), other]
+    assert conf.joined(told) == [piece("stdout", "12 fields\n  a"), piece("stderr", "w"), other]
