@@ -17,11 +17,11 @@ from click.testing import CliRunner
 from zarrloc_cli import main as cli
 from zarrloc_cli.options import config_options, split
 
+import zarrloc
 from tests.image_files import write_opencell
 from tests.labelled_store import make_store
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
-from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.simulate import SimulateConfig
 from zarrloc.engine.telemetry import Summary
@@ -95,8 +95,24 @@ def test_options_come_in_sections_common_things_first(capsys: pytest.CaptureFixt
     assert places == sorted(places)
     assert said.index("--epochs") < places[1] < said.index("--weight-decay") < places[2]
     assert said.index("--precision [auto|fp32|bf16]") > places[5]
-    named = {name for names in PretrainConfig.SECTIONS.values() for name in names}
-    assert named <= PretrainConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize("name", [name for name in dir(zarrloc) if name.endswith("Config")])
+def test_sections_name_settings_that_are_there(name: str) -> None:
+    config = getattr(zarrloc, name)
+    named = [one for names in config.SECTIONS.values() for one in names]
+    assert len(set(named)) == len(named)
+    assert set(named) <= config.model_fields.keys()
+
+
+def test_what_must_be_given_comes_first_and_arguments_without_a_word_not_at_all(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _call("train", "--help") == 0
+    options = capsys.readouterr().out.partition("Options:\n")[2]
+    flags = re.findall(r"^  (--[a-z-]+)", options, re.MULTILINE)
+    assert flags[:3] == ["--name", "--embedding", "--split"]
+    assert not re.search(r"^  STORE$", options, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +209,12 @@ def _completed(words: str, begun: str) -> list[str]:
      ("export {s}", "", ["fovs", "embeddings/noise", "embeddings/planted"]),
      ("export {s} fovs o.csv --to", "x", ["xlsx"]),
      ("preview {s} --segmentation", "", []),
+     ("embed {s} --name", "no", ["noise"]),
+     ("split {s} --group", "", ["auto", "image", "cell_line", "ensg", "plate", "protein"]),
+     ("train {s} --target", "p", ["plate", "protein"]),
+     ("evaluate {s} --exclude-same", "n", ["none"]),
+     ("segment {s} --grow", "", ["none", "nucleus", "protein"]),
+     ("embed {s} --cluster", "s", ["serial", "slurm", "s"]),
      ("embed {s} --pre", "--pre", ["--precision"]),
      ("train none.zarr --embedding", "", [])],
 )  # fmt: skip

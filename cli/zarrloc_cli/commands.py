@@ -52,9 +52,10 @@ class Command(click.Command):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options under the headings of their sections, in the order they first come in."""
         sections: dict[str, list[tuple[str, str]]] = {"Options": []}
-        for parameter in self.get_params(ctx):
+        # What must be given comes before what may be.
+        for parameter in sorted(self.get_params(ctx), key=lambda one: not one.required):
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and record[1]:  # an argument is told in the text above
                 own = "Output" if parameter.name == "help" else "Options"
                 sections.setdefault(getattr(parameter, SECTION, own), []).append(record)
         order = [name for name in sections if name not in LAST]

@@ -37,7 +37,7 @@ COMMANDS = {
         "report": "Write an HTML page: map, scores, pictures.",
     },
     "Out, and care": {
-        "export": "Write tables, AnnData or OME-Zarr.",
+        "export": "Write tables, AnnData, SpatialData, OME-Zarr.",
         "verify": "Find damage, and repair it.",
         "backbones": "List the networks there are.",
         "weights": "Fetch, copy, check published weights.",

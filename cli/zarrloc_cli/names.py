@@ -1,5 +1,6 @@
 """Tab completion: names that are in the store that the command line has so far."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,19 @@ KIND = {
 }
 """Option -> the kind of group whose names it takes."""
 
+MADE = {"segment": "segmentations", "embed": "embeddings", "split": "splits", "train": "heads"}
+"""Command -> the kind of group that its `--name` names: one that is there is continued."""
+
+WORDS = {
+    "cluster": ("auto", "cuda", "local", "serial", "slurm"),
+    "device": ("auto", "cpu", "cuda"),
+    "exclude_same": ("auto", "fov", "none"),
+    "group": ("auto", "image"),
+    "grow": ("none",),
+    "model": ("cpsam", "cyto2", "cyto3", "nuclei", "watershed"),
+}
+"""Option -> words that it takes, beside what the store has."""
+
 KINDS = ("segmentations", "cells", "embeddings", "splits", "heads")
 
 
@@ -25,8 +39,12 @@ def completer(option: str, command: str = "") -> Complete | None:
     """The completion for an option's value; None if there is none."""
     if option in KIND:
         return lambda ctx, _, begun: _items(_names(_store(ctx), KIND[option]), begun)
+    if option in WORDS:
+        return lambda ctx, _, begun: _words(ctx, option, begun)
     return {
         "head": _heads,
+        "name": _own_names,
+        "target": lambda ctx, _, begun: _items(_coordinates(ctx), begun),
         "what": _groups,
         "channels": _channels,
         "backbone": _backbones,
@@ -65,6 +83,33 @@ def _groups(ctx: click.Context, _: Any, begun: str) -> list[CompletionItem]:
     store = _store(ctx)
     found = [f"{kind}/{name}" for kind in KINDS for name in _names(store, kind)]
     return _items(["fovs", *found], begun)
+
+
+def _own_names(ctx: click.Context, _: Any, begun: str) -> list[CompletionItem]:
+    kind = MADE.get(ctx.info_name or "")
+    return _items(_names(_store(ctx), kind), begun) if kind else []
+
+
+def _words(ctx: click.Context, option: str, begun: str) -> list[CompletionItem]:
+    found = list(WORDS[option])
+    if option in ("exclude_same", "group"):
+        found += _coordinates(ctx)
+    if option == "grow":
+        found += _column(ctx, "channel")
+    paths = [CompletionItem(begun, type="file")] if option in ("cluster", "model") else []
+    return [*_items(found, begun), *paths]
+
+
+def _coordinates(ctx: click.Context) -> list[str]:
+    """Names of the texts that stand beside the fields, such as protein, well, condition."""
+    store = _store(ctx)
+    found = []
+    for file in sorted((store / "fovs").glob("*/zarr.json")) if store is not None else ():
+        told = json.loads(file.read_text(encoding="utf-8"))
+        text = told.get("data_type") == "string" and told.get("dimension_names") == ["fov"]
+        if text and file.parent.name not in ("fov", "source", "error"):
+            found.append(file.parent.name)
+    return found
 
 
 def _channels(ctx: click.Context, __: Any, begun: str) -> list[CompletionItem]:

@@ -1,6 +1,7 @@
 """Settings of `zarrloc evaluate` and `zarrloc predict`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -11,6 +12,12 @@ Threshold = Literal["0.5", "tuned"]
 
 class EvaluateConfig(DeviceConfig):
     """What is scored, and how."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Neighbours": ("vote_norm", "temperature", "exclude_same"),
+        "Statistics": ("baselines", "threshold", "bootstrap", "seed"),
+        "Where it runs": ("device",),
+    }
 
     head: str | None = Field(default=None, description="Name of the head to score.")
     embedding: str | None = Field(

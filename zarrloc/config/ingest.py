@@ -1,7 +1,8 @@
 """Settings of `zarrloc ingest` that decide what the store holds."""
 
 import re
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -10,6 +11,11 @@ from zarrloc.config.base import Config
 
 class IngestConfig(Config):
     """How image files become fields of view. What is not given is taken from the files."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "What is stored": ("dtype", "lossy", "field_size", "shard_fovs"),
+        "Part of a source": ("only", "genes", "limit"),
+    }
 
     channels: tuple[str, ...] = Field(
         default=(),

@@ -1,6 +1,7 @@
 """Settings of `zarrloc report`."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -10,6 +11,12 @@ from zarrloc.config.train import DeviceConfig
 
 class ReportConfig(DeviceConfig):
     """What the page shows of a store."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Scores": ("knn", "baselines", "threshold", "bootstrap"),
+        "Map and pictures": ("umap_neighbours", "umap_min_dist", "pictures_mb", "seed"),
+        "Where it runs": ("device",),
+    }
 
     embedding: str | None = Field(
         default=None, description="Embedding to map; default: the head's, or the first by name."

@@ -1,7 +1,7 @@
 """Settings of `zarrloc segment`: which model, on which channels, and what becomes of its masks."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -20,6 +20,10 @@ CELLPOSE_4 = ("cpsam", "cpsam_v2")
 
 class SegmentConfig(Config):
     """What a mask depends on. Where the work runs is in the run's own settings."""
+
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Cellpose": ("size_model", "flow_threshold", "cellprob_threshold", "tile_batch"),
+    }
 
     model: str = Field(
         "cyto3",

@@ -68,6 +68,20 @@ class DeviceConfig(Config):
 class TrainConfig(HeadConfig, DeviceConfig):
     """A head on a stored embedding, trained on every fold of a stored split."""
 
+    SECTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Optimisation": (
+            "hidden",
+            "dropout",
+            "lr",
+            "weight_decay",
+            "epochs",
+            "batch",
+            "resample",
+            "seed",
+        ),
+        "Where it runs": ("precision", "device"),
+    }
+
     embedding: str = Field(description="Name of the embedding to train on.")
     split: str = Field(description="Name of the split.")
     target: str | None = Field(default=None, description=TARGET)
