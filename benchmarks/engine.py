@@ -17,7 +17,8 @@ from machine import about, report, sampled_memory
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output, Part
-from zarrloc.engine.plan import Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import Plan
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.location import Location, StoreClock

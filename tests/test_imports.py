@@ -94,7 +94,7 @@ import distributed, tifffile, zarr
 from numcodecs import blosc
 log = logging.getLogger("tifffile")
 before = blosc.use_threads, list(log.filters), log.level
-import zarrloc.images.tiff, zarrloc.store.columns, zarrloc.store.template, zarrloc.engine.plan
+import zarrloc.images.tiff, zarrloc.store.columns, zarrloc.store.template, zarrloc.engine.drive
 assert (blosc.use_threads, list(log.filters), log.level) == before
 assert not logging.getLogger("zarrloc").handlers and not logging.getLogger().handlers
 """

@@ -7,8 +7,8 @@ import pytest
 from tests.engine.toys import GROUP, run_toy
 from zarrloc.engine import ledger as module
 from zarrloc.engine.block import Part, Receipt
+from zarrloc.engine.drive import todo
 from zarrloc.engine.ledger import Ledger
-from zarrloc.engine.plan import todo
 from zarrloc.store.columns import read_column, revise
 from zarrloc.store.location import Location
 

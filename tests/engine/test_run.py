@@ -14,12 +14,14 @@ import zarr
 from tests.engine.toys import GROUP, LOCAL, SERIAL, Toy, run_toy
 from tests.objects import assert_same, opened
 from zarrloc.config.run import RunConfig
-from zarrloc.engine import cluster, plan, run
+from zarrloc.engine import cluster, drive, run
 from zarrloc.engine import ledger as ledger_module
 from zarrloc.engine.block import Block, Part
+from zarrloc.engine.carry_out import carry_out
 from zarrloc.engine.cluster import executor
 from zarrloc.engine.executors import Dask, Done, Executor, Serial
 from zarrloc.engine.ledger import KILLED, Ledger
+from zarrloc.engine.plan import AnyPlan, Before
 from zarrloc.engine.verify import verify
 from zarrloc.errors import ConfigError, LockedError, RunError, StoreError
 from zarrloc.store.columns import revise
@@ -176,11 +178,11 @@ def test_a_store_without_the_right_to_write_is_refused_before_any_work(
     run_toy(tmp_path / "s")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
 
-    def make(_: plan.Before) -> plan.Plan:
+    def make(_: Before) -> AnyPlan:
         raise AssertionError("work was begun")
 
     with pytest.raises(StoreError, match=r"nothing may be written in .*/s:.*check who may"):
-        plan.carry_out(Location.of(tmp_path / "s"), GROUP, make)
+        carry_out(Location.of(tmp_path / "s"), GROUP, make)
 
 
 def test_a_row_that_lacked_memory_is_done_again_by_the_next_plain_run(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_a_run_that_lost_its_stage_writes_no_more(tmp_path: Path) -> None:
     run_toy(tmp_path / "s")
     toy = Toy(Location.of(tmp_path / "s"))
     ledger = Ledger(toy.location.group(GROUP), ("error", "double"), 20, 4)
-    blocks = plan.todo(ledger, [Part(1, None)] * 5)
+    blocks = drive.todo(ledger, [Part(1, None)] * 5)
     assert len(blocks) == 5
     with executor("serial", SERIAL, workers=1, threads=1, prefetch=1) as pool:
         with pytest.raises(LockedError, match="this run stops"):

@@ -12,8 +12,9 @@ import numpy as np
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output, Part
+from zarrloc.engine.carry_out import carry_out
 from zarrloc.engine.cluster import Cluster
-from zarrloc.engine.plan import Plan, carry_out
+from zarrloc.engine.plan import Plan
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.digest import combine

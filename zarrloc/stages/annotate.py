@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan
 from zarrloc.errors import ConfigError
 from zarrloc.groups.fovs import GRADES, GROUP
 from zarrloc.images import catalog

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import D, P, Part, S, Stage
-from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups import embeddings

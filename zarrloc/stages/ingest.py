@@ -12,8 +12,9 @@ import numpy.typing as npt
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Part
+from zarrloc.engine.carry_out import carry_out, complete
 from zarrloc.engine.cluster import cores
-from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out, complete
+from zarrloc.engine.plan import AnyPlan, Before, Plan
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.groups import fovs

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.evaluate import PredictConfig
-from zarrloc.engine.plan import AnyPlan, Array, Before, Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import AnyPlan, Array, Before, Plan
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import Samples, fields_of, read_samples
 from zarrloc.groups.heads import StoredHead, read_head

@@ -16,8 +16,9 @@ from zarrloc import segmenters
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.block import Part
+from zarrloc.engine.carry_out import carry_out
 from zarrloc.engine.cluster import Cluster
-from zarrloc.engine.plan import Before, Plan, carry_out, refuse_other_settings
+from zarrloc.engine.plan import Before, Plan, refuse_other_settings
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ConfigError
 from zarrloc.groups import cells, segmentations

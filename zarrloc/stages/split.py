@@ -9,7 +9,8 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.config.split import FOLDS, SplitConfig
-from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan
 from zarrloc.groups.embeddings import group_of, read_labels, read_text, siblings_of
 from zarrloc.groups.splits import Leakage, read_fold
 from zarrloc.scoring.evaluation import from_one_group

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrloc.config.train import TrainConfig
-from zarrloc.engine.plan import AnyPlan, Before, Plan, carry_out
+from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.plan import AnyPlan, Before, Plan
 from zarrloc.errors import ConfigError
 from zarrloc.groups.embeddings import (
     Samples,
