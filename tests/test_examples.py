@@ -48,8 +48,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_example_is_tested() -> None:
     assert {file.name for file in EXAMPLES.glob("*.py")} == set(PRINTS)
-    own = {"own_data/learn.py", "paper/simulated.py"}  # below, and in tests/reproduction
+    # Below, and in tests/reproduction.
+    own = {"own_data/learn.py", "own_data/simulated.py", "paper/simulated.py"}
     assert {str(file.relative_to(EXAMPLES)) for file in EXAMPLES.glob("*/*.py")} == own
+
+
+def test_simulated_cells_lie_in_a_folder_a_class(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["simulated.py", str(tmp_path / "cells"), "--proteins", "1"])
+    runpy.run_path(str(EXAMPLES / "own_data" / "simulated.py"), run_name="__main__")
+    files = sorted((tmp_path / "cells").rglob("*.tif"))
+    assert {file.parent.name for file in files} >= {"golgi", "er", "nucleoplasm"}
+    assert all(file.name.startswith("protein0") for file in files)
+    image = tifffile.imread(files[0])
+    assert (image.shape, image.dtype) == ((2, 96, 96), np.uint16)
+    # Its nucleus lies in the middle.
+    assert image[0, 36:60, 36:60].mean() > 1.3 * image[0].mean()
 
 
 def test_own_data_is_scored_beside_all_baselines(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from zarrloc.scoring.baseline_features import baseline_features
 from zarrloc.scoring.baselines import permuted
 from zarrloc.scoring.evaluation import score_folds, training_rows
 from zarrloc.scoring.knn import Neighbours, neighbours, vote
-from zarrloc.scoring.metrics import Truth, counts, f1_of, macro, truth_of
+from zarrloc.scoring.metrics import Truth, called_of, counts, f1_of, macro, truth_of
 from zarrloc.scoring.probe import train_probe
 from zarrloc.store.location import Location
 
@@ -151,7 +151,8 @@ def scores(store: Path, split: str, names: list[str], learned: str) -> dict[str,
     location = Location.of(store)
     samples = read_samples(location, learned)
     fold = row_folds(location, split, samples)
-    truth = truth_of(samples.grade, "positive")
+    alone = bool(((samples.grade > 0).sum(axis=1) == 1).all())  # one class an image: one is called
+    truth = truth_of(samples.grade, "positive", exclusive=alone)
     group = groups_of(store, split)
     tables = {name: read_samples(location, name).features for name in names}
     rows = truth.labelled & np.all([np.isfinite(t).all(1) for t in tables.values()], axis=0)
@@ -172,7 +173,9 @@ def scores(store: Path, split: str, names: list[str], learned: str) -> dict[str,
         spread = features.std(0)
         unit = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
         found: Neighbours = neighbours(unit.astype(np.float32), K, [group])[1]
-        return float(macro(f1_of(counts(truth, vote(found, truth, K) >= 0.5).sum(axis=0))))
+        return float(
+            macro(f1_of(counts(truth, called_of(vote(found, truth, K), 0.5, alone)).sum(axis=0)))
+        )
 
     found = {"permuted labels": {**figures(probe(permuted(truth, 0), tables[learned][rows]))}}
     order = [t for t in tables if t not in names] + names

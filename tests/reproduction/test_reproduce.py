@@ -112,6 +112,10 @@ def test_stages_are_shared_and_done_once(store: Path, tmp_path: Path) -> None:
     code, record, said = run(first, store)
     assert code == 0
     assert done(said) == ["split", "pretrain", "embed", "train"]
+    stages = record["stages"]
+    assert [stage["kind"] for stage in stages] == done(said)
+    assert all(0 < stage["planned"] < 3600 and stage["seconds"] > 0 for stage in stages)
+    assert any(note.startswith("this run: 1 split in") for note in record["notes"])
     assert record["rows"][0]["measured"] == record["rows"][1]["measured"]
     trained = list(Path(f"{store}.reproduce/backbones").glob("*/backbone.json"))
     assert len(trained) == 1
@@ -120,7 +124,9 @@ def test_stages_are_shared_and_done_once(store: Path, tmp_path: Path) -> None:
     other = written(tmp_path, SCRATCH, name="other.yaml", part="validation", title="Another")
     assert all(": there" in line for line in plan(other, store) if line.startswith("embed"))
     assert "to do      0 of 4 stages" in "\n".join(plan(other, store))
-    assert run(other, store)[0] == 0
+    code, record, _ = run(other, store)
+    assert code == 0
+    assert record["stages"] == []
     assert trained[0].stat().st_mtime_ns == before
     assert len(list((store / "embeddings").iterdir())) - 1 <= 1
 
@@ -300,7 +306,7 @@ def test_the_command_line(store: Path, tmp_path: Path) -> None:
         cli, ["reproduce", str(file), str(store), "--cluster", "serial"], standalone_mode=False
     )
     assert made.return_value == 0, made.output
-    assert "| random | macro_f1 |" in made.output
+    assert "| random | macro-F1 |" in made.output
 
 
 def test_arithmetic_of_a_vit() -> None:

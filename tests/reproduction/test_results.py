@@ -5,6 +5,8 @@ import json
 import math
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.figure
 import pytest
 
 from zarrloc.reproduction.results import Figure, Line, Result, as_csv, as_html, as_markdown, write
@@ -34,10 +36,12 @@ def test_a_row_beyond_two_sd_of_the_difference_is_marked() -> None:
 def test_markdown_has_every_row_and_why_one_is_missing() -> None:
     text = as_markdown("T", RESULTS, ["a note"])
     rows = [row for row in text.splitlines() if row.startswith("|")][2:]
-    assert rows[0] == "| near | macro_f1 | 0.800 ± 0.010 | 0.815 ± 0.010 | +0.015 |  |"
+    assert rows[0] == "| near | macro-F1 | 0.800 ± 0.010 | 0.815 ± 0.010 | +0.015 |  |"
     assert rows[1].endswith("| -0.050 | differs; a stand-in |")
     assert rows[2].endswith("| – | – | could not run: no weights \\| here |")
-    assert [row.split(" | ")[1] for row in rows] == ["macro_f1"] * 3 + ["k=1", "k=3"]
+    assert [row.split(" | ")[1] for row in rows] == ["macro-F1"] * 3 + ["k=1", "k=3"]
+    # A row is named once, its other figures stand below.
+    assert [row.split("|")[1].strip() for row in rows][3:] == ["<b>", ""]
     assert "- a note" in text
 
 
@@ -51,12 +55,13 @@ def test_csv_holds_numbers() -> None:
 
 def test_html_marks_rows_escapes_names_and_holds_its_figure(tmp_path: Path) -> None:
     picture = tmp_path / "f.png"
-    picture.write_bytes(b"\x89PNG")
+    mpl.figure.Figure(figsize=(2, 1)).savefig(picture, dpi=100)
     page = as_html("T & U", RESULTS, ["n <1"], picture)
-    assert page.count("<tr class=differs>") == 1
+    assert page.count('<tr class="first differs">') == 1
+    assert page.count('<tr class="') == 5
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    assert "data:image/png;base64,iVBORw==" in page
+    assert 'width="100" height="50" src="data:image/png;base64,iVBORw' in page
     assert "T &amp; U" in page
     assert "n &lt;1" in page
 

@@ -104,5 +104,8 @@ class StandInsConfig(Config):
         {}, description="Stand-ins by the name (from scratch: the arch) of what they replace."
     )
     epochs_share: float = Field(1.0, gt=0, le=1, description="Share of every row's epochs.")
+    cell_epochs_share: float | None = Field(
+        None, gt=0, le=1, description="The same for rows of cells, of which there are more."
+    )
     table: dict[str, Any] = Field({}, description="Settings of the table that differ.")
     pretrain: dict[str, Any] = Field({}, description="Settings of `pretrain` that differ.")

@@ -6,6 +6,7 @@ small ViT was just measured to do on this machine.
 
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +33,11 @@ SEGMENT_S = {"watershed": 0.5}
 OTHER_SEGMENT_S = 20.0
 """A field by Cellpose on a core."""
 CLASSIC_S = 0.5
+CLASSIC = 346
+"""Classic features of two channels."""
+FOLDS, LABELS = 5, 17
+HEAD_STEP_S = 0.003
+"""A head's step beside its products: dropout, the optimiser."""
 FIELD_PX = 600**2
 
 
@@ -122,13 +128,22 @@ def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) 
         pixels = int(fovs.rows * fovs.megapixels * 1e6)
         return Cost(done, fovs.rows, seconds, seconds / 40, pixels // 20, _blocks(fovs))
     if job.kind == "train":
-        epochs = job.settings.epochs_of(-(-fovs.rows // job.settings.batch))
-        weights = 384 * 512 + 512 * 256
-        flops = 6.0 * epochs * fovs.rows * 5 * weights
-        return Cost(done, fovs.rows, flops / machine.flops, flops / GPU_FLOPS, 5 * 4 * weights, 20)
+        return _head(job, done, fovs, machine)
     if job.kind == "pretrain":
         return _training(job.settings, done, location, fovs, machine)
     return _embedding(job, done, location, fovs, machine)
+
+
+def _head(job: Job, done: bool, fovs: Fovs, machine: Machine) -> Cost:
+    config = job.settings
+    specs = [_spec(need) for need in job.needs if need.kind == "embed"]
+    widths = (specs[0].features if specs and specs[0] else CLASSIC, *config.hidden, LABELS)
+    weights = FOLDS * sum(a * b for a, b in pairwise(widths))
+    steps = -(-fovs.rows // config.batch)
+    epochs = config.epochs_of(steps)
+    flops = 6.0 * epochs * fovs.rows * weights
+    seconds = flops / machine.flops + HEAD_STEP_S * epochs * steps
+    return Cost(done, fovs.rows, seconds, flops / GPU_FLOPS, 4 * weights, 20)
 
 
 def is_done(job: Job, location: Location, out: Path) -> bool:
@@ -147,7 +162,7 @@ def _embedding(job: Job, done: bool, location: Location, fovs: Fovs, machine: Ma
         height = width = window_px(config.crop_um, fovs.pixel_size_um)
     if spec is None:
         each = CLASSIC_S * height * width / FIELD_PX
-        return Cost(done, rows, rows * each, 0.0, rows * 346 * 4, _blocks(fovs))
+        return Cost(done, rows, rows * each, 0.0, rows * CLASSIC * 4, _blocks(fovs))
     plan = Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
     tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
     maps = [config.channels, *(n.settings.channels for n in job.needs if n.kind == "pretrain")]

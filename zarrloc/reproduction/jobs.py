@@ -108,6 +108,9 @@ def task_of(
     needs = cells
     if row.finetune is not None:
         arch = stand_in.arch or row.arch if backbone == SCRATCH else None
+        share = given.epochs_share
+        if table.level == "cell":
+            share = given.cell_epochs_share or share
         settings = {
             **table.pretrain,
             "start": backbone,
@@ -118,7 +121,7 @@ def task_of(
             "cells": table.cells,
             "crop_um": table.crop_um,
             "split": split.name if table.level == "fov" and table.test else None,
-            "epochs": max(1, round(row.finetune.epochs * given.epochs_share)),
+            "epochs": max(1, round(row.finetune.epochs * share)),
             "fraction": row.finetune.fraction,
         }
         if backbone != SCRATCH:

@@ -1,8 +1,9 @@
 """`reproduce` and `plan`: a table's rows are planned, run as far as they can be, and compared."""
 
 import logging
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,18 @@ class CannotRun(ZarrlocError):
     """A job that this machine or this store cannot do."""
 
 
+@dataclass(frozen=True)
+class Took:
+    """What a job took that was not done before, and what had been planned; seconds."""
+
+    kind: str
+    name: str
+    seconds: float
+    cpu_seconds: float
+    """Of this process: workers' own are not in it."""
+    planned: float | None
+
+
 @dataclass
 class Reproduction:
     """One table on one store."""
@@ -58,6 +71,7 @@ class Reproduction:
     absent: dict[str, str] = field(default_factory=dict)
     """Why weights could not be had, by where they are published: tried once, not by every row."""
     machine: Machine | None = None
+    took: list[Took] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.fovs = Fovs.of(self.location)
@@ -156,14 +170,18 @@ class Reproduction:
             return
         if job.key in self.failed:
             raise CannotRun(self.failed[job.key])
+        planned = None
         try:
-            if not is_done(job, self.location, self.out):
+            before = is_done(job, self.location, self.out)
+            if not before:
                 found = self.cost(job)
+                planned = found.seconds if isinstance(found, Cost) else None
                 if isinstance(found, Cost) and found.seconds > 3600 * self.max_hours:
                     raise CannotRun(_too_long(job, found, self.machine, self.max_hours))
             source = _fetched(job)
             if source in self.absent:
                 raise CannotRun(self.absent[source])
+            began = time.perf_counter(), time.process_time()
             try:
                 self._carry_out(job)
             except WeightsError as error:
@@ -179,6 +197,10 @@ class Reproduction:
             self.failed[job.key] = own
             raise
         self.finished.add(job.key)
+        if not before:
+            seconds = time.perf_counter() - began[0]
+            cpu = time.process_time() - began[1]
+            self.took.append(Took(job.kind, job.name, seconds, cpu, planned))
 
     def _carry_out(self, job: Job) -> None:
         store, settings = self.location, job.settings
@@ -298,7 +320,10 @@ def reproduce(
         figure = draw(what.table.figure, results, what.location, folder, stem)
     except (ZarrlocError, ValueError) as error:
         notes.append(f"the figure could not be drawn: {error}")
-    written = write(folder, stem, what.table.title, results, notes, figure)
+    if what.took:
+        notes.append(_time_note(what.took))
+    stages = [asdict(took) for took in what.took]
+    written = write(folder, stem, what.table.title, results, notes, figure, stages)
     say("\n" + as_markdown(what.table.title, results, notes))
     say("written: " + ", ".join(map(str, [*written, *([figure] if figure else [])])))
     return INCOMPLETE if any(result.missing for result in results) else 0
@@ -369,6 +394,17 @@ def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
                         f"with {name} {value}: {after.name} could not run: {after.missing}"
                     )
     return notes
+
+
+def _time_note(took: Sequence[Took]) -> str:
+    """What was run this time, by kind of stage: seconds, and as planned."""
+    parts = []
+    for kind in dict.fromkeys(one.kind for one in took):
+        mine = [one for one in took if one.kind == kind]
+        spent = _time(sum(one.seconds for one in mine))
+        planned = _time(sum(one.planned or 0.0 for one in mine))
+        parts.append(f"{len(mine)} {kind} in {spent} (planned {planned})")
+    return f"this run: {', '.join(parts)}"
 
 
 def _without(blank: Result, reason: str) -> Result:

@@ -6,6 +6,7 @@ import html
 import io
 import json
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,9 +16,13 @@ LIMIT = 2.0
 """Standard deviations of the difference beyond which a figure is marked."""
 HEADINGS = ("row", "figure", "paper", "measured", "difference", "")
 MARK = "differs"
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse}td,th{padding:.25rem .75rem;border-bottom:1px solid #ddd;
-text-align:left;font-variant-numeric:tabular-nums}tr.differs{background:#fdecea}img{max-width:100%}"""
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
+color:#222}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.wide{overflow-x:auto}
+table{border-collapse:collapse}td,th{padding:.25rem .75rem .25rem 0;text-align:left;
+vertical-align:top;font-variant-numeric:tabular-nums}th{border-bottom:1px solid #888}
+tr.first td{border-top:1px solid #ddd}td:nth-child(n+3):nth-child(-n+5){white-space:nowrap}
+td:last-child{color:#555}tr.differs td:nth-child(5){color:#b3261e;font-weight:600}
+img{max-width:100%;height:auto}ul{padding-left:1.2rem}"""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,8 @@ class Line:
     paper: tuple[float, ...]
     measured: Figure | None
     remark: str
+    first: bool = True
+    """Of its row: the others need not say again whose they are."""
 
     @property
     def difference(self) -> float | None:
@@ -75,8 +82,10 @@ class Line:
             measured = f"{self.measured.mean:.3f}{sd}"
         if self.difference is not None:
             difference = f"{self.difference:+.3f}"
-        remark = "; ".join([MARK] * self.differs + [self.remark] * bool(self.remark))
-        return self.row, self.figure, paper, measured, difference, remark
+        said = [self.remark] if self.first and self.remark else []
+        remark = "; ".join([MARK] * self.differs + said)
+        row = self.row if self.first else ""
+        return row, self.figure.replace("_f1", "-F1"), paper, measured, difference, remark
 
 
 def lines_of(results: Sequence[Result]) -> list[Line]:
@@ -87,7 +96,8 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
         for name in names:
             found = result.measured.get(name)
             remark = f"could not run: {result.missing}" if result.missing else result.note
-            lines.append(Line(result.name, name, result.paper.get(name, ()), found, remark))
+            paper = result.paper.get(name, ())
+            lines.append(Line(result.name, name, paper, found, remark, name == names[0]))
     return lines
 
 
@@ -129,7 +139,7 @@ def as_html(
     """One page that opens from disk."""
     head = "".join(f"<th>{html.escape(text)}</th>" for text in HEADINGS)
     body = "".join(
-        f"<tr{' class=differs' if line.differs else ''}>"
+        f'<tr class="{_classes(line)}">'
         + "".join(f"<td>{html.escape(cell)}</td>" for cell in line.cells())
         + "</tr>\n"
         for line in lines_of(results)
@@ -138,13 +148,28 @@ def as_html(
     picture = ""
     if figure is not None:
         data = base64.b64encode(figure.read_bytes()).decode()
-        picture = f'<p><img alt="{html.escape(title)}" src="data:image/png;base64,{data}"></p>'
+        width, height = size_of(figure)
+        picture = (
+            f'<p><img alt="{html.escape(title)}" width="{width}" height="{height}" '
+            f'src="data:image/png;base64,{data}"></p>\n'
+        )
     return (
-        f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style><h1>{html.escape(title)}</h1>\n"
-        f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>\n{picture}"
-        f"<ul>{items}</ul>\n"
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>\n"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
+        f"</div>\n{picture}<h2>Notes</h2>\n<ul>{items}</ul>\n"
     )
+
+
+def size_of(figure: Path) -> tuple[int, int]:
+    """Width and height at which a PNG is shown: half its pixels, so that it is sharp anywhere."""
+    width, height = struct.unpack(">II", figure.read_bytes()[16:24])
+    return width // 2, height // 2
+
+
+def _classes(line: Line) -> str:
+    return " ".join(["first"] * line.first + [MARK] * line.differs)
 
 
 def write(
@@ -154,9 +179,13 @@ def write(
     results: Sequence[Result],
     notes: Sequence[str],
     figure: Path | None,
+    stages: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
-    """`<stem>.md`, `.csv`, `.html` and `.json` in `folder`, each whole or as before."""
-    record: dict[str, Any] = {"title": title, "notes": list(notes)}
+    """`<stem>.md`, `.csv`, `.html` and `.json` in `folder`, each whole or as before.
+
+    `stages` are those that were run for it, with their time: they stand in the JSON alone.
+    """
+    record: dict[str, Any] = {"title": title, "notes": list(notes), "stages": list(stages)}
     record["rows"] = [asdict(result) for result in results]
     texts = {
         "md": as_markdown(title, results, notes),
