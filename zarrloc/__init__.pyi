@@ -230,6 +230,8 @@ def pretrain(
     jitter: float = ...,
     remove_channel: float = ...,
     rescale_protein: float = ...,
+    noise: float = ...,
+    blur: float = ...,
     guard_epochs: int = ...,
     eval_every: int | None = ...,
     guard_samples: int = ...,

@@ -1,5 +1,7 @@
 """Views against scikit-image, and the ranges and habits of what is drawn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from skimage.transform import ProjectiveTransform, warp
 from zarrloc.pretraining.augment import (
     Draw,
     View,
+    blurred,
     corner_warp,
     crop,
     draw,
@@ -232,3 +235,60 @@ def test_a_sample_is_the_same_in_any_batch() -> None:
     rows = slice(3, 7)
     alone = multi_crop(images[rows], extents[rows], protein[rows], [VIEW], [draws[0].rows(rows)])
     torch.testing.assert_close(alone[0], together[rows])
+
+
+def test_blur_is_a_gaussian() -> None:
+    """SciPy's, of each sample's own width, channels apart; none at 0."""
+    images = torch.rand(3, 2, 24, 20, generator=torch.Generator().manual_seed(0))
+    sd = torch.tensor([0.0, 0.8, 1.7])
+    found = blurred(images, sd)
+    torch.testing.assert_close(found[0], images[0])
+    for i in (1, 2):
+        for c in range(2):
+            expected = ndimage.gaussian_filter(
+                images[i, c].double().numpy(), sd[i].item(), mode="mirror", radius=6
+            )
+            np.testing.assert_allclose(found[i, c], expected, atol=2e-5)
+    small = blurred(torch.rand(1, 1, 3, 3), torch.tensor([4.0]))  # wider than the view
+    assert small.shape == (1, 1, 3, 3)
+
+
+def test_noise_grows_with_the_root_of_the_brightness() -> None:
+    """As photons are counted; a removed channel stays black."""
+    view = dataclasses.replace(VIEW, noise=0.1, jitter=0.0, rescale_protein=0.0, size=32)
+    random = draw(view, PROTEIN.expand(300, -1), torch.ones(300), torch.Generator().manual_seed(0))
+    plain = dataclasses.replace(random, noise=None)
+    views = torch.tensor([0.0, 0.25, 1.0])[None, :, None, None].expand(300, 3, 32, 32)
+    added = recolour(views, random, PROTEIN) - recolour(views, plain, PROTEIN)
+    assert (added[:, 0] == 0).all()
+    assert (added[random.keep == 0] == 0).all()
+    each = added[:, 2].std((1, 2))[random.keep[:, 2] > 0]
+    assert each.max() < 0.11
+    assert each.mean() == pytest.approx(0.05, rel=0.15)
+    both = random.keep[:, 2] > 0
+    ratio = added[both, 1].std() / added[both, 2].std()
+    assert ratio.item() == pytest.approx(0.5, rel=0.05)
+    assert added[both, 2].mean().abs() < 0.002
+
+
+def test_noise_and_blur_are_drawn_only_if_wanted() -> None:
+    """And change no other draw; blur comes before colours, noise last."""
+    wanted = dataclasses.replace(VIEW, noise=0.2, blur=2.0)
+    one, two = drawn(n=50), drawn(wanted, n=50)
+    assert one.noise is None
+    assert one.blur is None
+    for name in ("matrix", "brightness", "contrast", "keep"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+    assert two.blur is not None
+    assert two.noise is not None
+    assert 0 <= two.blur.min() < 0.3
+    assert 1.7 < two.blur.max() <= 2
+    assert two.noise.shape == (50, 3, 16, 16)
+    some = two.rows(slice(3, 7)).to(torch.device("cpu"))
+    assert some.blur is not None
+    assert torch.equal(some.blur, two.blur[3:7])
+    images = torch.from_numpy(smooth_image(3, 40, 40)).float().expand(50, -1, -1, -1)
+    extents, protein = torch.full((50, 2), 40), PROTEIN.expand(50, -1)
+    (found,) = multi_crop(images, extents, protein, [wanted], [two])
+    expected = recolour(blurred(resample(images, extents, two.matrix, 16), two.blur), two, protein)
+    torch.testing.assert_close(found, expected)

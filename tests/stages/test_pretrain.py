@@ -781,3 +781,16 @@ def test_proteins_held_out_are_never_a_view(store: Path, other: Path, tmp_path: 
     drawn = data.beside.siblings.drawn(rows, torch.Generator().manual_seed(0))
     assert (data.protein[drawn] == data.protein).all()
     assert (data.source.fov[drawn] != data.source.fov).all()
+
+
+def test_few_samples_train_without_being_asked_for_a_batch(store: Path, tmp_path: Path) -> None:
+    """A quarter of them at most; a batch that was asked for is refused where it does not fit."""
+    small = {name: value for name, value in SMALL.items() if name != "batch"}
+    out, said = tmp_path / "ft", list[str]()
+    assert pretrain(store, out, PretrainConfig.of(small), say=said.append) == 0
+    assert f"8 steps of 4 of {FIELDS} samples" in " ".join(said)
+    assert "8 of 4 samples" in plan(store, PretrainConfig.of(small))
+    assert pretrain(store, out, PretrainConfig.of(small), say=said.append) == 0
+    assert "nothing to do" in said[-1]
+    with pytest.raises(ConfigError, match=f"--batch 64 is more than the {FIELDS} samples"):
+        pretrain(store, tmp_path / "x", PretrainConfig.of({**small, "batch": 64}))

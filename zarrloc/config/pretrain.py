@@ -26,7 +26,7 @@ class PretrainConfig(Config):
         ),
         "Views": (
             *("local_size", "local_views", "global_scale", "local_scale", "warp", "flip"),
-            *("jitter", "remove_channel", "rescale_protein"),
+            *("jitter", "remove_channel", "rescale_protein", "noise", "blur"),
         ),
         "Objective": (
             *("prototypes", "head_hidden", "bottleneck", "student_temperature"),
@@ -86,7 +86,12 @@ class PretrainConfig(Config):
 
     epochs: int = Field(100, ge=1, description="Passes over the data.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps, instead of --epochs.")
-    batch: int = Field(64, ge=1, description="Samples a step, over all processes together.")
+    batch: int = Field(
+        64,
+        ge=1,
+        description="Samples a step, over all processes together; if not given, a quarter of all "
+        "samples at most.",
+    )
     learning_rate: float | None = Field(
         None, gt=0, description="Rate for 256 samples a step; 5e-4 from scratch, a tenth to tune."
     )
@@ -131,6 +136,11 @@ class PretrainConfig(Config):
     jitter: float = Field(0.5, ge=0, description="sd of brightness and contrast, per channel.")
     remove_channel: float = Field(0.2, ge=0, le=1, description="Probability; never the protein.")
     rescale_protein: float = Field(0.2, ge=0, le=1, description="Probability.")
+
+    noise: float = Field(
+        0.0, ge=0, description="Largest sd of a camera's noise at full brightness, 1."
+    )
+    blur: float = Field(0.0, ge=0, description="Largest sd of a blur by the optics, px of a view.")
 
     guard_epochs: int = Field(5, ge=0, description="Check for collapse every N epochs; 0 never.")
     eval_every: int | None = Field(

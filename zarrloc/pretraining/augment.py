@@ -8,7 +8,7 @@ kornia was left out: it resamples once for every operation and would add a depen
 one `grid_sample` here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -29,6 +29,8 @@ class View:
     jitter: float  # sd of the brightness and contrast factors around 1
     remove_channel: float
     rescale_protein: float
+    noise: float = 0.0  # largest sd at full brightness
+    blur: float = 0.0  # largest sd of the optics' blur, px
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,20 @@ class Draw:
     contrast: Tensor  # (n, c)
     keep: Tensor  # (n, c) 0 removes a channel
     peak: Tensor  # (n,) the protein channel's new maximum; NaN leaves it alone
+    blur: Tensor | None = None  # (n,) sd in pixels
+    noise: Tensor | None = None  # (n, c, size, size), at full brightness
 
     def rows(self, which: slice) -> "Draw":
         """The same draws for some of the samples."""
-        return Draw(*(getattr(self, field.name)[which] for field in fields(self)))
+        return self._each(lambda part: part[which])
 
     def to(self, device: torch.device) -> "Draw":
         """The same draws on a device."""
-        return Draw(*(getattr(self, field.name).to(device) for field in fields(self)))
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
+        parts = [getattr(self, field.name) for field in fields(self)]
+        return Draw(*(None if part is None else change(part) for part in parts))
 
 
 def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> Draw:
@@ -75,7 +83,14 @@ def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> D
     chosen = F.one_hot((uniform(n, c) + removable).argmax(1), c).bool() & removable
     removed = chosen & happens(view.remove_channel)[:, None]
     peak = torch.where(happens(view.rescale_protein), 2 * uniform(n), torch.nan)
-    return Draw(matrix, factor(), factor(), (~removed).float(), peak)
+    drawn = [matrix, factor(), factor(), (~removed).float(), peak]
+    # Last, and only if wanted: without them nothing else is drawn otherwise.
+    blur = view.blur * uniform(n) if view.blur else None
+    noise = None
+    if view.noise:
+        noise = torch.randn(n, c, view.size, view.size, generator=generator)
+        noise *= view.noise * uniform(n)[:, None, None, None]
+    return Draw(*drawn, blur, noise)
 
 
 def crop(scale: tuple[float, float], random: Tensor, flip: Tensor, aspect: Tensor) -> Tensor:
@@ -146,21 +161,38 @@ def recolour(views: Tensor, drawn: Draw, protein: Tensor) -> Tensor:
     """Brightness, contrast, channel removal and protein rescaling of `views` in [0, 1].
 
     `protein` `(n, c)` bool. Contrast turns around the view's own mean. Only a rescaled protein
-    may leave [0, 1], up to 2.
+    may leave [0, 1], up to 2, and what the camera's noise adds.
     """
     views = (views * drawn.brightness[..., None, None]).clamp(0, 1)
     mean = views.mean((2, 3), keepdim=True)
     views = (mean + drawn.contrast[..., None, None] * (views - mean)).clamp(0, 1)
     gain = drawn.peak[:, None] / views.amax((2, 3)).clamp(min=1e-6)
     gain = torch.where(protein & gain.isfinite(), gain, 1.0) * drawn.keep
-    return views * gain[..., None, None]
+    views = views * gain[..., None, None]
+    # Photons are counted: the noise's variance grows with the brightness.
+    return views + drawn.noise * views.sqrt() if drawn.noise is not None else views
+
+
+def blurred(views: Tensor, sd: Tensor) -> Tensor:
+    """Views `(n, c, y, x)` through a Gaussian of `sd` `(n,)` pixels, as optics out of focus do."""
+    n, c, height, width = views.shape
+    reach = min(int(3 * float(sd.max())) + 1, height - 1, width - 1)
+    at = torch.arange(-reach, reach + 1, device=views.device)
+    kernel = (-0.5 * (at / sd.clamp(min=1e-3)[:, None]).square()).softmax(1)
+    kernel = kernel.repeat_interleave(c, 0)[:, None, None]  # (n * c, 1, 1, k)
+    flat = F.pad(views.reshape(1, n * c, height, width), [reach] * 4, mode="reflect")
+    flat = F.conv2d(F.conv2d(flat, kernel, groups=n * c), kernel.mT, groups=n * c)
+    return flat.view(views.shape)
 
 
 def multi_crop(
     images: Tensor, extents: Tensor, protein: Tensor, views: Sequence[View], draws: Sequence[Draw]
 ) -> list[Tensor]:
     """All views of `images` `(n, c, y, x)` in [0, 1]: a list of `(n, c, size, size)`."""
-    return [
-        recolour(resample(images, extents, drawn.matrix, view.size), drawn, protein)
-        for view, drawn in zip(views, draws, strict=True)
-    ]
+    found = []
+    for view, drawn in zip(views, draws, strict=True):
+        shown = resample(images, extents, drawn.matrix, view.size)
+        if drawn.blur is not None:
+            shown = blurred(shown, drawn.blur)
+        found.append(recolour(shown, drawn, protein))
+    return found

@@ -98,6 +98,22 @@ class Plan:
         )
 
 
+def fitted(config: PretrainConfig, samples: int) -> PretrainConfig:
+    """The settings for so many samples: a batch that nobody set is a quarter of them at most.
+
+    Examples
+    --------
+    >>> fitted(PretrainConfig(arch="vit_small_patch8"), 40).batch
+    8
+    >>> fitted(PretrainConfig(arch="vit_small_patch8", batch=32), 40).batch
+    32
+    """
+    most = max(2, samples // 4)
+    if "batch" in config.model_fields_set or config.batch <= most:
+        return config
+    return config.model_copy(update={"batch": 2 ** (most.bit_length() - 1)})
+
+
 def describe(
     config: PretrainConfig,
     plan: Plan,

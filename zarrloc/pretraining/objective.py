@@ -128,6 +128,8 @@ def multi_crop_views(config: PretrainConfig) -> list[View]:
         "flip": config.flip,
         "jitter": config.jitter,
         "rescale_protein": config.rescale_protein,
+        "noise": config.noise,
+        "blur": config.blur,
     }
     first = View(config.size, config.global_scale, config.warp, remove_channel=0.0, **shared)
     second = View(

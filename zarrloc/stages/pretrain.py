@@ -25,7 +25,7 @@ from zarrloc.models.weights import (
 from zarrloc.pretraining import checkpoint, folder
 from zarrloc.pretraining.baselines import neighbour_baselines
 from zarrloc.pretraining.data import Pixels, Source, nested_subset
-from zarrloc.pretraining.estimate import Plan, describe
+from zarrloc.pretraining.estimate import Plan, describe, fitted
 from zarrloc.pretraining.guard import (
     Guard,
     Health,
@@ -59,6 +59,7 @@ def plan(store: str | Path | Location, config: PretrainConfig) -> str:
     Raises what `pretrain` raises for settings that cannot work.
     """
     data = open_data(Location.of(store), config)
+    config = fitted(config, len(data.protein))
     spec = start_spec(config, data.source.roles)
     channels = start_channels(config, spec, data.source.roles)
     device = World().device(config.device).type
@@ -100,6 +101,7 @@ def pretrain(
     for each in (location, *map(Location.of, config.also)):
         folder.check(out, each, overwrite=overwrite, inputs=(config.start, config.weights))
     data = open_data(location, config)
+    config = fitted(config, len(data.protein))
     spec = start_spec(config, data.source.roles)
     start_channels(config, spec, data.source.roles)
     start_backbones(config, spec)
@@ -224,7 +226,8 @@ class Run:
             mean, sd = self.world.shared(own)
             self.inputs = Inputs(self.channels, mean, sd, absent)
             self.say(
-                f"{self.channels.describe()}; {self.plan.steps} steps; "
+                f"{self.channels.describe()}; {self.plan.steps} steps of {self.config.batch} of "
+                f"{self.plan.samples} samples; "
                 f"held out: {self.data.held_out}"
             )
         else:

@@ -1,0 +1,243 @@
+"""Would the tests notice? Small faults planted in `zarrloc/pretraining`, one at a time.
+
+    python benchmarks/mutate.py [--only dino,loop] [--limit 300] [--seconds 60] [--out FILE]
+
+Every operator, comparison, condition, number and bare call of a module is changed once: `<` becomes
+`<=`, `+` becomes `-`, `*` becomes `/`, `and` becomes `or`, a condition its opposite, a number its
+neighbour, a call nothing. Messages, annotations and docstrings stay as they are. The tests that
+import the module run on a copy of the tree until one fails: then the mutant is killed. One that
+outlives the time limit counts as killed, too, and is told apart. `--limit` draws that many mutants
+by a seed, from all modules alike. Tests run in forked children of one process that has torch and
+the rest of the libraries in memory already.
+"""
+
+import argparse
+import ast
+import copy
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+ROOM = "zarrloc/pretraining"
+WARM = (
+    "numpy",
+    "torch",
+    "zarrloc.models.torchvision_shim",
+    "timm",
+    "zarr",
+    "xarray",
+    "scipy",
+    "sklearn",
+    "pytest",
+    "tifffile",
+)
+LEFT_OUT = "not two_processes and not all_processes and not torchrun and not killed"
+"""Tests that start processes of their own: slow, and here as well told by others."""
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Mod: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Pow: ast.Mult, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+    ast.MatMult: ast.Mult,
+}  # fmt: skip
+
+
+class Mutant(NamedTuple):
+    """One change of one file."""
+
+    module: str
+    line: int
+    change: str
+    source: str
+
+
+def changes(node: ast.AST) -> Iterator[ast.AST]:
+    """What may stand in the place of `node`."""
+    other = copy.deepcopy(node)
+    if isinstance(other, ast.Compare) and type(other.ops[0]) in COMPARISONS:
+        other.ops[0] = COMPARISONS[type(other.ops[0])]()
+        yield other
+    elif isinstance(other, ast.BinOp | ast.AugAssign) and type(other.op) in OPERATORS:
+        other.op = OPERATORS[type(other.op)]()
+        yield other
+    elif isinstance(other, ast.BoolOp):
+        other.op = ast.Or() if isinstance(other.op, ast.And) else ast.And()
+        yield other
+    elif isinstance(other, ast.UnaryOp) and isinstance(other.op, ast.Not | ast.USub | ast.Invert):
+        yield other.operand
+    elif isinstance(other, ast.If | ast.IfExp | ast.While):
+        other.test = ast.UnaryOp(ast.Not(), other.test)
+        yield other
+    elif isinstance(other, ast.Constant) and isinstance(other.value, bool):
+        yield ast.Constant(not other.value)
+    elif isinstance(other, ast.Constant) and isinstance(other.value, int | float):
+        yield ast.Constant(other.value + 1)
+    elif isinstance(other, ast.Expr) and isinstance(other.value, ast.Call):
+        yield ast.Pass()
+
+
+def untouched(node: ast.AST) -> set[int]:
+    """Nodes under `node` of messages, annotations, docstrings and type aliases, by identity."""
+    found: set[int] = set()
+    for each in ast.walk(node):
+        parts: list[ast.AST | None] = []
+        if isinstance(each, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
+            parts = [each]
+        elif isinstance(each, ast.AnnAssign | ast.arg):
+            parts = [each.annotation]
+        elif isinstance(each, ast.FunctionDef):
+            parts = [each.returns]
+        for part in parts:
+            found |= {id(inner) for inner in ast.walk(part)} if part is not None else set()
+    return found
+
+
+def mutants(path: Path) -> Iterator[Mutant]:
+    """All of a file, in the order of its lines."""
+    tree = ast.parse(path.read_text())
+    kept = untouched(tree)
+    for parent in ast.walk(tree):
+        for name, value in ast.iter_fields(parent):
+            items = value if isinstance(value, list) else [value]
+            for at, node in enumerate(items):
+                if not isinstance(node, ast.AST) or id(node) in kept or id(parent) in kept:
+                    continue
+                for other in changes(node):
+                    before = ast.unparse(node).splitlines()[0]
+                    after = ast.unparse(ast.fix_missing_locations(ast.copy_location(other, node)))
+                    if isinstance(value, list):
+                        value[at] = other
+                    else:
+                        setattr(parent, name, other)
+                    source = ast.unparse(ast.fix_missing_locations(tree))
+                    if isinstance(value, list):
+                        value[at] = node
+                    else:
+                        setattr(parent, name, node)
+                    change = f"{before}  ->  {after.splitlines()[0]}"
+                    yield Mutant(path.stem, getattr(node, "lineno", 0), change, source)
+
+
+def tests_of(module: str, root: Path) -> list[str]:
+    """Test files that import the module, its own first, the stage's last."""
+    own = f"test_{module}.py"
+    inside = sorted((root / "tests/pretraining").glob("test_*.py"))
+    wanted = (f"pretraining.{module} import", f"pretraining import {module}", f"{module} as module")
+    found = [
+        file
+        for file in inside
+        if file.name == own or any(text in file.read_text() for text in wanted)
+    ]
+    found.sort(key=lambda file: file.name != own)
+    if module in ("samples", "start", "baselines", "folder", "log", "objectives") or not found:
+        found.append(root / "tests/stages/test_pretrain.py")
+    return [str(file.relative_to(root)) for file in found]
+
+
+def run(tests: list[str], root: Path, seconds: float) -> str:
+    """`killed`, `survived` or `timeout`: the tests on the tree as it stands, in a child."""
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        os.chdir(root)
+        sys.path[:0] = [str(root), str(root / "cli")]
+        code = 1
+        try:
+            import pytest
+
+            code = int(
+                pytest.main(
+                    [
+                        "-x",
+                        "--assert=plain",
+                        "-q",
+                        "-p",
+                        "no:cacheprovider",
+                        "-k",
+                        LEFT_OUT,
+                        "-m",
+                        "not slow and not drill",
+                        *tests,
+                    ]
+                )
+            )
+        finally:
+            os._exit(code)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+        time.sleep(0.05)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return "timeout"
+
+
+def main() -> None:
+    """Plant, test, save; exit code 1 where the tests fail without a mutant."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--only", default="", help="modules, comma-separated")
+    parser.add_argument("--limit", type=int, help="so many mutants, drawn from all")
+    parser.add_argument("--minutes", type=float, default=600, help="begin no mutant after that")
+    parser.add_argument("--seconds", type=float, default=60, help="a mutant's time")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/mutate.json")
+    given = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.dont_write_bytecode = True  # its cache goes by the second: a mutant may come within one
+    sys.path.insert(0, str(ROOT))
+    for name in WARM:
+        __import__(name)
+    own = {name: sys.modules.pop(name) for name in [*sys.modules] if name.startswith("zarrloc")}
+    assert own  # held: an operator that PyTorch was told of goes with whoever told it
+    del sys.path[0]
+    only = set(given.only.split(",")) - {""}
+    files = [p for p in sorted((ROOT / ROOM).glob("*.py")) if not only or p.stem in only]
+    every = [mutant for file in files for mutant in mutants(file)]
+    drawn = random.Random(given.seed).sample(every, min(given.limit or len(every), len(every)))
+    print(f"{len(every)} mutants, {len(drawn)} drawn", flush=True)
+    rows: list[dict[str, Any]] = []
+    end = time.monotonic() + 60 * given.minutes
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in ("zarrloc", "cli", "tests", "schemas", "benchmarks"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", root)
+        for module in sorted({mutant.module for mutant in drawn}):
+            if run(tests_of(module, root), root, 20 * given.seconds) != "survived":
+                sys.exit(f"the tests of {module} fail without a mutant, or take too long")
+        for mutant in drawn:
+            if time.monotonic() > end:
+                break
+            file = root / ROOM / f"{mutant.module}.py"
+            before = file.read_text()
+            file.write_text(mutant.source)
+            fate = run(tests_of(mutant.module, root), root, given.seconds)
+            file.write_text(before)
+            rows.append({**mutant._replace(source="")._asdict(), "fate": fate})
+            if fate == "survived":
+                print(f"{mutant.module}:{mutant.line}  {mutant.change}", flush=True)
+            lived = sum(row["fate"] == "survived" for row in rows)
+            told = {"tried": len(rows), "survived": lived, "of": len(every), "rows": rows}
+            given.out.write_text(json.dumps(told, indent=1) + "\n")
+    fates = [row["fate"] for row in rows]
+    print({fate: fates.count(fate) for fate in ("killed", "timeout", "survived")})
+
+
+if __name__ == "__main__":
+    main()
