@@ -9,7 +9,8 @@ one `grid_sample` here.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,8 @@ class Draw:
         return self._each(lambda part: part.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
-        parts = [getattr(self, field.name) for field in fields(self)]
-        return Draw(*(None if part is None else change(part) for part in parts))
+        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Draw(**{k: None if part is None else change(part) for k, part in parts.items()})
 
 
 def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> Draw:
@@ -83,14 +84,14 @@ def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> D
     chosen = F.one_hot((uniform(n, c) + removable).argmax(1), c).bool() & removable
     removed = chosen & happens(view.remove_channel)[:, None]
     peak = torch.where(happens(view.rescale_protein), 2 * uniform(n), torch.nan)
-    drawn = [matrix, factor(), factor(), (~removed).float(), peak]
+    drawn = Draw(matrix, factor(), factor(), (~removed).float(), peak)
     # Last, and only if wanted: without them nothing else is drawn otherwise.
     blur = view.blur * uniform(n) if view.blur else None
     noise = None
     if view.noise:
         noise = torch.randn(n, c, view.size, view.size, generator=generator)
         noise *= view.noise * uniform(n)[:, None, None, None]
-    return Draw(*drawn, blur, noise)
+    return replace(drawn, blur=blur, noise=noise)
 
 
 def crop(scale: tuple[float, float], random: Tensor, flip: Tensor, aspect: Tensor) -> Tensor:
