@@ -56,7 +56,8 @@ class Draw:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draw":
         parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Draw(**{k: None if part is None else change(part) for k, part in parts.items()})
+        parts.update({k: change(part) for k, part in parts.items() if part is not None})
+        return Draw(**parts)
 
 
 def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> Draw:
