@@ -7,7 +7,7 @@ import pytest
 from zarrloc.images import catalog
 from zarrloc.images.catalog import EMPTY, Catalog, commonest, merge
 from zarrloc.images.fields import FovSource, told_apart
-from zarrloc.images.labels import LabelTable, Row
+from zarrloc.images.label_table import LabelTable, Row
 
 
 def _source(fov: str, path: str = "", **coords: str) -> FovSource:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import zarr
 
 from zarrloc.images.fields import FovSource, further
-from zarrloc.images.labels import LabelTable, Row
+from zarrloc.images.label_table import LabelTable, Row
 from zarrloc.store.columns import array_of, read_column
 
 IDENTITY_COORDS = ("protein", "ensg", "cell_line")

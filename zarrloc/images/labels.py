@@ -1,109 +1,23 @@
 """What tables say of fields of view: labels, conditions and other facts, matched by name."""
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from zarrloc.errors import ConfigError, SourceError
-from zarrloc.images import files, label_names, platemap, tables, wells
+from zarrloc.images import label_names, platemap, tables
 from zarrloc.images.fields import FovSource
+from zarrloc.images.label_keys import cell_line_key, fov_keys, path_keys, row_paths, well_key
+from zarrloc.images.label_table import LabelTable, Row
 from zarrloc.images.tables import Table
 
 EMPTY_WORDS = {"nan", "na", "n/a", "#n/a", "none", "null", "-"}
 """What programs write for an empty cell."""
 
 IDENTITIES = ("protein", "ensg", "cell_line")
-SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is said of one field: `grades` `(label,)` uint8 0..3, and the coords' `values`."""
-
-    grades: npt.NDArray[np.uint8]
-    values: dict[str, str]
-    lines: frozenset[int]
-
-
-@dataclass(frozen=True)
-class LabelTable:
-    """A vocabulary, the names of further coords, and what is said under each key of a field."""
-
-    path: Path
-    labels: tuple[str, ...]
-    coords: tuple[str, ...]
-    rows: dict[str, Row]
-    keys: Callable[[FovSource], Iterable[str]]
-    """The keys under which a field may stand, the most exact first."""
-    column: str
-    """What rows are named by."""
-    names: dict[int, str]
-    """The name in each line of the file."""
-    notes: tuple[str, ...] = ()
-    labelled: bool = True
-    """Whether it has labels; a field listed without any then has none."""
-
-    def match(self, source: FovSource) -> Row | None:
-        """The row for this field of view, or None."""
-        return next((self.rows[key] for key in self.keys(source) if key in self.rows), None)
-
-    def need_match(self, found: Sequence[FovSource]) -> None:
-        """Raise SourceError, with a key of each side, where no row matches any field."""
-        if any(self.match(one) for one in found):
-            return
-        where = (
-            f"{self.path}: none of its {len(self.names)} rows matches any of {len(found)} fields"
-        )
-        theirs = sorted({key for one in found if (key := self._key_of(one))})
-        if not theirs:
-            raise SourceError(
-                f"{where}: its rows are named by {self.column}, which no field has; name them by "
-                "fov or path, or give the fields that coordinate (file names, --manifest)"
-            )
-        mine, other, hint = _nearest(list(self.names.values()), theirs)
-        raise SourceError(
-            f"{where}: it has {self.column} {_quoted(mine)}, the fields have {_quoted(other)}"
-            f"{hint}; nothing was read"
-        )
-
-    def account(self, found: Sequence[FovSource], others: Sequence[FovSource] = ()) -> list[str]:
-        """Notes: how many of `found` are matched, and which rows match none of these or others."""
-        matches = [(one, self.match(one)) for one in found]
-        without = [one.fov for one, match in matches if match is None]
-        what = "labels" if self.labelled else "conditions"
-        if without:
-            count = f"{len(found) - len(without)} of {len(found)} FOVs matched; without: "
-            notes = [f"{what}: {count}{_some(without, 10)}"]
-        else:
-            notes = [f"{what}: all {len(found)} FOVs matched"]
-        said = [match for _, match in matches] + [self.match(one) for one in others]
-        used = {line for match in said if match is not None for line in match.lines}
-        idle = [name for line, name in self.names.items() if line not in used]
-        if idle:
-            them = _some([f"{self.column} {name!r}" for name in idle], SHOWN)
-            notes.append(
-                f"{self.path.name}: {len(idle)} of {len(self.names)} rows match no field: {them}"
-            )
-        if self.column == "well":
-            plates = {one.coords.get("plate", "") for one, match in matches if match is not None}
-            if len(plates) > 1:
-                notes.append(
-                    f"{self.path.name}: names wells without their plate; it was taken for each of "
-                    f"{len(plates)} plates ({_some(sorted(plates), SHOWN)}). A column plate tells "
-                    "them apart"
-                )
-        return [*notes, *self.notes]
-
-    def _key_of(self, source: FovSource) -> str:
-        """How a field would have to be called in the table."""
-        if self.column == "path":
-            return source.paths[0]
-        return next(iter(self.keys(source)), "")
 
 
 def read(
@@ -216,7 +130,7 @@ def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:
     target_of: dict[str, tuple[int, str]] = {}
     for row in cell_lines.rows:
         name, target = _named(cell_lines, row, "cell_line_id"), row.cells["target_name"]
-        line, before = target_of.setdefault(_cell_line(name), (row.line, target))
+        line, before = target_of.setdefault(cell_line_key(name), (row.line, target))
         if before != target:
             raise _contradiction(cell_lines, (line, row.line), "cell_line_id", name)
     lines_of: dict[str, list[str]] = {}
@@ -227,7 +141,7 @@ def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:
         {"target_name", "ensg_id"},
         "target_name",
         lambda cells: lines_of.get(cells["target_name"], []),
-        lambda source: (_cell_line(source.coords.get("cell_line", "")),),
+        lambda source: (cell_line_key(source.coords.get("cell_line", "")),),
     )
 
 
@@ -245,16 +159,16 @@ Keys = Callable[[dict[str, str]], Iterable[str]]
 def _join(table: Table) -> tuple[str, Keys, Callable[[FovSource], Iterable[str]]]:
     """What a table's rows are named by: the column, a row's keys and a field's."""
     if "fov" in table.columns:
-        return "fov", lambda cells: (cells["fov"],), _fov_keys
+        return "fov", lambda cells: (cells["fov"],), fov_keys
     if "path" in table.columns:
         folder = os.path.abspath(table.path.parent)
-        return "path", lambda cells: _row_paths(cells["path"], folder), _path_keys
+        return "path", lambda cells: row_paths(cells["path"], folder), path_keys
     if "well" in table.columns:
         beside = [name for name in ("plate", "site") if name in table.columns]
         return (
             "well",
-            lambda cells: _well_key(cells, beside),
-            lambda source: _well_key(source.coords, beside),
+            lambda cells: well_key(cells, beside),
+            lambda source: well_key(source.coords, beside),
         )
     if named := [name for name in IDENTITIES if name in table.columns]:
         return (
@@ -419,91 +333,3 @@ def _doubts(table: Table, labels: Sequence[str]) -> list[str]:
         if "," in label or "|" in label
     ]
     return notes
-
-
-# --- keys ---------------------------------------------------------------------------------------
-
-
-def _fov_keys(source: FovSource) -> tuple[str, ...]:
-    """Its name, and what the names of its files begin with, as other tables call it."""
-    names = [path.rsplit("/", 1)[-1] for path in source.paths]
-    begin = os.path.commonprefix(names)  # noqa: RUF071  (of names, not of folders)
-    return source.fov, begin.split(".")[0].rstrip(" _-")
-
-
-def _row_paths(path: str, folder: str) -> tuple[str, ...]:
-    if files.is_remote(path):
-        return (path,)
-    path = path.replace("\\", "/")
-    return tuple(dict.fromkeys(map(os.path.normpath, (path, os.path.join(folder, path)))))
-
-
-def _path_keys(source: FovSource) -> Iterator[str]:
-    for path in source.paths:
-        full = path if files.is_remote(path) else os.path.abspath(path)
-        yield full
-        parts = full.split("/")
-        yield from ("/".join(parts[start:]) for start in range(1, len(parts)))
-
-
-def _well_key(cells: dict[str, str], beside: Sequence[str]) -> tuple[str, ...]:
-    well = cells.get("well", "")
-    if not well:
-        return ()
-    rest = [cells.get(name, "") for name in beside]
-    numbers = [part.lstrip("0") or "0" if part.isdecimal() else part for part in rest]
-    return (" ".join([wells.name_of(well) or well, *numbers]),)
-
-
-def _cell_line(name: str) -> str:
-    # `CID001050` in a file name is 1050 in the table.
-    return name.removeprefix("CID").lstrip("0")
-
-
-# --- messages -----------------------------------------------------------------------------------
-
-
-def _some(names: Sequence[str], most: int) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-
-
-def _quoted(name: str) -> str:
-    return repr(name).replace("\\\\", "\\")
-
-
-def _as_number(name: str) -> str:
-    try:
-        return repr(float(re.split(r"[/\\]", name)[-1]))
-    except ValueError:
-        return ""
-
-
-def _as_base(name: str) -> str:
-    return re.split(r"[/\\]", name)[-1].casefold()
-
-
-def _as_stem(name: str) -> str:
-    return re.sub(r"(\.ome)?\.[a-z0-9]{1,5}$", "", _as_base(name))
-
-
-_SPREADSHEET = (
-    "they are equal as numbers: a spreadsheet changed the names; format that column as text"
-)
-_LIKENESS: tuple[tuple[Callable[[str], str], str], ...] = (
-    (str.casefold, "they differ in upper and lower case"),
-    (_as_base, "they agree in the file's name but not in its folders: give the file's name alone, "
-     "or as much of the path as both have"),
-    (_as_number, _SPREADSHEET),
-    (_as_stem, "they differ in the file's extension"),
-    (lambda name: _as_number(_as_stem(name)), _SPREADSHEET),
-)  # fmt: skip
-
-
-def _nearest(mine: Sequence[str], theirs: Sequence[str]) -> tuple[str, str, str]:
-    """A name of each side, alike if any are, and in what they differ."""
-    for form, difference in _LIKENESS:
-        there = {key: name for name in theirs if (key := form(name))}
-        for name in mine:
-            if form(name) in there:
-                return name, there[form(name)], f" ({difference})"
-    return mine[0] if mine else "", theirs[0], ""

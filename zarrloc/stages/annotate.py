@@ -15,7 +15,7 @@ from zarrloc.groups.fovs import GRADES, GROUP
 from zarrloc.images import catalog
 from zarrloc.images import labels as tables
 from zarrloc.images.catalog import Catalog
-from zarrloc.images.labels import LabelTable
+from zarrloc.images.label_table import LabelTable
 from zarrloc.images.roles import role_of
 from zarrloc.store.attrs import StageAttrs
 from zarrloc.store.location import Location

@@ -13,7 +13,7 @@ from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import files
 from zarrloc.images import label_names as names
 from zarrloc.images import labels as tables
-from zarrloc.images.labels import LabelTable
+from zarrloc.images.label_table import LabelTable
 from zarrloc.images.look import Look, look
 
 TABLES = (".csv", ".tsv", ".txt", ".xlsx")
