@@ -127,7 +127,10 @@ def test_a_typo_gets_the_nearest(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _call(*arguments) == 2
-    assert words in capsys.readouterr().err
+    said = capsys.readouterr().err
+    if tuple(map(int, version("click").split(".")[:2])) < (8, 2):  # it quotes no option
+        words = words.replace("'--", "--").replace("'?", "?")
+    assert words in said
 
 
 def test_the_version_says_what_it_runs_on(capsys: pytest.CaptureFixture[str]) -> None:

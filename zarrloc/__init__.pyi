@@ -85,6 +85,7 @@ def embed(
     quiet: bool = ...,
     backbone: str = ...,
     weights: str | None = ...,
+    last_blocks: int = ...,
     channels: str | None = ...,
     size: str = ...,
     norm: Literal['auto', 'zscore', 'cell', 'minmax', 'imagenet', 'trained', 'none'] = ...,

@@ -1,4 +1,7 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +10,9 @@ import pytest
 
 from tests.engine.toys import GROUP, Toy, run_toy
 from zarrloc.engine import block as block_module
-from zarrloc.engine.block import Block, BlockFailure, Part, run_block, write_rows
+from zarrloc.engine.block import Block, BlockFailure, Output, Part, run_block, write_rows
 from zarrloc.errors import StoreError
+from zarrloc.models import device
 from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import digest, row_digests
 from zarrloc.store.location import Location
@@ -92,6 +96,51 @@ def test_a_block_that_another_run_changed_blames_no_row(location: Location) -> N
 
     with pytest.raises(BlockFailure, match=r"^not what its receipt says$"):
         run_block(Changed(location), Block(1, 4, 8, NOTHING))
+
+
+@dataclass(frozen=True)
+class Napping(Toy):
+    """A block on a slow device that computes on the CPU, too: half a hold each, and aside."""
+
+    array: str | None = None
+    on_device: bool = True
+
+    def read(self, block: Block, clock: Any) -> Any:
+        time.sleep(NAP_S)
+        return np.array(block.rows, dtype=np.float32), block
+
+    def device(self, data: Any) -> Any:
+        for _ in range(2):
+            assert ALONE.acquire(blocking=False), "two blocks at once on the device"
+            time.sleep(NAP_S / 2)
+            ALONE.release()
+            with device.let_go():
+                time.sleep(NAP_S)
+        return data[0]
+
+    def finish(self, block: Block, state: Any) -> Output:
+        time.sleep(NAP_S)
+        return super().finish(block, state)
+
+
+NAP_S, IN_FLIGHT, BLOCKS = 0.1, 5, 12
+ALONE = threading.Lock()
+
+
+def test_a_slow_device_is_kept_busy_by_the_blocks_in_flight(location: Location) -> None:
+    """Reading, what a network computes on the CPU, and finishing go on beside the device."""
+    start = time.perf_counter()
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        stage = Napping(location)
+        blocks = [Block(at, at, at + 1, NOTHING) for at in range(BLOCKS)]
+        receipts = list(pool.map(lambda block: run_block(stage, block), blocks))
+    taken = time.perf_counter() - start
+    seconds = [receipt.seconds for receipt in receipts]
+    on_device = sum(one["device"] for one in seconds)
+    assert on_device == pytest.approx(BLOCKS * NAP_S, rel=0.5)
+    # Nothing else takes a turn of its own: one after the other it would be five times as long.
+    assert taken < 2.5 * BLOCKS * NAP_S
+    assert all(one["read"] + one["prepare"] >= NAP_S <= one["finish"] for one in seconds)
 
 
 def test_a_block_alone_in_its_process_is_followed_once_its_value_has_left(

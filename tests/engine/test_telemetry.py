@@ -15,8 +15,8 @@ def _summary(**seconds: float) -> Summary:
 @pytest.mark.parametrize(
     ("seconds", "phase"),
     [
-        ({"device": 17.0, "decode": 19.0}, "device"),  # busy 85 % of two workers' time
-        ({"device": 3.0, "decode": 8.0, "wait": 9.0}, "decode"),
+        ({"device": 17.0, "read": 19.0}, "device"),  # busy 85 % of two workers' time
+        ({"device": 3.0, "read": 8.0, "wait": 9.0}, "read"),
         ({"device": 3.0, "write": 4.0, "open": 30.0}, "write"),
     ],
 )
@@ -45,4 +45,4 @@ def test_the_log_lies_beside_the_store(tmp_path: Path) -> None:
     assert log.name.startswith(f"{GROUP.replace('/', '.')}-")
     events = [json.loads(line) for line in log.read_text().splitlines()]
     assert [event["event"] for event in events] == ["start", *["block"] * 5, "end"]
-    assert events[1]["seconds"].keys() >= {"open", "decode", "device", "write", "total"}
+    assert events[1]["seconds"].keys() >= {"open", "read", "prepare", "device", "write", "total"}

@@ -1,5 +1,6 @@
 import copy
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,11 @@ def _validate(values: Any, name: str) -> None:
 
 
 def test_committed_schemas_are_what_the_models_say(tmp_path: Path) -> None:
-    assert schemas.stale() == []
+    if tuple(map(int, version("pydantic").split(".")[:2])) < (2, 14):
+        # It leaves out what a dataclass within a model says of itself.
+        assert set(schemas.stale()) <= {"splits-attrs.schema.json"}
+    else:
+        assert schemas.stale() == []
     assert schemas.stale(tmp_path) == sorted(schemas.texts())
     schemas.write(tmp_path)
     (tmp_path / "old.schema.json").write_text("{}")

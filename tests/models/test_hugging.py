@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu, interpolate, layer_norm, linear, scaled_dot_product_attention
 
-from zarrloc.errors import WeightsError
+from zarrloc.errors import ConfigError, WeightsError
 from zarrloc.models import backbones, hugging, specs
 from zarrloc.models.channels import resolve
 from zarrloc.models.inputs import Size
@@ -207,8 +207,12 @@ def _timm_shapes(inputs: int, scales: bool) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _dinov2_forward(state: State, images: Tensor) -> Tensor:
-    """The class token of facebookresearch's DINOv2 (or DINO, without LayerScale)."""
+def _dinov2_forward(state: State, images: Tensor, last_blocks: int = 1) -> Tensor:
+    """Class tokens of facebookresearch's DINOv2 (or DINO, without LayerScale).
+
+    Of several blocks as in its `get_intermediate_layers`, joined by its `create_linear_input`.
+    """
+    found = []
 
     def apply(name: str, values: Tensor) -> Tensor:
         return linear(values, state[f"{name}.weight"], state[f"{name}.bias"])
@@ -230,7 +234,8 @@ def _dinov2_forward(state: State, images: Tensor) -> Tensor:
         tokens = tokens + state.get(f"{name}.ls1.gamma", one) * mixed
         inner = gelu(apply(f"{name}.mlp.fc1", normed(f"{name}.norm2", tokens)))
         tokens = tokens + state.get(f"{name}.ls2.gamma", one) * apply(f"{name}.mlp.fc2", inner)
-    return normed("norm", tokens)[:, 0]
+        found.append(normed("norm", tokens)[:, 0])
+    return torch.cat(found[-last_blocks:], dim=-1)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +262,22 @@ def test_the_field_s_other_networks_are_what_they_are_defined_as(
     torch.testing.assert_close(
         backbone(images), _dinov2_forward(state, images), rtol=1e-4, atol=1e-5
     )
+    several = backbone(images, last_blocks=3)
+    assert several.shape == (2, 3 * WIDTH)
+    torch.testing.assert_close(
+        several, _dinov2_forward(state, images, last_blocks=3), rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(several[:, -WIDTH:], backbone(images))
+    with pytest.raises(ConfigError, match=rf"got {DEPTH + 1}, but tiny has {DEPTH} blocks"):
+        backbone(images, last_blocks=DEPTH + 1)
+
+
+def test_only_a_class_token_can_be_taken_of_several_blocks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _tiny(SPECS["subcell-vit"], monkeypatch, side=64)
+    with pytest.raises(ConfigError, match="gives no class token alone"):
+        backbones.load("tiny", "random:0")(torch.rand(1, 2, 64, 64), last_blocks=2)
 
 
 def test_a_channel_at_a_time_gives_features_side_by_side() -> None:

@@ -1,6 +1,7 @@
 """Order, pool, caches and the look-ahead."""
 
 import itertools
+import threading
 import time
 from collections.abc import Iterator
 
@@ -8,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from zarrloc.models.device import ahead
 from zarrloc.pretraining.data import (
     Arrays,
     Beside,
     Siblings,
-    ahead,
     decode_all,
     epoch_order,
     epochs,
@@ -189,3 +190,31 @@ def test_samples_in_memory_are_taken_in_any_order() -> None:
         torch.testing.assert_close(
             found.unit(), pixels(held.images[rows], held.extents[rows]).unit()
         )
+
+
+def test_several_shards_are_decoded_at_once_and_ahead() -> None:
+    """The same batches, sooner; never more shards under way than there are threads."""
+
+    class Slow(Counting):
+        def load(self, rows: np.ndarray) -> np.ndarray:
+            busy.append(threading.get_ident())
+            time.sleep(0.05)
+            return super().load(rows)
+
+    taken = {}
+    for threads in (1, 4):
+        busy: list[int] = []
+        slow = Slow(**vars(source()))
+        (batches,) = epochs(SHARD, 3, 0, 24, range(4))
+        start = time.perf_counter()
+        found = [batch.images.numpy() for batch in pooled(slow, batches, threads)]
+        taken[threads] = time.perf_counter() - start
+        np.testing.assert_array_equal(
+            np.concatenate(found).view(np.uint16), source().images[np.concatenate(batches)]
+        )
+        assert (len(busy), len(set(busy))) == (12, threads)
+    assert taken[4] < 0.6 * taken[1]
+    some = pooled(Slow(**vars(source())), batches, 2)
+    next(some)
+    some.close()
+    assert len(busy) < 24, "a training that ends early decodes no more"

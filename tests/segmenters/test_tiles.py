@@ -1,5 +1,8 @@
 """Pooled tiles against one image at a time, and against cellpose's own runner."""
 
+import time
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -90,3 +93,34 @@ def test_normalise_puts_percentiles_at_0_and_1_and_a_flat_channel_at_0() -> None
     low, high = np.percentile(image[0], (1, 99))
     np.testing.assert_allclose(normalised[0], (image[0] - low) / (high - low), rtol=1e-5)
     assert not normalised[1].any()
+
+
+def test_cutting_and_joining_go_on_beside_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that takes its time is fed and relieved meanwhile, with the same results."""
+    fields = images(*[(224, 224)] * 16)
+    join, busy = tiles.Tiled.join, []
+
+    def slowly() -> Iterator[npt.NDArray[np.float32]]:
+        for field in fields:
+            time.sleep(0.04)
+            yield field
+
+    def joined(self: tiles.Tiled, outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        time.sleep(0.04)
+        return join(self, outputs)
+
+    def network(x: Tensor) -> tuple[Tensor, Tensor]:
+        start = time.perf_counter()
+        time.sleep(0.04)
+        busy.append(time.perf_counter() - start)
+        return x, x.mean((2, 3))
+
+    plain = tiles.forward(lambda x: (x, x.mean((2, 3))), fields, 1, CPU)
+    monkeypatch.setattr(tiles.Tiled, "join", joined)
+    start = time.perf_counter()
+    results = tiles.forward(network, slowly(), 1, CPU, beside=True)
+    taken = time.perf_counter() - start
+    assert taken < 2 * sum(busy)  # one after the other: three times
+    for (output, style), (same, alike) in zip(results, plain, strict=True):
+        np.testing.assert_array_equal(output, same)
+        np.testing.assert_array_equal(style, alike)

@@ -13,11 +13,15 @@ from tests.objects import assert_nothing_but_zarr, assert_same, chunk_objects, o
 from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine import carry_out
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError, StoreError, WeightsError
 from zarrloc.models import backbones, preprocess, specs
+from zarrloc.segmenters import cpnet
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.segment import segment
 from zarrloc.store.location import Location
 from zarrloc.store.read import stage_attrs
 from zarrloc.tasks.embed_fovs import EmbedFovs
@@ -200,7 +204,7 @@ def test_an_embedding_that_is_not_finite_is_an_error(
 ) -> None:
     monkeypatch.setattr(
         backbones.load(TINY, "random:0").__class__, "forward",
-        lambda self, images: torch.full((len(images), 64), torch.inf),
+        lambda self, images, *_: torch.full((len(images), 64), torch.inf),
     )  # fmt: skip
     _embed(store)
     assert "not finite" in str(opened(store, GROUP)["error"].values[0])
@@ -338,3 +342,48 @@ def test_damaged_fields_are_noticed(store: Path) -> None:
     assert summary.exit_code == 1
     assert "row 0 of 'fovs' is damaged" in summary.failures[0]
     assert summary.blocks_run == 2
+
+
+def test_class_tokens_of_several_blocks_lie_side_by_side(ingested: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(ingested, tmp_path / "s"))
+    dino = {"backbone": "dino-vits16", "size": "32"}
+    _embed(store, **dino)
+    _embed(store, name="four", last_blocks=4, **dino)
+    one, four = (opened(store, f"embeddings/{name}").embedding.values for name in ("e", "four"))
+    assert four.shape == (len(one), 4 * 384)
+    np.testing.assert_allclose(four[:, -384:], one, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(four[:, :384], one, atol=1e-3)
+    recorded = [
+        stage_attrs(Location.of(store).group(f"embeddings/{name}")).config for name in ("e", "four")
+    ]
+    assert [config.get("last_blocks") for config in recorded] == [None, 4]
+    with pytest.raises(ConfigError, match="no class token alone"):
+        _embed(store, name="five", last_blocks=5)
+    assert not (store / "embeddings/five").exists()
+
+
+def test_the_coordinator_leaves_the_gpu_alone(
+    ingested: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a GPU at hand, all up to the first block happens without it: it is the workers'."""
+
+    class Reached(Exception):
+        pass
+
+    def drive(*_: Any) -> None:
+        raise Reached
+
+    def touched(*_: Any, **__: Any) -> None:
+        raise AssertionError("the coordinator touches the GPU")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", touched)
+    monkeypatch.setattr(carry_out, "drive", drive)
+    store = Path(shutil.copytree(ingested, tmp_path / "s"))
+    with pytest.raises(Reached):
+        _embed(store)
+    weights = tmp_path / "cp"
+    torch.save(cpnet.CPnet().state_dict(), weights)
+    config = SegmentConfig(model=str(weights), diameter=30.0, channels=("nucleus",), grow="none")
+    with pytest.raises(Reached):
+        segment(store, config, "cp")

@@ -119,6 +119,7 @@ def test_what_is_done_costs_few_requests_and_no_write(
     for again in (
         lambda: _ingest(bucket, store),
         lambda: embed(store, EMBED, "e", run=SERIAL),
+        lambda: segment(store, SEGMENT, "own", function=bright_spots, run=SERIAL),
         lambda: info(store),
     ):
         again()

@@ -18,6 +18,12 @@ class EmbedConfig(Config):
         default=None,
         description="Checkpoint file, or random:SEED; default: the published weights.",
     )
+    last_blocks: int = Field(
+        default=1,
+        ge=1,
+        description="Class tokens of so many last blocks, side by side, instead of the last one's "
+        "alone; Cell-DINO's makers take 4.",
+    )
     channels: str | None = Field(
         default=None,
         description="Channel map: natural, replicate, or ROLE=INPUT,... such as "

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import Field, dataclass, field, replace
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ import zarr
 from zarrloc.engine.executors import say_begun
 from zarrloc.errors import StoreError
 from zarrloc.groups.receipts import ROW_DIGEST
+from zarrloc.models import device
 from zarrloc.store import objects, retry
 from zarrloc.store.columns import array_of, fill_array
 from zarrloc.store.digest import digest, row_digests
@@ -168,9 +169,6 @@ NOT_A_ROWS_FAULT = (BlockFailure, StoreError)
 """Damage fails a block: its rows are done again by the next run, and none gets an `error`."""
 
 
-_DEVICE = threading.Lock()
-
-
 REPORTED_S = 0.3
 """How long the value of a block may take to leave its process."""
 
@@ -279,7 +277,7 @@ def _compute_by_fov(
     try:
         data = stage.read(block, clock)
         seconds["read"] = clock.seconds
-        seconds["decode"] = max(0.0, time.perf_counter() - start - clock.seconds)
+        seconds["prepare"] = max(0.0, time.perf_counter() - start - clock.seconds)
         return _compute(stage, block, data, seconds), seconds, clock
     except NOT_A_ROWS_FAULT:
         raise
@@ -309,19 +307,14 @@ def _compute_by_fov(
 
 def _compute(stage: Stage[P, D, S], block: Block[P], data: D, seconds: dict[str, float]) -> Output:
     asked = time.perf_counter()
-    if stage.on_device:
-        with _DEVICE:
-            start = time.perf_counter()
-            state = stage.device(data)
-            end = time.perf_counter()
-    else:
-        start = asked
+    with device.held() if stage.on_device else nullcontext(device.Hold()) as hold:
+        start = time.perf_counter()
         state = stage.device(data)
         end = time.perf_counter()
     output = stage.finish(block, state)
     seconds["wait"] = start - asked
-    seconds["device"] = end - start
-    seconds["finish"] = time.perf_counter() - end
+    seconds["device"] = end - start - hold.aside_s
+    seconds["finish"] = time.perf_counter() - end + hold.aside_s
     return output
 
 

@@ -17,6 +17,7 @@ from zarrloc.engine.plan import AnyPlan, Before, Outcome, refuse_other_settings
 from zarrloc.engine.run import new_run_id
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store import document, retry
+from zarrloc.store.columns import OnDemand
 from zarrloc.store.document import NEXT, State
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
@@ -108,12 +109,12 @@ def _nothing_to_do(
         return None
     if plan.work is None:
         return Outcome(Summary(path, 0, 0), dict(plan.coords), made=False)
-    ledger = Ledger(before.group, plan.from_workers, plan.rows, plan.attrs.block_rows)
-    if in_motion(found, ledger):
+    if in_motion(found, plan):
         return None
+    ledger = Ledger.glance(before.group, plan.rows, plan.attrs.block_rows)
     if todo_of(ledger, plan, run):
         return None
-    return Outcome(all_done(path, ledger), ledger.columns, made=False)
+    return Outcome(all_done(path, ledger), OnDemand(before.group, plan.from_workers), made=False)
 
 
 class Target(NamedTuple):

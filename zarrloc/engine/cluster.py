@@ -20,6 +20,9 @@ from zarrloc.errors import ClusterError, ConfigError, WorkerError
 PREFETCH = 2
 """Blocks in flight a worker: one reads and decodes while the other computes."""
 
+MOST_PREFETCH = 8
+"""The same of a worker with a GPU, which computes faster than a core decodes."""
+
 START_S = 2.0
 """What starting workers costs at least; with torch it is three times that."""
 
@@ -109,6 +112,11 @@ def choose(run: RunConfig, load: Load) -> str:
     return "cuda" if load.on_device and has_cuda() else "local"
 
 
+def prefetch(cores: int, *, gpu: bool) -> int:
+    """Blocks in flight on a worker of so many cores."""
+    return max(PREFETCH, min(cores, MOST_PREFETCH)) if gpu else PREFETCH
+
+
 class Cluster:
     """What the plans of one command run on: workers start when a plan first needs some, and stay.
 
@@ -164,7 +172,7 @@ class Cluster:
         if there is None or there.kind != kind:
             self.close()
             self._pool = there = self._stack.enter_context(
-                executor(kind, run, workers=workers, threads=threads, prefetch=PREFETCH)
+                executor(kind, run, workers=workers, threads=threads, prefetch=self._prefetch(kind))
             )
         elif isinstance(there, Dask):
             there.grow(workers)
@@ -175,6 +183,12 @@ class Cluster:
         ):
             threads = schedulers.own_threads(there.client)
         return there, threads
+
+    def _prefetch(self, kind: str) -> int:
+        if kind == "slurm":
+            settings = schedulers.slurm_settings(self.run)
+            return prefetch(settings.cores, gpu=bool(settings.gpus))
+        return prefetch(cores() // places(kind), gpu=kind == "cuda")
 
 
 @contextmanager

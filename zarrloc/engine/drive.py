@@ -14,7 +14,7 @@ from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import AnyBlock, AnyStage, Block, P, Part
 from zarrloc.engine.cluster import Cluster, Load
 from zarrloc.engine.executors import Executor
-from zarrloc.engine.ledger import Ledger
+from zarrloc.engine.ledger import RECEIPTS, Ledger
 from zarrloc.engine.plan import AnyPlan, AnySettling, Before, Settling
 from zarrloc.engine.run import run as run_blocks
 from zarrloc.engine.telemetry import Summary
@@ -44,7 +44,7 @@ def drive(
     ledger = Ledger(location.group(path), plan.from_workers, plan.rows, plan.attrs.block_rows)
     held = ledger.columns.keys() | ledger.receipts.keys()
     digests: dict[str, str] = found.attributes["column_digests"]
-    moving = in_motion(found, ledger)  # as those of a new group are, and of one that grew
+    moving = in_motion(found, plan)  # as those of a new group are, and of one that grew
     if moving:
         ledger.doubt(_digested(plan))
     blocks = todo_of(ledger, plan, cluster.run)
@@ -78,9 +78,9 @@ def drive(
     return summary, ledger
 
 
-def in_motion(found: Document, ledger: Ledger) -> bool:
+def in_motion(found: Document, plan: AnyPlan) -> bool:
     """Whether a run is changing the ledger's columns, or died while it did."""
-    held = ledger.columns.keys() | ledger.receipts.keys()
+    held = {*plan.from_workers, *RECEIPTS}
     return not held <= found.attributes["column_digests"].keys()
 
 

@@ -6,6 +6,7 @@ that a receipt in the store always speaks of rows that are there.
 
 import time
 from collections.abc import Collection, Iterable
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ KILLED = "its worker died while this FOV was computed alone (out of memory, or a
 """The `error` of a row that is tried again by the next run: more memory may be all it needs."""
 
 RECEIPTS = ("block_input", "block_bytes", "block_output")
+JUDGED = ("error",), ("block_input", "block_output")
+"""The columns and receipts that tell what is left to do."""
 
 
 def receipt_variables(rows: int, block_rows: int) -> dict[str, Variable]:
@@ -49,17 +52,28 @@ class Ledger:
     """Columns and receipts of one stage's group, for its `rows` committed rows."""
 
     def __init__(
-        self, group: zarr.Group, columns: Iterable[str], rows: int, block_rows: int
+        self,
+        group: zarr.Group,
+        columns: Iterable[str],
+        rows: int,
+        block_rows: int,
+        receipts: Iterable[str] = RECEIPTS,
     ) -> None:
         self.group = group
         self.rows, self.block_rows = rows, block_rows
         self.blocks = -(-rows // block_rows)
         self.columns = read_columns(group, columns, rows)
-        self.receipts = read_columns(group, RECEIPTS, self.blocks)
+        self.receipts = read_columns(group, receipts, self.blocks)
         self._dirty: set[int] = set()
         self._dirty_blocks: set[int] = set()
         self._reopened: set[int] = set()
         self._flushed = time.monotonic()
+
+    @classmethod
+    def glance(cls, group: zarr.Group, rows: int, block_rows: int) -> Self:
+        """As much of it as tells what is left to do; nothing can be recorded in it."""
+        columns, receipts = JUDGED
+        return cls(group, columns, rows, block_rows, receipts)
 
     def doubt(self, digested: Collection[str]) -> list[int]:
         """Mark done blocks as undone whose columns are not what their receipt covers.

@@ -36,6 +36,9 @@ LEAST_WINDOW = 64
 A_SLOT = 3
 """Blocks in flight: enough to keep any worker busy, few enough to stop soon."""
 
+COUNT_S = 5.0
+"""How often workers are counted anew: those of a batch system or a cloud come one by one."""
+
 TRIES = 5
 """How often a suspect is tried whose worker dies before it has begun."""
 
@@ -117,7 +120,9 @@ class _Runner:
         self.stage, self.ledger, self.executor, self.token = stage, ledger, executor, token
         self.summary, self.listeners = summary, listeners
         self.attempt = 0
-        self.window = max(LEAST_WINDOW, A_SLOT * executor.slots)
+        self.window = 0
+        """Blocks in flight at most."""
+        self._counted = 0.0
         self.waiting: deque[AnyBlock] = deque()
         self.suspects: deque[AnyBlock] = deque()
         self.flying: dict[str, AnyBlock] = {}
@@ -131,6 +136,7 @@ class _Runner:
         """Run blocks through the window, and those whose worker died under them alone."""
         self.waiting.extend(blocks)
         while self.waiting or self.flying or self.suspects:
+            self._count_workers()
             if self.waiting and len(self.flying) <= self.window // 2:
                 some = min(len(self.waiting), self.window - len(self.flying))
                 self._submit([self.waiting.popleft() for _ in range(some)])
@@ -149,6 +155,14 @@ class _Runner:
                     self._take(block, end)
             self._still_ours()
             self.ledger.flush_when_due()
+
+    def _count_workers(self) -> None:
+        """Open the window as wide as the workers there are now ask for."""
+        now = time.monotonic()
+        if not self.window or now - self._counted > COUNT_S:
+            self._counted = now
+            self.window = max(LEAST_WINDOW, A_SLOT * self.executor.slots)
+            self.summary.workers = max(self.summary.workers, self.executor.workers)
 
     def _try(self, end: Done | None) -> None:
         """Go on with the trial, handing it how its last call ended."""

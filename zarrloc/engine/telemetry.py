@@ -21,7 +21,9 @@ from zarrloc.errors import StoreError
 from zarrloc.store import objects
 from zarrloc.store.location import Location
 
-PHASES = ("read", "decode", "device", "finish", "write", "wait", "open")
+PHASES = ("read", "prepare", "device", "finish", "write", "wait", "open")
+"""Where a block's time goes: fetched and decoded, checked and made ready, computed, made into rows,
+stored; waiting for the device, loading models."""
 REMOTE_LOG_S = 30.0
 
 
@@ -42,6 +44,7 @@ class Summary:
     seconds: Counter[str] = field(default_factory=Counter)
     """Phase -> seconds, summed over workers."""
     bytes_read: int = 0
+    """Of images and masks, decoded."""
     workers: int = 1
     failures: list[str] = field(default_factory=list)
     """Blocks that could not be done, each with its reason."""
@@ -87,10 +90,8 @@ class Summary:
             for name in PHASES
             if self.seconds[name]
         ]
-        decode = self.seconds["read"] + self.seconds["decode"]
-        rate = (
-            f"; read at {self.bytes_read / decode / 1e6:.0f} MB/s stored" if self.bytes_read else ""
-        )
+        read = self.seconds["read"]
+        rate = f"; read at {self.bytes_read / read / 1e6:.0f} MB/s a thread" if read else ""
         return f"time in {', '.join(parts)}; bottleneck: {self.bottleneck}{rate}"
 
 

@@ -12,6 +12,7 @@ from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
 from zarrloc.pixels import background
 from zarrloc.store.attrs import GroupAttrs
 from zarrloc.store.columns import array_of, read_column, read_columns
+from zarrloc.store.info import known_roles
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.read import need, stage_attrs
 from zarrloc.store.template import PENDING, Variable
@@ -85,7 +86,9 @@ class Fovs:
         attrs = stage_attrs(group)
         names = ("fov", "protein", "ensg", "cell_line")
         receipts = (*DIGESTED, ROW_DIGEST)
-        held = read_columns(group, ("block_output", "channel", *receipts, *names))
+        known = known_roles(group)
+        wanted = [n for n in ("block_output", "channel", *receipts, *names) if n not in known]
+        held = known | read_columns(group, wanted)
         output = held["block_output"]
         undone = int((output == 0).sum())
         if undone:
@@ -134,8 +137,10 @@ def read_fovs(
     DamageError
         Where they are not what `expect`, from `Fovs.expect`, says.
     """
-    group = location.group(GROUP, mode="r", clock=clock)
-    columns = read_columns(group, (*DIGESTED, ROW_DIGEST), stop, start)
-    image = read_column(group, "image", stop, start)
+    with clock.running():
+        group = location.group(GROUP, mode="r")
+        columns = read_columns(group, (*DIGESTED, ROW_DIGEST), stop, start)
+        image = read_column(group, "image", stop, start)
+    clock.bytes += image.nbytes
     check_rows(GROUP, image, columns, start, expect)
     return FovBlock(image, **{name: columns[name] for name in DIGESTED})

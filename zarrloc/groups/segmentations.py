@@ -12,7 +12,7 @@ from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs, read_fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_rows, digest_of_rows
 from zarrloc.store.attrs import GroupAttrs
-from zarrloc.store.columns import read_column
+from zarrloc.store.columns import read_column, read_columns
 from zarrloc.store.location import Location, StoreClock
 from zarrloc.store.read import need, stage_attrs
 from zarrloc.store.template import PENDING, Variable
@@ -128,8 +128,10 @@ def read_fields(
     """
     path = f"segmentations/{name}"
     found = read_fovs(location, start, stop, expect[FOVS], clock)
-    group = location.group(path, mode="r", clock=clock)
-    mask = read_column(group, "mask", stop, start)
-    columns = {column: read_column(group, column, stop, start) for column in RECEIPTS}
+    with clock.running():
+        group = location.group(path, mode="r")
+        mask = read_column(group, "mask", stop, start)
+        columns = read_columns(group, RECEIPTS, stop, start)
+    clock.bytes += mask.nbytes
     check_rows(path, mask, columns, start, expect[path])
     return FieldRun(start, found.image, mask, found.background, found.height, found.width)

@@ -60,9 +60,11 @@ class Forward:
     norm: Norm
     pixel_size_um: float | None
     features: int
-    """Width of the backbone's own feature vector."""
+    """Width of the backbone's own feature vector, of one block."""
     trained: Affine | None = None
     """What a pretrained backbone's inputs were standardised with."""
+    last_blocks: int = 1
+    """Of how many blocks the class tokens are taken."""
     execution: dict[str, Any] = field(default_factory=dict)
     on_device: bool = True
 
@@ -74,7 +76,7 @@ class Forward:
     @property
     def width(self) -> int:
         """Width of an embedding: one part a pass."""
-        return self.channel_map.feature_width(self.features)
+        return self.channel_map.feature_width(self.features * self.last_blocks)
 
     def load(self) -> None:
         """Load the backbone, so that no block waits for it."""
@@ -100,7 +102,7 @@ class Forward:
         ):
             if backbone.spec.tokens == "channel":
                 self.channel_map.mark_absent(inputs)
-            features = torch.cat([backbone(one) for one in inputs], dim=1)
+            features = torch.cat([backbone(one, self.last_blocks) for one in inputs], dim=1)
         return features.float(), largest
 
     def fitting(self, work: Callable[[int], T]) -> T:

@@ -48,14 +48,16 @@ class Backbone(nn.Module):
         """Side of a patch in pixels."""
         return self.spec.patch
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed `images` (n, inputs, y, x) float32 as (n, features) float32.
+    def forward(self, images: Tensor, last_blocks: int = 1) -> Tensor:
+        """Embed `images` (n, inputs, y, x) float32 as (n, last_blocks * features) float32.
 
-        y and x are multiples of the patch; with channel tokens an input that is NaN is absent. The
-        feature is the class token after the final norm,
+        y and x are multiples of the patch. The feature is the class token after the final norm,
         all tokens pooled by gated attention where the spec has heads for it, or what the timm
-        model pools where it has no class token.
+        model pools where it has no class token. Of several `last_blocks` it is the class token of
+        each, after that same norm, the last one's at the end, as DINOv2's
+        `get_intermediate_layers` gives them.
         """
+        self.refuse_blocks(last_blocks)
         _, inputs, height, width = images.shape
         if inputs != len(self.roles) or height % self.patch or width % self.patch:
             raise ConfigError(
@@ -69,8 +71,21 @@ class Backbone(nn.Module):
         if self.spec.pool_heads:
             pooled: Tensor = self.vit.pool_model(self.tokens(images))
             return pooled.float()
-        class_token: Tensor = self.vit.norm(self._blocks(images)[:, 0])
-        return class_token.float()
+        seen: list[Tensor] = []
+        self._blocks(images, seen=seen)
+        return torch.cat([self.vit.norm(token) for token in seen[-last_blocks:]], dim=1).float()
+
+    def refuse_blocks(self, last_blocks: int) -> None:
+        """Refuse class tokens of blocks that there are not. Raises `ConfigError`."""
+        if last_blocks == 1:
+            return
+        if self.spec.position == "timm" or self.spec.pool_heads:
+            why = f"got {last_blocks}, but {self.spec.name} gives no class token alone; give 1"
+        elif last_blocks > len(self.vit.blocks):
+            why = f"got {last_blocks}, but {self.spec.name} has {len(self.vit.blocks)} blocks"
+        else:
+            return
+        raise ConfigError(f"last_blocks: {why}", {"last_blocks": why})
 
     def tokens(
         self,
@@ -97,7 +112,9 @@ class Backbone(nn.Module):
         hidden: Tensor | None = None,
         token: Tensor | None = None,
         kept: Tensor | None = None,
+        seen: list[Tensor] | None = None,
     ) -> Tensor:
+        """All tokens after the last block; `seen` gets each block's class token."""
         n, each = len(images), 1
         if self.spec.tokens == "channel":
             present = ~images[:, :, 0, 0].isnan()  # (n, inputs)
@@ -126,15 +143,18 @@ class Backbone(nn.Module):
             patches = patches.gather(1, where)
         apart = patches.unflatten(0, (n, each))
         tokens = torch.cat((prefix + position[:, :own], apart.flatten(1, 2)), dim=1)
-        if self.spec.tokens == "patch":
-            found: Tensor = self.vit.blocks(tokens)
-            return found
-        shown = torch.cat(
-            (present.new_ones(n, own), present.repeat_interleave(apart.shape[2], 1)), dim=1
-        )
-        mask = None if present.all() else shown[:, None, None]
+        mask = None
+        if self.spec.tokens == "channel" and not present.all():
+            shown = torch.cat(
+                (present.new_ones(n, own), present.repeat_interleave(apart.shape[2], 1)), dim=1
+            )
+            mask = shown[:, None, None]
         for block in self.vit.blocks:
-            tokens = block(tokens, attn_mask=mask)
+            tokens = block(tokens) if mask is None else block(tokens, attn_mask=mask)
+            if seen is not None:
+                seen.append(tokens[:, 0])
+        if self.spec.tokens == "patch":
+            return tokens
         share = (present / present.sum(1, keepdim=True))[:, :, None, None].to(tokens.dtype)
         mean = (tokens[:, own:].view(apart.shape) * share).sum(1)
         return torch.cat((tokens[:, :own], mean), dim=1)

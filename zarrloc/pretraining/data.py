@@ -5,13 +5,11 @@ once an epoch and memory stays bounded. The order is a pure function of seed and
 about the sampler needs saving. A process decodes only its own samples.
 """
 
-import contextlib
 import itertools
-import queue
-import threading
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +20,6 @@ from zarrloc.groups.shuffled import mixed
 
 Rows = npt.NDArray[np.int64]
 Image = npt.NDArray[Any]
-Item = TypeVar("Item")
 
 
 class Source(Protocol):
@@ -209,17 +206,43 @@ def epochs(shard: Rows, pool: int, seed: int, batch: int, steps: range) -> Itera
         yield [order[step % per_epoch * batch :][:batch] for step in group]
 
 
-def pooled(source: Source, batches: list[Rows]) -> Iterator[Pixels]:
-    """Batches of one epoch: a shard's samples are decoded together, when the first is wanted."""
+def pooled(source: Source, batches: list[Rows], threads: int = 1) -> Iterator[Pixels]:
+    """Batches of one epoch: a shard's samples are decoded together, before the first is wanted.
+
+    So many `threads` decode a shard each, at most as many shards ahead of the batch.
+    """
     wanted = np.sort(np.concatenate(batches))
+    shards = source.shard[wanted]
+    fresh = _first_wanted(source, batches)
+    order = iter([shard for some in fresh for shard in some])
+    loading: dict[int, Future[Image]] = {}
     waiting: dict[int, Image] = {}
-    loaded: set[int] = set()
+
+    def load_next(pool: ThreadPoolExecutor) -> None:
+        shard = next(order, None)
+        if shard is not None:
+            loading[shard] = pool.submit(source.load, wanted[shards == shard])
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            load_next(pool)
+        for rows, some in zip(batches, fresh, strict=True):
+            for shard in some:
+                images = loading.pop(shard).result()
+                load_next(pool)
+                waiting.update(zip(wanted[shards == shard].tolist(), images, strict=True))
+            found = np.stack([waiting.pop(row) for row in rows.tolist()])
+            yield pixels(found, source.extents[rows])
+
+
+def _first_wanted(source: Source, batches: list[Rows]) -> list[list[int]]:
+    """For each batch, the shards that no batch before it has samples of."""
+    seen: set[int] = set()
+    fresh = []
     for rows in batches:
-        for shard in sorted(set(source.shard[rows].tolist()) - loaded):
-            mine = wanted[source.shard[wanted] == shard]
-            waiting.update(zip(mine.tolist(), source.load(mine), strict=True))
-            loaded.add(shard)
-        yield pixels(np.stack([waiting.pop(row) for row in rows.tolist()]), source.extents[rows])
+        fresh.append(sorted(set(source.shard[rows].tolist()) - seen))
+        seen.update(fresh[-1])
+    return fresh
 
 
 def taken(source: Source, resident: Pixels | None, rows: Rows) -> Pixels:
@@ -237,37 +260,3 @@ def decode_all(source: Source, images: Image | None = None) -> Arrays:
         rows = np.flatnonzero(source.shard == shard)
         images[rows] = source.load(rows)
     return Arrays(images, source.roles, source.shard, source.extents)
-
-
-def ahead(items: Iterator[Item], depth: int = 2) -> Iterator[Item]:
-    """The same items, made on a thread while the consumer works on the last ones."""
-    ready: queue.Queue[Any] = queue.Queue(depth)
-    stop = threading.Event()
-    end = object()
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return True
-        return False
-
-    def fill() -> None:
-        try:
-            for item in items:
-                if not put(item):
-                    return
-            put(end)
-        except BaseException as error:
-            put(error)
-
-    thread = threading.Thread(target=fill, daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not end:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()

@@ -20,16 +20,20 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
 from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.engine.cluster import cores
 from zarrloc.errors import ConfigError
+from zarrloc.models.device import ahead
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.augment import Draw, View, draw, multi_crop
-from zarrloc.pretraining.data import ALONE, Beside, Pixels, Source, ahead, epochs, pooled, taken
+from zarrloc.pretraining.data import ALONE, Beside, Pixels, Source, epochs, pooled, taken
 from zarrloc.pretraining.estimate import Plan
 from zarrloc.pretraining.inputs import Inputs
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.objective import Network, Objective
 from zarrloc.pretraining.objectives import objective_of
 from zarrloc.pretraining.schedule import freeze, parameter_groups, update_teacher
+
+MOST_DECODERS = 8
 
 
 @dataclass
@@ -144,7 +148,7 @@ def batches(
     for rows_of in epochs(source.shard, config.pool_shards, config.seed, config.batch, steps):
         mine = [rows[share] for rows in rows_of]
         found = (
-            pooled(source, mine)
+            pooled(source, mine, decoders())
             if resident is None
             else (resident[torch.from_numpy(rows).to(device)] for rows in mine)
         )
@@ -179,6 +183,12 @@ def batches(
                 None if sibling is None else sibling.to(device),
             )
             step += 1
+
+
+def decoders() -> int:
+    """Threads that decode for one process: a quarter of its share of the cores."""
+    processes = max(1, torch.cuda.device_count())
+    return min(MOST_DECODERS, max(1, cores() // processes // 4))
 
 
 def gradients(

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ from zarrloc.pretraining.data import (
     pixels,
 )
 from zarrloc.pretraining.launch import World
-from zarrloc.store.columns import read_column
+from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
@@ -48,9 +49,7 @@ class FovSource:
 
     def __init__(self, location: Location, fovs: Fovs, rows: Rows) -> None:
         group = need(location, FOVS, "ingest SOURCE STORE")
-        image = group["image"]
-        assert isinstance(image, zarr.Array)
-        self._image = image
+        self._image = image = array_of(group, "image")
         self._digests = fovs.receipts[ROW_DIGEST]
         self.roles, self.shape, self.dtype = fovs.roles, image.shape[1:], image.dtype
         self.fov = self.stored = rows
@@ -59,6 +58,7 @@ class FovSource:
         self.extents = np.stack(real, axis=1).astype(np.int64)
         self.digest = digest({"rows": rows, "output": fovs.block_output})
         self.decodes = 0
+        self._counting = threading.Lock()  # several threads load
 
     def load(self, rows: Rows) -> Image:
         """Fields `rows` as `(n, channel, y, x)`, each run of neighbours in one read."""
@@ -68,7 +68,8 @@ class FovSource:
         for start, stop in itertools.pairwise([*starts, len(stored)]):
             images[start:stop] = self._image[stored[start] : stored[stop - 1] + 1]
         check_array(FOVS, images, self._digests[stored])
-        self.decodes += len(rows)
+        with self._counting:
+            self.decodes += len(rows)
         return images
 
 
@@ -90,6 +91,7 @@ class CellSource:
         which = {"fov": self.fov, "label": self._crops.labels[self.stored]}
         self.digest = digest({**which, "output": fovs.block_output})
         self.decodes = 0
+        self._counting = threading.Lock()  # several threads load
 
     def load(self, rows: Rows) -> Image:
         """Cells `rows` as `(n, channel, y, x)` uint16 counts above the background."""
@@ -98,7 +100,8 @@ class CellSource:
             inside = self.fov[rows] == fov
             pixels = self._crops.take(self.stored[rows[inside]]).pixels
             images[inside] = pixels.round().clamp(max=65535).numpy()
-            self.decodes += 1
+            with self._counting:
+                self.decodes += 1
         return images
 
 

@@ -35,7 +35,8 @@ def precision_of(name: str, device: str) -> str:
         return name
     if device.startswith("cuda"):
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    able = torch.cpu.get_capabilities()
+    # torch before 2.8 does not tell what the processor has.
+    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "fp32"
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.models.device import let_go
 from zarrloc.models.weights import hash_state
 from zarrloc.segmenters import cpnet, download, dynamics, size, tiles
 from zarrloc.segmenters.objects import Mask
@@ -118,7 +119,8 @@ class CellposeSegmenter:
         _, styles = self._flows(inputs, [self.diam_mean / labels] * len(inputs))
         guesses = [self.sizes.diameter_px(style) for style in styles]
         flows, _ = self._flows(inputs, [self.sizes.diam_mean / guess for guess in guesses])
-        return [_median_diameter_px(state) or self.sizes.diam_mean for state in flows]
+        with let_go():
+            return [_median_diameter_px(state) or self.sizes.diam_mean for state in flows]
 
     def _flows(
         self, images: Sequence[Image], rescales: Sequence[float]

@@ -4,10 +4,12 @@ Only the pooling is ours: Cellpose sends one image's tiles through the network a
 600 px field has about four.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,10 +19,14 @@ import torch
 # isort: off
 import zarrloc.models.torchvision_shim  # noqa: F401  (before cellpose imports torchvision)
 from cellpose import transforms
+
 # isort: on
+from zarrloc.models.device import ahead
 
 TILE_PX = 224
 CPU_BATCH, GPU_BATCH = 8, 32
+CUT_AHEAD = 4
+"""Images that are cut before their turn."""
 T = TypeVar("T")
 Array = npt.NDArray[np.float32]
 Network = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -90,46 +96,91 @@ def fitting(work: Callable[[int], T], asked: int | None, device: torch.device) -
 
 
 def forward(
-    network: Network, images: Iterable[Array], batch: int, device: torch.device
+    network: Network,
+    images: Iterable[Array],
+    batch: int,
+    device: torch.device,
+    *,
+    beside: bool | None = None,
 ) -> list[tuple[Array, Array]]:
     """The network's output `(channel, y, x)` and style `(feature,)`, a unit vector, of each image.
 
     Tiles of all `images` `(channel, y, x)` share batches of up to `batch`, those of one size
-    together; only images with tiles still on their way are held.
+    together; only images with tiles still on their way are held. `beside` the device, images are
+    made and cut, and outputs joined, on threads of their own; by default where it is no CPU.
     """
-    results: dict[int, tuple[Array, Array]] = {}
+    if not (device.type != "cpu" if beside is None else beside):
+        return _pooled(network, map(cut, images), batch, device, _at_once)
+    with ThreadPoolExecutor(1) as behind, closing(ahead(map(cut, images), CUT_AHEAD)) as cuts:
+        return _pooled(network, cuts, batch, device, behind.submit)
+
+
+def _pooled(
+    network: Network,
+    cuts: Iterable[Tiled],
+    batch: int,
+    device: torch.device,
+    submit: Callable[..., "Future[tuple[Array, Array]]"],
+) -> list[tuple[Array, Array]]:
+    results: dict[int, Future[tuple[Array, Array]]] = {}
     waiting: dict[int, tuple[Tiled, list[Array], list[Array]]] = {}
     queues: dict[tuple[int, ...], list[tuple[int, Array]]] = defaultdict(list)
+    under_way: deque[tuple[list[int], tuple[torch.Tensor, torch.Tensor]]] = deque()
 
-    def run(queue: list[tuple[int, Array]]) -> None:
+    def send(queue: list[tuple[int, Array]]) -> None:
         part = queue[:batch]
         del queue[:batch]
-        answers = _forward(network, np.stack([tile for _, tile in part]), device)
-        for (index, _), output, style in zip(part, *answers, strict=True):
+        sent = _sent(network, np.stack([tile for _, tile in part]), device)
+        under_way.append(([index for index, _ in part], sent))
+        if len(under_way) > 1:  # a GPU computes the last one while these are brought back
+            receive()
+
+    def receive() -> None:
+        indices, answers = under_way.popleft()
+        for index, output, style in zip(indices, *_brought_back(*answers), strict=True):
             tiled, outputs, styles = waiting[index]
             outputs.append(output)
             styles.append(style)
             if len(outputs) == len(tiled.tiles):
-                total = np.sum(styles, axis=0)
-                unit = total / max(float(np.linalg.norm(total)), 1e-12)
-                results[index] = tiled.join(np.stack(outputs)), unit
-                del waiting[index]
+                results[index] = submit(_joined, *waiting.pop(index))
 
-    for index, image in enumerate(images):
-        tiled = cut(image)
+    for index, tiled in enumerate(cuts):
         waiting[index] = tiled, [], []
         queue = queues[tiled.tiles.shape[1:]]
         queue.extend((index, tile) for tile in tiled.tiles)
         while len(queue) >= batch:
-            run(queue)
+            send(queue)
     for queue in queues.values():
         while queue:
-            run(queue)
-    return [results[index] for index in range(len(results))]
+            send(queue)
+    while under_way:
+        receive()
+    return [results[index].result() for index in range(len(results))]
+
+
+def _joined(tiled: Tiled, outputs: list[Array], styles: list[Array]) -> tuple[Array, Array]:
+    total = np.sum(styles, axis=0)
+    unit: Array = total / max(float(np.linalg.norm(total)), 1e-12)
+    return tiled.join(np.stack(outputs)), unit
+
+
+def _at_once(function: Callable[..., T], *arguments: Any) -> "Future[T]":
+    done: Future[T] = Future()
+    done.set_result(function(*arguments))
+    return done
 
 
 @torch.inference_mode()
-def _forward(network: Network, tiles: Array, device: torch.device) -> tuple[Array, Array]:
-    batch = torch.from_numpy(tiles).to(device, memory_format=torch.channels_last)
-    output, style = network(batch)
+def _sent(
+    network: Network, tiles: Array, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = torch.from_numpy(tiles)
+    if device.type == "cuda":
+        batch = batch.pin_memory()
+    there = batch.to(device, non_blocking=True)
+    return network(there.contiguous(memory_format=torch.channels_last))
+
+
+@torch.inference_mode()
+def _brought_back(output: torch.Tensor, style: torch.Tensor) -> tuple[Array, Array]:
     return output.contiguous().cpu().numpy(), style.cpu().numpy()

@@ -141,6 +141,7 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
     for flag, value, only in (
         ("weights", config.weights, None),
         ("channels", config.channels, None),
+        ("last-blocks", config.last_blocks, 1),
         ("norm", config.norm, "auto"),
         ("precision", config.precision, "auto"),
     ):
@@ -200,7 +201,11 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     backbone = backbones.load(config.backbone, config.weights)
     model = Model(config.backbone, _absolute(config.weights), backbone.weights_hash)
     resized = "native" if config.level == "cell" else str(Size.parse(config.size))
-    forward = Forward(model, mapping, resized, norm, fovs.pixel_size_um, spec.features, trained)
+    backbone.refuse_blocks(config.last_blocks)
+    forward = Forward(
+        model, mapping, resized, norm, fovs.pixel_size_um, spec.features, trained,
+        config.last_blocks,
+    )  # fmt: skip
     settings = {
         "level": config.level,
         "backbone": spec.name,
@@ -210,6 +215,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "channels": mapping.as_config(),
         **({CHANNEL_OF: mapping.channel_of} if mapping.channel_of else {}),
         "size": config.size,
+        **({"last_blocks": config.last_blocks} if config.last_blocks > 1 else {}),
         "norm": chosen,
         **({"trained": list(map(list, trained))} if trained and norm == "trained" else {}),
         **(

@@ -33,6 +33,7 @@ from zarrloc.store.columns import read_column
 from zarrloc.store.digest import combine
 from zarrloc.store.location import Location
 from zarrloc.store.read import committed, stage_attrs
+from zarrloc.store.remote import snapshot
 from zarrloc.tasks.measure_cells import Fields, MeasureCells, Measured, Span
 from zarrloc.tasks.segment_fovs import Rows, SegmentFovs
 
@@ -67,7 +68,7 @@ def segment(
     are the settings of `tabulate`: `crop_um`, `keep_percentile`, `block_cells`. Errors as
     `segment_fovs` and `tabulate` raise them.
     """
-    with Cluster(run) as cluster:
+    with snapshot(), Cluster(run) as cluster:
         common: dict[str, Any] = {"run": cluster, "overwrite": overwrite}
         masks = _segment(store, config, name, function, Table(**table), **common)
         return masks, tabulate(store, name, **table, **common)
@@ -206,8 +207,7 @@ def tabulate(
         fovs, masks = Fovs.of(location), Masks.of(location, name)
         config = table.config(fovs)
         fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
-        had = before.column("fov_index")
-        changed = had is not None and not np.array_equal(had, fov_index[: len(had)])
+        changed = not before.continues("fov_index", fov_index)
         judged = _judged(location, group)
         if changed and judged:
             raise ConfigError(
@@ -268,7 +268,7 @@ def tabulate(
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite)
     outcome.summary.notes += notes
-    if not outcome.summary.failures:  # a table with missing rows has no statistics
+    if outcome.made and not outcome.summary.failures:  # a table with missing rows has no statistics
         outcome.summary.notes += _notes(outcome.columns, *read[-1])
     return outcome.summary
 

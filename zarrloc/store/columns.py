@@ -4,7 +4,7 @@ A committed column has a digest in its group's attributes; one that a run is wri
 the run commits.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from zarrloc.store import document, objects
 from zarrloc.store.digest import digest
 from zarrloc.store.document import Document
 from zarrloc.store.location import Location
+from zarrloc.store.pipeline import read_by_zarrs
 from zarrloc.store.remote import RemoteStore, at_once, held
 from zarrloc.store.retry import persistent
 from zarrloc.store.template import Variable, separator_of
@@ -137,6 +138,27 @@ def read_columns(
     return dict(zip(names, at_once(read, names) if remote else map(read, names), strict=True))
 
 
+class OnDemand(Mapping[str, npt.NDArray[Any]]):
+    """Columns of a group, each read when it is first asked for."""
+
+    def __init__(self, group: zarr.Group, names: Iterable[str]) -> None:
+        self._group, self._names = group, tuple(names)
+        self._held: dict[str, npt.NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._names:
+            raise KeyError(name)
+        if name not in self._held:
+            self._held[name] = read_column(self._group, name)
+        return self._held[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 def decoded(array: zarr.Array[Any], index: int | slice) -> npt.NDArray[Any]:
     """Some rows of an array, without a comparison.
 
@@ -174,7 +196,8 @@ def array_of(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """The array `name` of a group, which stores every chunk that is written to it."""
     array = group[name]
     assert isinstance(array, zarr.Array), f"{group.path}/{name} is a group"
-    return storing_all(array)
+    with read_by_zarrs(array):
+        return storing_all(array)
 
 
 def storing_all(array: zarr.Array[Any]) -> zarr.Array[Any]:

@@ -53,7 +53,7 @@ def info(store: str | Path, *, errors: bool = False) -> dict[str, Any]:
     }
 
 
-def _known_roles(group: zarr.Group) -> dict[str, npt.NDArray[Any]]:
+def known_roles(group: zarr.Group) -> dict[str, npt.NDArray[Any]]:
     """The channels' roles without a request, where they are still those of the settings."""
     attrs: Any = group.attrs
     roles = np.array(attrs["zarrloc"]["config"].get("channels", []), np.dtypes.StringDType())
@@ -74,7 +74,7 @@ def _describe(location: Location, path: str, errors: bool) -> tuple[dict[str, An
     }
     wanted = ("label", "block_output", "block_bytes", "error", *(["fov"] * errors))
     names = dict.fromkeys((*wanted, *further.get(path.split("/")[0], ())))
-    held = _known_roles(group) if path == "fovs" else {}
+    held = known_roles(group) if path == "fovs" else {}
     held |= read_columns(group, [name for name in names if name in group and name not in held])
     attrs: dict[str, Any] = dict(group.attrs)
     stage = attrs.get("zarrloc", {})

@@ -262,12 +262,18 @@ def snapshot() -> Iterator[None]:
 
 @contextmanager
 def present() -> Iterator[None]:
-    """Leave the snapshot for this block: fetch what is there now, and write."""
+    """Leave the snapshot for this block: fetch what is there now, and write.
+
+    What the snapshot held is forgotten: it may have been written over.
+    """
+    before = held()
     token = _SNAPSHOT.set(None)
     try:
         yield
     finally:
         _SNAPSHOT.reset(token)
+        if before is not None:
+            before.clear()
 
 
 def held() -> dict[str, bytes | None] | None:

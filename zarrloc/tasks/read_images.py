@@ -23,7 +23,7 @@ from zarrloc.images.fields import FovSource
 from zarrloc.images.roles import Channels
 from zarrloc.images.shape import same_pixel
 from zarrloc.pixels import background
-from zarrloc.store.columns import read_column
+from zarrloc.store.columns import read_column, read_columns
 from zarrloc.store.location import Location, StoreClock
 
 COLUMNS = (*DIGESTED, "source_digest", "source_hash")
@@ -83,7 +83,9 @@ class ReadImages:
             elif at in kept:
                 rows.copy(at, kept[at])
             else:
-                self._read_row(rows, at, job)
+                with clock.running():
+                    self._read_row(rows, at, job)
+                clock.bytes += rows.image[at].nbytes
         return rows
 
     def device(self, data: "Rows") -> "Rows":
@@ -164,13 +166,12 @@ class ReadImages:
         self, block: Block[Sequence[Job]], clock: StoreClock
     ) -> dict[int, dict[str, npt.NDArray[Any]]]:
         """The rows to be kept as the store has them, by place; those that are damaged left out."""
-        group = self.location.group(self.group, mode="r", clock=clock)
-        columns = {
-            name: read_column(group, name, block.stop, block.start)
-            for name in (ROW_DIGEST, *COLUMNS)
-        }
         keep = [at for at, job in enumerate(block.part.payload) if job.keep]
-        image = _sound(group, block.start, keep, columns.pop(ROW_DIGEST))
+        with clock.running():
+            group = self.location.group(self.group, mode="r")
+            columns = read_columns(group, (ROW_DIGEST, *COLUMNS), block.stop, block.start)
+            image = _sound(group, block.start, keep, columns.pop(ROW_DIGEST))
+        clock.bytes += sum(pixels.nbytes for pixels in image.values())
         return {
             at: {"image": pixels, **{name: values[at] for name, values in columns.items()}}
             for at, pixels in image.items()
