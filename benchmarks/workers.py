@@ -26,8 +26,8 @@ from machine import about, report, sampled_memory
 
 from zarrloc.config.run import RunConfig
 from zarrloc.engine.block import Block, Output, Part
-from zarrloc.engine.cluster import PREFETCH
 from zarrloc.engine.carry_out import carry_out
+from zarrloc.engine.cluster import PREFETCH
 from zarrloc.engine.plan import Plan
 from zarrloc.engine.telemetry import Summary
 from zarrloc.store.attrs import StageAttrs
