@@ -68,6 +68,8 @@ def test_every_command_of_the_readme(tmp_path: Path) -> None:
     names = [file.name for file in Path("images").iterdir()]
     rows = [f"{name},{('er', 'golgi')[at % 2]},A" for at, name in enumerate(sorted(names))]
     Path("labels.csv").write_text("\n".join(["path,label,plate", *rows]))
+    rows = [f"{name},{('drug', 'none')[at % 2]}" for at, name in enumerate(sorted(names))]
+    Path("wells.csv").write_text("\n".join(["path,condition", *rows]))
     ran: list[list[str]] = []
     for words in commands():
         # What `reproduce` makes of published backbones takes hours; tests/reproduction runs it.

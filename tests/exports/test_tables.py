@@ -13,8 +13,8 @@ import zarrloc
 from tests.labelled_store import make_store
 from tests.written import revise
 from zarrloc.errors import ConfigError
+from zarrloc.exports import ann_data, tables
 from zarrloc.exports import rows as rows_module
-from zarrloc.exports import tables
 from zarrloc.store.location import Location
 
 NASTY = ["=1+1", "+cmd", "-2", "@x", "\tz", "plain", "a=b", "ctrl\x07bell"]
@@ -44,6 +44,19 @@ def test_an_embedding_is_one_row_a_field_with_its_facts_and_features(
     np.testing.assert_array_equal(grade, fovs.grade.values)
     expected = ["; ".join(fovs.label.values[row == 3]) for row in fovs.grade.values]
     assert table["labels"].tolist() == expected
+
+
+def test_a_table_has_a_umap_where_one_is_asked_for(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = np.arange(400, dtype=np.float32).reshape(200, 2)
+    monkeypatch.setattr(ann_data, "project", lambda features, config: drawn[: len(features)])
+    zarrloc.export(labelled, "embeddings/planted", tmp_path / "u.csv", umap="yes")
+    table = pd.read_csv(tmp_path / "u.csv")
+    np.testing.assert_array_equal(table[["umap_1", "umap_2"]].to_numpy(), drawn)
+    with pytest.raises(ConfigError, match="umap is yes, and 'fovs' is no embedding"):
+        zarrloc.export(labelled, "fovs", tmp_path / "f.csv", umap="yes")
+    assert [file.name for file in tmp_path.iterdir()] == ["u.csv"]
 
 
 def test_predictions_are_a_column_a_label_and_the_names_of_the_top_three(

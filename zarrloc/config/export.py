@@ -19,7 +19,7 @@ class ExportConfig(Config):
     )
     umap: Literal["auto", "yes", "no"] = Field(
         default="auto",
-        description="Write a UMAP of an embedding to AnnData and SpatialData; auto: up to 50,000 "
-        "rows.",
+        description="Write a UMAP of an embedding; auto: to AnnData and SpatialData, up to 50,000 "
+        "rows; yes: also into tables, as umap_1 and umap_2.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the UMAP.")

@@ -43,7 +43,7 @@ def to_anndata(rows: Rows, config: ExportConfig) -> Any:
     if rows.spatial is not None:
         obsm["spatial"] = rows.spatial
     if _wants_umap(rows, config):
-        obsm["X_umap"] = _umap(rows, config.seed)
+        obsm["X_umap"] = umap_of(rows, config.seed)
     uns: dict[str, Any] = {"zarrloc": json.dumps({"what": rows.what, **rows.about})}
     uns |= {f"{head}_labels": np.array(names) for head, (names, _) in rows.predictions.items()}
     var = pd.DataFrame(index=pd.Index(list(rows.matrix.names), dtype=object, name="feature"))
@@ -82,7 +82,8 @@ def _wants_umap(rows: Rows, config: ExportConfig) -> bool:
     return config.umap == "yes" or len(rows) <= AUTO_UMAP
 
 
-def _umap(rows: Rows, seed: int) -> npt.NDArray[np.float32]:
+def umap_of(rows: Rows, seed: int) -> npt.NDArray[np.float32]:
+    """Points of the rows on a plane, `(rows, 2)`; NaN where there is no embedding."""
     features = rows.matrix.whole()
     finite = np.isfinite(features).all(axis=1)
     points = np.full((len(features), 2), np.nan, np.float32)

@@ -1,7 +1,7 @@
 """`zarrloc export`: a group of a store, in the format of another tool."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +139,22 @@ def export(
         rows = read_rows(location, what)
         if config.to == "xlsx":
             tables.check_xlsx(rows)
+        if config.to in tables.TABLES and config.umap == "yes":
+            rows = _with_umap(rows, config.seed)
         with put(path) as partial:
             _write(rows, partial, config)
         result = ExportResult(what=what, out=path, done=len(rows), failures=rows.failed)
     result.seconds = time.monotonic() - began
     result.bytes = _size(path)
     return result
+
+
+def _with_umap(rows: Rows, seed: int) -> Rows:
+    """The rows with two more columns."""
+    if not rows.what.startswith("embeddings/"):
+        raise ConfigError(f"umap is yes, and '{rows.what}' is no embedding; export embeddings/NAME")
+    points = ann_data.umap_of(rows, seed)
+    return replace(rows, obs=rows.obs.assign(umap_1=points[:, 0], umap_2=points[:, 1]))
 
 
 def _by_ending(out: str | Path) -> str:

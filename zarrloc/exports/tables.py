@@ -15,6 +15,9 @@ from zarrloc.exports.rows import Rows
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 
+TABLES = ("csv", "parquet", "xlsx")
+"""The formats written here."""
+
 XLSX_ROWS, XLSX_COLUMNS, XLSX_TEXT = 1_048_576, 16_384, 32_767
 """Limits of a sheet, its header included, and of a cell's text."""
 
