@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import struct
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -285,3 +286,58 @@ def test_a_real_czi(tmp_path: Path) -> None:
     assert about.pixel_size_um == pytest.approx(0.2)
     field = read.read_field(one, ROLES, project="max")
     np.testing.assert_array_equal(field, STACK[0].max(axis=0))
+
+
+def _write_lif(path: Path, images: dict[str, Any], um: float) -> None:
+    """Images `(z, channel, y, x)` uint16 as Leica's software lays them out."""
+    elements, blocks = "", b""
+    for number, (name, values) in enumerate(images.items()):
+        z, c, y, x = values.shape
+        sizes = {1: (x, 2), 2: (y, 2 * x), 3: (z, 2 * x * y * c)}  # of each axis, and its step
+        channels = "".join(
+            f'<ChannelDescription DataType="0" ChannelTag="0" Resolution="16" Min="0" Max="65535" '
+            f'NameOfMeasuredQuantity="" Unit="" LUTName="{lut}" IsLUTInverted="0" '
+            f'BytesInc="{place * 2 * x * y}" BitInc="0"/>'
+            for place, lut in enumerate(("Blue", "Green")[:c])
+        )
+        axes = "".join(
+            f'<DimensionDescription DimID="{axis}" NumberOfElements="{count}" Origin="0" '
+            f'Length="{um * 1e-6 * (count - 1):.9e}" Unit="m" BitInc="0" BytesInc="{step}"/>'
+            for axis, (count, step) in sizes.items()
+        )
+        elements += (
+            f'<Element Name="{name}" Visibility="1" UniqueID="{number}"><Data><Image><Image'
+            f"Description><Channels>{channels}</Channels><Dimensions>{axes}</Dimensions></Image"
+            f'Description></Image></Data><Memory Size="{values.nbytes}" '
+            f'MemoryBlockID="B{number}"/></Element>'
+        )
+        block = f"B{number}".encode("utf-16-le")
+        blocks += struct.pack("<IIBQBI", 0x70, len(block) + 14, 0x2A, values.nbytes, 0x2A, 2)
+        blocks += block + np.ascontiguousarray(values).tobytes()
+    xml = (
+        '<LMSDataContainerHeader Version="2"><Element Name="p"><Memory Size="0" '
+        f'MemoryBlockID="none"/><Children>{elements}</Children></Element></LMSDataContainerHeader>'
+    )
+    text = xml.encode("utf-16-le")
+    path.write_bytes(struct.pack("<IIBI", 0x70, len(text) + 5, 0x2A, len(xml)) + text + blocks)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_lif_by_the_real_reader(tmp_path: Path) -> None:
+    if any(importlib.util.find_spec(name) is None for name in ("bioio", "bioio_lif")):
+        pytest.skip("needs zarrloc[formats] with bioio-lif")
+    second = pixels(1, (1, 3, 2, 24, 32))
+    _write_lif(tmp_path / "a.lif", {"A 1": STACK[0], "B/2": second[0]}, 0.32)
+    found = find.find(tmp_path)
+    assert [one.fov for one in found] == ["a_A 1", "a_B_2"]
+    about = read.describe(found[1])
+    assert about.channel_names == ("Blue", "Green")
+    assert about.pixel_size_um == pytest.approx(0.32)
+    for one, stack in zip(found, (STACK, second), strict=True):
+        np.testing.assert_array_equal(
+            read.read_field(one, Channels(("blue", "green")), project="max"), stack[0].max(axis=0)
+        )
+    (tmp_path / "a.lif").write_bytes(b"no such thing")
+    (one,) = find.find(tmp_path)
+    assert "bioio-lif cannot open it" in one.problem
+    assert "\n" not in one.problem

@@ -302,3 +302,33 @@ def test_a_field_may_be_called_as_its_files_begin(tmp_path: Path) -> None:
     field = _fov("17_B02_s1", "/d/17_B02_1_blue.tif", "/d/17_B02_1_green.tif")
     assert _grades(table, field) == {"er": 3}
     assert table.match(_fov("17_B02_s2", "/d/17_B02_2_blue.tif", "/d/17_B02_2_green.tif")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("Well ID,drug\nA1,x\n", "takes 'Well ID' for well"),
+        ("Metadata_Plate;Metadata_Well;drug\nP1;A01;x\n", "'Metadata_Plate' for plate"),
+        ("Row,Col,drug\n1,1,x\n", "takes 'Row' and 'Col' for well"),
+        ("row\tcolumn\tdrug\na\t1\tx\n", "takes 'row' and 'column' for well"),
+        ("File Name,drug\nA01_s1.tif,x\n", "takes 'File Name' for path"),
+        ("# my plate\nwell,drug\nA-1,x\n", "line 1 ('# my plate') is taken for a title"),
+        ("well,drug\na1,x,,\n", None),
+        ("well;drug\nA1;x\nB1;0,5\n", None),
+        ("drug,1,3\na,x,\n", None),
+    ],
+)
+def test_tables_as_people_write_them(tmp_path: Path, text: str, note: str | None) -> None:
+    table = labels.read_conditions(_file(tmp_path, text))
+    row = table.match(_fov("f", "/d/A01_s1.tif", plate="P1", well="A01"))
+    assert row is not None
+    assert row.values == {"drug": "x"}
+    assert note is None or any(note in told for told in table.notes)
+
+
+def test_plates_that_are_spelled_otherwise_are_said(tmp_path: Path) -> None:
+    table = labels.read_conditions(_file(tmp_path, "plate,well,drug\nPlate1,A1,x\n"))
+    with pytest.raises(SourceError, match="the wells agree, their plates or sites do not"):
+        table.need_match([_fov("f", plate="P1", well="A01")])
+    rows = labels.read_conditions(_file(tmp_path, "row,column,well,drug\n1,1,B2,x\n"))
+    assert rows.match(_fov("f", well="B02")) is not None

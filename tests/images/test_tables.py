@@ -147,3 +147,25 @@ def test_a_table_of_very_many_columns_is_refused(tmp_path: Path) -> None:
     table = tables.read(_file(tmp_path, f"fov,{names}\n".encode()))
     with pytest.raises(SourceError, match=r"has 10000 further columns.*at most 200"):
         table.coords({"fov"})
+
+
+def test_titles_and_merged_cells_of_a_sheet(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    sheet = book.active
+    assert sheet is not None
+    for row in (["Layout, batch 2"], [], ["well", "drug", "dose"], ["A1", "x", 1], ["A2", None, 2]):
+        sheet.append(row)
+    sheet.merge_cells("A1:C1")
+    sheet.merge_cells("B4:B5")
+    book.save(tmp_path / "t.xlsx")
+    table = tables.read(tmp_path / "t.xlsx")
+    assert [row.cells for row in table.rows] == [
+        {"well": "A1", "drug": "x", "dose": "1"}, {"well": "A2", "drug": "x", "dose": "2"},
+    ]  # fmt: skip
+    assert table.notes == ("t.xlsx: line 1 ('Layout, batch 2') is taken for a title",)
+
+
+def test_a_sheet_may_begin_at_any_column(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(",,well,drug\n,,A1,x\n")
+    assert tables.read(path).rows[0].cells == {"well": "A1", "drug": "x"}

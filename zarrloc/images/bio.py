@@ -1,6 +1,7 @@
 """CZI, LIF and ND2 through bioio, where its reader is installed: `pip install zarrloc[formats]`."""
 
 import importlib
+import logging
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,10 @@ def read(uri: str, place: int, check: Check | None = None) -> Image:
     try:
         pixels = np.ascontiguousarray(image.get_image_data(about.axes))
     except Exception as error:  # each vendor's library raises its own
-        raise SourceError(f"cannot be decoded: {error}") from error
+        # Such as scans of spectra or along z, which are no fields.
+        raise SourceError(
+            f"{_reader(uri)} cannot read it ({_first_line(error)}); export it as OME-TIFF"
+        ) from error
     return Image(pixels, about.axes, about.channel_names, about.pixel_size_um)
 
 
@@ -66,13 +70,23 @@ def _opened(uri: str) -> Any:
         bioio, reader = importlib.import_module("bioio"), importlib.import_module(module)
     except ImportError as error:
         raise SourceError(
-            f"needs bioio and {module.replace('_', '-')} to be read: pip install '{EXTRA}' "
-            f"({error})"
+            f"needs bioio and {_reader(uri)} to be read: pip install '{EXTRA}' ({error})"
         ) from error
+    # What it logs of a file that it cannot read is in what it raises.
+    logging.getLogger("bioio").addHandler(logging.NullHandler())
     try:
         return bioio.BioImage(uri, reader=reader.Reader)
     except Exception as error:  # each vendor's library raises its own
-        raise SourceError(f"cannot be opened: {error}") from error
+        raise SourceError(f"{_reader(uri)} cannot open it: {_first_line(error)}") from error
+
+
+def _reader(uri: str) -> str:
+    """The reader's name, as it is installed by."""
+    return READERS[uri[-4:].lower()].replace("_", "-")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _about(image: Any) -> Header:

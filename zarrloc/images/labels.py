@@ -9,6 +9,7 @@ import numpy as np
 
 from zarrloc.errors import ConfigError, SourceError
 from zarrloc.images import label_names, platemap, tables
+from zarrloc.images.column_names import IDENTITIES, usual
 from zarrloc.images.fields import FovSource
 from zarrloc.images.label_keys import cell_line_key, fov_keys, path_keys, row_paths, well_key
 from zarrloc.images.label_table import LabelTable, Row
@@ -16,8 +17,6 @@ from zarrloc.images.tables import Table
 
 EMPTY_WORDS = {"nan", "na", "n/a", "#n/a", "none", "null", "-"}
 """What programs write for an empty cell."""
-
-IDENTITIES = ("protein", "ensg", "cell_line")
 
 
 def read(
@@ -29,7 +28,7 @@ def read(
     SourceError as `read_opencell`, `read_table` and `label_names.read` do.
     """
     called = None if names is None else label_names.read(names)
-    table = label_names.applied(_usual(tables.read(labels)), called)
+    table = label_names.applied(usual(tables.read(labels)), called)
     if "fov" in table.columns or "path" in table.columns:
         if cell_lines is not None:
             raise ConfigError(f"{labels}: is not OpenCell's table; leave --cell-lines out")
@@ -68,7 +67,7 @@ def read_conditions(path: str | Path) -> LabelTable:
     Raises SourceError on rows that contradict one another, and where it says nothing of a field.
     """
     lines = tables.read_lines(path)
-    table = platemap.table_of(lines) or tables.table_of(lines)
+    table = platemap.table_of(lines) or usual(tables.table_of(lines), labelled=False)
     known = [name for name in table.columns if name in tables.LABEL_COLUMNS]
     if known:
         raise SourceError(
@@ -104,23 +103,10 @@ def read_table(path: str | Path) -> LabelTable:
     with the prefix `annotations_`). Any further column becomes a coord. Raises SourceError on a
     missing column and on rows that contradict one another.
     """
-    return _anyones(label_names.applied(_usual(tables.read(path)), None))
+    return _anyones(label_names.applied(usual(tables.read(path)), None))
 
 
 # --- the ways a table can be read ---------------------------------------------------------------
-
-
-def _usual(table: Table) -> Table:
-    """Columns that others call otherwise under the names used here, and a note on it."""
-    renamed: dict[str, str] = {}
-    for there, others in (
-        (("fov", "path", "well", "target_name", *IDENTITIES), {"id": "fov"}),
-        (tuple(tables.LABEL_COLUMNS), {"target": "label", "labels": "label"}),
-    ):
-        if not set(there) & set(table.columns):
-            named = [name for name in table.columns if name.lower() in others]
-            renamed |= {name: others[name.lower()] for name in named[:1]}
-    return table.with_columns(renamed)
 
 
 def _opencell(annotations: Table, cell_lines_csv: str | Path) -> LabelTable:

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+from zarrloc.images import wells
+
 
 def some(names: Sequence[str], most: int) -> str:
     return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
@@ -37,6 +39,9 @@ _LIKENESS: tuple[tuple[Callable[[str], str], str], ...] = (
     (_as_number, _SPREADSHEET),
     (_as_stem, "they differ in the file's extension"),
     (lambda name: _as_number(_as_stem(name)), _SPREADSHEET),
+    (lambda name: (" " in name and wells.name_of(name.split()[0])) or "",
+     "the wells agree, their plates or sites do not: spell these as the fields do, or leave the "
+     "column out"),
 )  # fmt: skip
 
 

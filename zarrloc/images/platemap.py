@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from zarrloc.errors import SourceError
 from zarrloc.images import wells
-from zarrloc.images.tables import Lines, Row, Table
+from zarrloc.images.tables import MOST_TITLES, Lines, Row, Table
 
 UNNAMED = "condition"
 """What a map says where its corner does not."""
@@ -18,10 +18,11 @@ def table_of(read: Lines) -> Table | None:
     above it. Wells of which no map says anything have no row. Raises SourceError where a map goes
     on in a way that none can.
     """
-    if not any(_columns(cells) for _, cells in read.lines[:2]):
+    if not any(_columns(cells) for _, cells in read.lines[: MOST_TITLES + 1]):
         return None
     said: dict[str, dict[str, str]] = {}
-    title, name, columns = "", "", 0
+    title, name = "", ""
+    columns: list[int] = []
     names: list[str] = []
     for line, cells in read.lines:
         full = _full(cells)
@@ -48,18 +49,18 @@ def _read_row(
     read: Lines,
     line: int,
     full: Sequence[str],
-    columns: int,
+    columns: Sequence[int],
     name: str,
     said: dict[str, dict[str, str]],
 ) -> None:
     """Put what a map's row says of its wells into `said`."""
     row = wells.number_of_row(full[0]) if re.fullmatch(r"[A-Za-z]{1,2}", full[0]) else 0
-    if not 1 <= row <= wells.MOST_ROWS or not columns or len(full) > columns + 1:
+    if not 1 <= row <= wells.MOST_ROWS or not columns or len(full) > len(columns) + 1:
         raise SourceError(
             f"{read.path}: line {line} is no row of a plate map: expected a letter and at most "
-            f"{columns} wells, got {', '.join(map(repr, full[:4]))}"
+            f"{len(columns)} wells, got {', '.join(map(repr, full[:4]))}"
         )
-    for column, value in enumerate(full[1:], 1):
+    for column, value in zip(columns, full[1:], strict=False):
         if value:
             held = said.setdefault(str(wells.at(row, column)), {})
             if name in held:
@@ -67,13 +68,13 @@ def _read_row(
             held[name] = value
 
 
-def _columns(cells: Sequence[str]) -> int:
-    """How many columns a plate has whose map begins with these cells; 0 where they begin none."""
+def _columns(cells: Sequence[str]) -> list[int]:
+    """The numbers of the columns of a map that begins with these cells; none where none does."""
     full = _full(cells)
-    numbers = [_number(cell) for cell in full[1:]]
-    most = min(len(numbers), wells.MOST_COLUMNS)
-    is_header = most > 1 and numbers == list(range(1, most + 1))
-    return most if is_header and _number(full[0]) is None else 0
+    numbers = [_number(cell) or 0 for cell in full[1:]]
+    rising = all(low < high for low, high in zip([0, *numbers], numbers, strict=False))
+    is_header = len(numbers) > 1 and rising and numbers[-1] <= wells.MOST_COLUMNS
+    return numbers if is_header and _number(full[0]) is None else []
 
 
 def _full(cells: Sequence[str]) -> list[str]:

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 import zipfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ KNOWN = {
 
 DELIMITERS = (",", "\t", ";", "|")
 MOST_COORDS = 200
-MOST_BYTES = 512 << 20
+MOST_TITLES = 5
+MOST_BYTES, MOST_MERGED_BYTES = 512 << 20, 8 << 20
 _SEP_LINE = re.compile(r'"?sep=(.)"?\s*')
 _ZIP = b"PK\x03\x04"
 
@@ -146,27 +147,43 @@ def read_lines(path: str | Path) -> Lines:
         lines = _parsed(path, text)
     if not lines:
         raise SourceError(f"{path}: is empty; a header line with the column names is expected")
-    return Lines(path, tuple(lines), notes)
+    left = min(next(place for place, cell in enumerate(cells) if cell) for _, cells in lines)
+    return Lines(path, tuple((line, cells[left:]) for line, cells in lines), notes)
 
 
 def table_of(read: Lines) -> Table:
-    """Lines as a table, the first of them the header. Raises SourceError where they are none."""
-    path, lines = read.path, read.lines
+    """Lines as a table, the first of them the header, but for titles above it.
+
+    Raises SourceError where they are none.
+    """
+    path, lines = read.path, _below_titles(read.lines)
+    titles = read.lines[: len(read.lines) - len(lines)]
     header = [name.lower() if name.lower() in KNOWN else name for name in lines[0][1]]
     named = [name for name in header if name]
     repeated = sorted({name for name in named if named.count(name) > 1})
     if repeated:
         raise SourceError(f"{path}: column {repeated[0]!r} appears more than once")
+    width = len(header)
+    lines = [(line, cells if any(cells[width:]) else cells[:width]) for line, cells in lines]
     for line, cells in lines[1:]:
-        if len(cells) != len(header):
-            raise SourceError(
-                f"{path}: line {line} has {len(cells)} cells, the header has {len(header)}"
-            )
+        if len(cells) != width:
+            raise SourceError(f"{path}: line {line} has {len(cells)} cells, the header has {width}")
     rows = (
         Row(line, {name: cell for name, cell in zip(header, cells, strict=True) if name})
         for line, cells in lines[1:]
     )
-    return Table(path, tuple(named), tuple(rows), read.notes)
+    notes = [f"{path.name}: line {line} ({cells[0]!r}) is taken for a title"
+             for line, cells in titles]  # fmt: skip
+    return Table(path, tuple(named), tuple(rows), (*read.notes, *notes))
+
+
+def _below_titles(lines: Sequence[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """Lines from the header on: a title above it fills one cell, or one that is merged."""
+    for start, (_, cells) in enumerate(lines[: MOST_TITLES + 1]):
+        filled = {cell for cell in cells if cell}
+        if len(filled) > 1 or not cells[0] or cells[0].lower() in KNOWN:
+            return list(lines[start:])
+    return list(lines)
 
 
 def _decoded(path: Path, content: bytes) -> tuple[str, tuple[str, ...]]:
@@ -207,8 +224,11 @@ def _parsed(path: Path, text: str) -> list[tuple[int, list[str]]]:
         except SourceError as error:
             refusal = refusal or error
             continue
-        widths = {len(cells) for _, cells in lines}
-        if lines and (width := len(lines[0][1])) > 1:
+        below = _below_titles(lines)
+        if any(other in cells[0] for _, cells in lines[: -len(below)] for other in DELIMITERS):
+            below = lines  # a header of another delimiter is no title
+        widths = {len(cells) for _, cells in below}
+        if below and (width := len(below[0][1])) > 1:
             found.append((len(widths) == 1, width, lines))
     if found:
         return max(found, key=lambda one: one[:2])[2]
@@ -233,7 +253,7 @@ def _stripped(reader: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _sheet(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
-    """The first sheet's cells as the user sees whole numbers and text."""
+    """The first sheet's cells as the user sees whole numbers and text; merged ones are alike."""
     try:
         import openpyxl
     except ImportError as error:
@@ -244,8 +264,15 @@ def _sheet(path: Path, content: bytes) -> list[tuple[int, list[str]]]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if sum(part.file_size for part in archive.infolist()) > MOST_BYTES:
                 raise SourceError(f"{path}: unpacks to more than {MOST_BYTES >> 20} MiB")
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = [[_shown(cell) for cell in row] for row in book.worksheets[0].values]
+        # Which cells are merged is known only where all of the book is read.
+        streamed = len(content) > MOST_MERGED_BYTES
+        book = openpyxl.load_workbook(io.BytesIO(content), read_only=streamed, data_only=True)
+        sheet = book.worksheets[0]
+        rows = [[_shown(cell) for cell in row] for row in sheet.values]
+        for area in () if streamed else sheet.merged_cells.ranges:
+            for row in rows[area.min_row - 1 : area.max_row]:
+                value = rows[area.min_row - 1][area.min_col - 1]
+                row[area.min_col - 1 : area.max_col] = [value] * area.size["columns"]
         book.close()
     except SourceError:
         raise
