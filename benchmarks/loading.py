@@ -28,7 +28,6 @@ import numpy as np
 
 SIDE, SHARD, CELLS, WINDOW, BATCH, BUFFER = 600, 32, 25, 256, 32, 4
 ANNBATCH = "annbatch==0.3.1"
-ROUNDS = 5
 
 LOADER = """
 import json, sys, time, warnings
@@ -39,13 +38,13 @@ path, chunk, preload, batch = sys.argv[1], *map(int, sys.argv[2:])
 loader = Loader(batch_size=batch, chunk_size=chunk, preload_nchunks=preload, shuffle=True,
                 return_index=True, preload_to_gpu=False)
 loader.add_dataset(zarr.open_array(path, mode="r"))
-began, seen = time.perf_counter(), []
+began, used, seen = time.perf_counter(), time.process_time(), []
 for found in loader:
     seen.append(found["index"])
-seconds = time.perf_counter() - began
+seconds, used = time.perf_counter() - began, time.process_time() - used
 rows = np.sort(np.concatenate(seen))
 assert (rows == np.arange(len(rows))).all()
-print(json.dumps({"rows": len(rows), "seconds": seconds}))
+print(json.dumps({"rows": len(rows), "seconds": seconds, "cpu": used}))
 """
 
 
@@ -149,12 +148,12 @@ def ours(store: Path, what: str) -> dict[str, Any]:
     opened = zarrloc.open(store)
     source = opened.fields(counts=True) if what == "fields" else opened.crops("c", size=WINDOW)
     shuffled = zarrloc.Shuffled(source, batch_size=BATCH, buffer=BUFFER)
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     seen = [batch.rows.numpy() for batch in shuffled]
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     rows = np.sort(np.concatenate(seen))
     assert (rows == np.arange(len(rows))).all()
-    return {"rows": len(rows), "seconds": seconds}
+    return {"rows": len(rows), "seconds": seconds, "cpu": used}
 
 
 def size_of(path: Path) -> float:
@@ -167,6 +166,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("env", type=Path, nargs="?", help="folder for annbatch's environment")
     parser.add_argument("--fields", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, help="folder that keeps what is read, for another run")
     parser.add_argument("--one", nargs=2, help="STORE WHAT; used by this script itself")
     options = parser.parse_args()
     if options.one:
@@ -176,10 +177,12 @@ def main() -> None:
 
     python, before = environment(options.env), about()
     before["versions"]["annbatch"] = ANNBATCH.partition("==")[2]
+    rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make(folder, options.fields)
-        rows: dict[str, Any] = {}
+        folder = options.data or Path(name)
+        if not (folder / "crops.zarr").exists():
+            folder.mkdir(exist_ok=True)
+            make(folder, options.fields)
         # Of crops as many bytes are in annbatch's buffer as 4 shards of ours decode to.
         pieces = {"fields": (SHARD, BUFFER), "crops": (16, BUFFER * SHARD * CELLS // 16)}
         for what, (chunk, preload) in pieces.items():
@@ -187,24 +190,30 @@ def main() -> None:
                 "zarrloc": [sys.executable, __file__, "--one", folder / "s.zarr", what],
                 "annbatch": [python, "-c", LOADER, folder / f"{what}.zarr", chunk, preload, BATCH],
             }
-            speed: dict[str, list[float]] = {side: [] for side in sides}
-            for turn in range(ROUNDS + 1):
-                for side, words in sides.items():
-                    run = subprocess.run(
-                        [*map(str, words)], check=True, capture_output=True, text=True
-                    )
-                    found = json.loads(run.stdout.splitlines()[-1])
-                    if turn:  # the first fills the cache
-                        speed[side].append(found["rows"] / found["seconds"])
-            for side, each in speed.items():
-                rows[f"{what}, {side}, rows/s"] = round(statistics.median(each), 1)
-            ratios = [a / b for a, b in zip(speed["zarrloc"], speed["annbatch"], strict=True)]
-            rows[f"{what}, ratio"] = round(statistics.median(ratios), 2)
-            rows[f"{what}, ratios"] = [round(ratio, 2) for ratio in ratios]
+            rows |= race(what, sides, options.rounds)
         rows["store, MB"] = round(size_of(folder / "s.zarr"), 1)
         rows["flat crops, MB"] = round(size_of(folder / "crops.zarr"), 1)
-        rows["fields"], rows["cells"] = options.fields, options.fields * CELLS
+    rows["fields"], rows["cells"] = options.fields, options.fields * CELLS
     report("loading", rows, before)
+
+
+def race(what: str, sides: dict[str, list[Any]], rounds: int) -> dict[str, Any]:
+    """Both sides in turns: rows a second of wall and of CPU time, and the ratios of the turns."""
+    speed: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    for turn in range(rounds + 1):
+        for side, words in sides.items():
+            run = subprocess.run([*map(str, words)], check=True, capture_output=True, text=True)
+            found = json.loads(run.stdout.splitlines()[-1])
+            if turn:  # the first fills the cache
+                speed[side].append((found["rows"] / found["seconds"], found["rows"] / found["cpu"]))
+    rows: dict[str, Any] = {}
+    for at, kind in enumerate(("", " of CPU")):
+        for side, each in speed.items():
+            rows[f"{what}, {side}, rows/s{kind}"] = round(statistics.median(e[at] for e in each), 1)
+        turns = zip(speed["zarrloc"], speed["annbatch"], strict=True)
+        rows[f"{what}, ratios{kind}"] = [round(ours[at] / theirs[at], 2) for ours, theirs in turns]
+        rows[f"{what}, ratio{kind}"] = round(statistics.median(rows[f"{what}, ratios{kind}"]), 2)
+    return rows
 
 
 if __name__ == "__main__":

@@ -88,14 +88,9 @@ def cut(field: Field, labels: torch.Tensor, centroids: torch.Tensor, spec: CropS
     pixels = image.unfold(1, window, 1).unfold(2, window, 1)[:, top, left].transpose(0, 1)
     ids = mask.unfold(0, window, 1).unfold(1, window, 1)[top, left]
     inside = (ids == labels.to(torch.int32)[:, None, None]).to(torch.float32)[:, None]
-    return _finished(pixels, inside, spec)
-
-
-def _finished(pixels: torch.Tensor, inside: torch.Tensor, spec: CropSpec) -> Cut:
-    """Windows `(cell, channel, y, x)` and whether a pixel is the cell's, 0 or 1, as crops."""
     if spec.outside == "black":
         pixels = pixels * inside
-    if spec.size != spec.window_px:
+    if spec.size != window:
         pixels, inside = (
             F.interpolate(x, size=(spec.size, spec.size), mode="bilinear", antialias=True)
             for x in (pixels, inside)
@@ -273,23 +268,31 @@ class Crops(Dataset[torch.Tensor]):
         """Crops of `rows` out of what `load` gave: each window alone, not its whole field."""
         window, half = self.spec.window_px, self.spec.window_px // 2
         pixels = np.zeros((len(rows), len(self.channels), window, window), np.float32)
-        inside = np.zeros((len(rows), 1, window, window), np.float32)
         corners = np.rint(self.centroids[rows]).astype(np.int64) - half
         for at, (row, corner) in enumerate(zip(rows.tolist(), corners.tolist(), strict=True)):
             fov = int(self.fov_index[row])
             image, mask = held.images[fov - held.first], held.masks[fov - held.first]
-            real = [
+            y, x = (
                 slice(max(start, 0), min(start + window, side))
                 for start, side in zip(corner, mask.shape, strict=True)
-            ]
-            to = [slice(r.start - c, r.stop - c) for r, c in zip(real, corner, strict=True)]
-            background = self._background[fov][:, None, None]
-            pixels[at][:, *to] = image[:, *real] - background
-            inside[at, 0][*to] = mask[*real] == self.labels[row]
-        np.maximum(pixels, 0, out=pixels)
-        device = self._device
-        parts = torch.from_numpy(pixels).to(device), torch.from_numpy(inside).to(device)
-        return _finished(*parts, self.spec).pixels
+            )
+            own = None
+            if self.spec.outside == "black":  # all that is not black lies in the cell's own box
+                own = mask[y, x] == self.labels[row]
+                y, down = _narrowed(y, own.any(axis=1))
+                x, across = _narrowed(x, own.any(axis=0))
+                own = own[down, across]
+            to = pixels[at, :, y.start - corner[0] : y.stop - corner[0]]
+            to = to[..., x.start - corner[1] : x.stop - corner[1]]
+            np.subtract(image[:, y, x], self._background[fov][:, None, None], out=to)
+            np.maximum(to, 0, out=to)
+            if own is not None:
+                np.multiply(to, own, out=to)
+        found = torch.from_numpy(pixels).to(self._device)
+        size = (self.spec.size, self.spec.size)
+        if self.spec.size != window:
+            found = F.interpolate(found, size=size, mode="bilinear", antialias=True)
+        return found
 
     def batches(self, batch_size: int, *, all_cells: bool = False) -> Iterator[Batch]:
         """Kept cells (or all) in table order, every FOV decoded once; `rows` are the table's."""
@@ -315,6 +318,13 @@ class Crops(Dataset[torch.Tensor]):
             "keep": ("cell", self.keep),
         }
         return xr.DataArray(view, coords, name="crops")
+
+
+def _narrowed(within: slice, held: npt.NDArray[np.bool_]) -> tuple[slice, slice]:
+    """The part of a slice from the first to the last place held, of the whole and of itself."""
+    places = np.flatnonzero(held)
+    first, stop = (int(places[0]), int(places[-1]) + 1) if len(places) else (0, 0)
+    return slice(within.start + first, within.start + stop), slice(first, stop)
 
 
 class _CropArray(BackendArray):
