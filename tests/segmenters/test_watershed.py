@@ -69,6 +69,20 @@ def test_the_middle_of_a_ring_of_nuclei_is_no_nucleus() -> None:
     assert mask[100, 130] == 0
 
 
+def test_grains_are_no_nuclei_of_their_own() -> None:
+    image = np.zeros((200, 260))
+    for y, x in ((60, 60), (60, 180), (140, 120)):
+        image[disk((y, x), 24)] = 700
+    image = gaussian_filter(image, 4)
+    for y, x in ((60, 60), (60, 180), (140, 120)):
+        for dy, dx in ((-6, -7), (7, 5)):
+            image[disk((y + dy, x + dx), 4)] += 900
+    image = gaussian_filter(image, 1)
+    noise = np.random.default_rng(0).normal(300, 10, image.shape)
+    areas = np.bincount(segment_nuclei((image + noise).astype(np.float32)).ravel())[1:]
+    np.testing.assert_allclose(areas, [np.pi * 24**2] * 3, rtol=0.2)
+
+
 def test_a_given_diameter_decides_what_is_debris() -> None:
     image = field((60, 60, 900), radius=30) + field((150, 200, 900), radius=7, offset=0)
     assert segment_nuclei(image, 60).max() == 1

@@ -34,6 +34,10 @@ FREE = 0.75
 ONE_WAY = 0.93
 """Share of an outline's slope that may point one way: all of it does where a slope is cut."""
 
+GRAIN = 3.0
+"""An outline need be less steep than those inside it where it is so many times as large, in
+proportion: grains of chromatin have steeper edges than the nuclei that they lie in."""
+
 SMALLEST_PX = 9
 
 CLASSES, BRIGHTNESS_PX, LOUDEST = 8, 2.0, 3.0
@@ -123,6 +127,7 @@ class _Regions(NamedTuple):
     slope: npt.NDArray[np.float64]
     """Mean along the outline; 0 for what can be no object."""
     length: npt.NDArray[np.float64]
+    area: npt.NDArray[np.intp]
     pixel: npt.NDArray[np.intp]
     """One pixel of each, as a flat index."""
 
@@ -130,7 +135,8 @@ class _Regions(NamedTuple):
 def steep_regions(view: View, levels: int = LEVELS, taken: Pixels | None = None) -> Pixels:
     """Pixels `(y, x)` of the regions with the steepest outlines, which don't touch each other.
 
-    Of a region and those inside it, it is the steeper that is chosen. `taken` pixels belong to
+    Of a region and those inside it, it is the steeper that is chosen, where those are no grains
+    of it. `taken` pixels belong to
     none, and an outline along them does not count.
     """
     free = np.ones(view.smooth.shape, bool) if taken is None else ~taken
@@ -157,12 +163,12 @@ def _regions(view: View, above: Pixels, own: Pixels) -> _Regions:
         for part in (view.slope, view.clear, *view.gradient)
     )
     slope = total / np.maximum(free, 1)
-    large = np.bincount(ids.ravel(), minlength=count + 1) >= SMALLEST_PX
+    area = np.bincount(ids.ravel(), minlength=count + 1)
     around = np.hypot(down, right) <= ONE_WAY * total
-    fits = large & around & (clear > OUTLINE * free) & (free >= FREE * length)
+    fits = (area >= SMALLEST_PX) & around & (clear > OUTLINE * free) & (free >= FREE * length)
     if count < np.iinfo(np.uint16).max:
         ids = ids.astype(np.uint16)  # all levels are held at once
-    return _Regions(ids, np.where(fits, slope, 0), free, pixel)
+    return _Regions(ids, np.where(fits, slope, 0), free, area, pixel)
 
 
 def _rim(above: Pixels) -> Pixels:
@@ -180,16 +186,19 @@ def _rim(above: Pixels) -> Pixels:
 def _chosen(levels: list[_Regions]) -> Pixels:
     """The steepest of each branch; `levels` from the lowest threshold to the highest."""
     best: list[Pixels] = []
-    slope, length, pixel = np.zeros(1), np.zeros(1), np.zeros(1, np.intp)
+    slope, length, area, pixel = np.zeros(1), np.zeros(1), np.zeros(1), np.zeros(1, np.intp)
     for at in reversed(levels):
         within, count = at.ids.ravel()[pixel], len(at.slope)
         inner_length = np.bincount(within, length, count)
         inner = np.bincount(within, slope * length, count) / np.maximum(inner_length, 1e-9)
-        steeper = (at.slope > 0) & (at.slope >= inner)
+        inner_area = np.bincount(within, area, count)
+        larger = np.maximum(at.area / np.maximum(inner_area, 1) / GRAIN, 1)
+        steeper = (at.slope > 0) & (at.slope * larger >= inner)
         best.append(steeper)
         slope = np.where(steeper, at.slope, inner)
         length = np.where(steeper, at.length, inner_length)
-        slope[0] = length[0] = 0
+        area = np.where(steeper, at.area, inner_area)
+        slope[0] = length[0] = area[0] = 0
         pixel = at.pixel
     chosen = np.zeros(levels[0].ids.shape, bool)
     for at, steeper in zip(levels, reversed(best), strict=True):

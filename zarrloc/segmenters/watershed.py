@@ -19,6 +19,7 @@ from skimage.segmentation import expand_labels, watershed
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.segmenters.objects import Mask, numbered
 from zarrloc.segmenters.outlines import (
+    TINY,
     Image,
     Pixels,
     View,
@@ -37,6 +38,9 @@ SMOOTH, SMOOTH_PX = 0.06, (0.7, 2.5)
 FIRST_SMOOTH_PX, FIRST_LEVELS, FIRST_HOLE_PX = 1.5, 12, 30
 """For the first look, which finds the diameter."""
 
+DIM = 0.2
+"""What is dimmer than this share of the light of objects counts for less in their diameter."""
+
 HOLE = 0.02
 """Largest hole in a nucleus, in squared diameters."""
 
@@ -54,7 +58,7 @@ diameters."""
 SMALLEST, SMALLEST_CUT = 0.1, 0.02
 """Smallest nucleus, whole and cut by the field's border, in squared diameters."""
 
-FAINTEST = 0.1
+FAINTEST = 0.15
 """Smallest height above the surroundings, in the field's median: below it lie cytoplasm and the
 remains of dead cells."""
 
@@ -78,7 +82,7 @@ class WatershedSegmenter:
     def fingerprint(self) -> Mapping[str, Any]:
         """Settings; `version` changes with the method."""
         settings = self.config.model_dump(include={"diameter", "min_size"})
-        return {"model": "watershed", "version": 2, "channels": list(self.roles), **settings}
+        return {"model": "watershed", "version": 3, "channels": list(self.roles), **settings}
 
     def prepare(self, field: Field, roles: Sequence[str]) -> Image:
         """The channel that is segmented, `(y, x)` float32."""
@@ -109,20 +113,22 @@ def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float
     """
     noise = noise_sd(image)
     image = levelled(without_hot_pixels(image, noise))
-    diameter = diameter_px or _typical_px(_depth(_first_look(image, noise)))
+    diameter = diameter_px or _first_px(image, noise)
     view = View.of(image, noise, float(np.clip(SMOOTH * diameter, *SMOOTH_PX)))
     bright = _filled(steep_regions(view), HOLE * diameter**2)
     if diameter >= BESIDE_PX and bright.any():
         bright |= _beside(view, bright, diameter)
     depth = _depth(bright)
-    diameter = diameter_px or _typical_px(depth)
+    diameter = diameter_px or _typical_px(depth, view.smooth)
     masks = _parted(bright, depth, diameter)
     return numbered(np.where(_nuclei(view, masks, diameter, min_px)[masks], masks, 0))
 
 
-def _first_look(image: Image, noise: Image) -> Pixels:
+def _first_px(image: Image, noise: Image) -> float:
+    """The diameter that a first look finds."""
     view = View.of(image, noise, FIRST_SMOOTH_PX)
-    return _filled(steep_regions(view, FIRST_LEVELS), FIRST_HOLE_PX)
+    bright = _filled(steep_regions(view, FIRST_LEVELS), FIRST_HOLE_PX)
+    return _typical_px(_depth(bright), view.smooth)
 
 
 def _filled(bright: Pixels, largest_px: float) -> Pixels:
@@ -137,13 +143,22 @@ def _depth(bright: Pixels) -> npt.NDArray[np.float64]:
     return depth[1:-1, 1:-1]
 
 
-def _typical_px(depth: npt.NDArray[np.float64]) -> float:
-    """Twice the depth of the deepest points of objects, the median by area; at least 4 px."""
-    peaks = np.sort(depth[(depth == maximum_filter(depth, 5)) & (depth > 0)])
-    if not peaks.size:
+def _typical_px(depth: npt.NDArray[np.float64], smooth: Image) -> float:
+    """Twice the depth of the deepest points of objects, the median by area; at least 4 px.
+
+    The fainter of them count for less: the noise of compressed images makes thousands of specks.
+    """
+    at = (depth == maximum_filter(depth, 5)) & (depth > 0)
+    if not at.any():
         return 4.0
-    area = np.cumsum(peaks**2)
-    return max(4.0, 2 * float(peaks[np.searchsorted(area, area[-1] / 2)]))
+    dark = smooth[depth == 0]
+    ground = float(np.median(dark) if dark.size else smooth.min())
+    peaks, height = depth[at], smooth[at] - ground
+    usual = DIM * (float(np.quantile(smooth[depth > 0], 0.9)) - ground)
+    counts = np.clip(height / max(usual, TINY), TINY, 1) ** 2
+    order = np.argsort(peaks)
+    area = np.cumsum((peaks**2 * counts)[order])
+    return max(4.0, 2 * float(peaks[order][np.searchsorted(area, area[-1] / 2)]))
 
 
 def _beside(view: View, bright: Pixels, diameter: float) -> Pixels:
