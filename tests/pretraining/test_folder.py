@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.pretraining import folder
 from zarrloc.store.location import Location
@@ -125,3 +126,17 @@ def test_what_a_run_starts_from_is_not_removed(run: Path, start: str) -> None:
     with pytest.raises(ConfigError, match="which --overwrite would remove"):
         check(run, overwrite=True, inputs=("dino-vits8", str(run / start)))
     check(run, overwrite=True, inputs=("dino-vits8", None, str(run.parent)))
+
+
+def test_a_setting_that_is_newer_than_the_run_had_its_default(tmp_path: Path) -> None:
+    """So the run goes on; with another value it is another run."""
+    settings = PretrainConfig.of({"arch": "x"}).result()
+    older = {k: v for k, v in settings.items() if k not in ("tokens", "mask_range", "noise")}
+    out = tmp_path / "run"
+    folder.take(out, older, overwrite=False)
+    (out / "log.jsonl").write_text("")
+    folder.take(out, settings, overwrite=False)
+    with pytest.raises(ConfigError, match=r"\(noise: 0.0 -> 0.5\)"):
+        folder.take(out, {**settings, "noise": 0.5}, overwrite=False)
+    with pytest.raises(ConfigError, match=r"\(data: None -> 7\)"):
+        folder.take(out, {**settings, "data": "7"}, overwrite=False)

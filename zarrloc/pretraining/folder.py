@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, StoreError
 from zarrloc.store.location import Location
 
@@ -137,11 +138,20 @@ def _written(out: Path) -> Iterator[Path]:
                 yield file
 
 
+def _default(key: str) -> Any:
+    """Of a setting, as JSON has it."""
+    setting = PretrainConfig.model_fields.get(key)
+    value = None if setting is None else setting.default
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _refuse_difference(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
+    # A setting that is newer than the run had its default then.
+    before = {key: found.get(key, _default(key)) for key in found.keys() | wanted.keys()}
     changes = [
-        f"{key}: {found.get(key)} -> {wanted.get(key)}"
-        for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        f"{key}: {before[key]} -> {wanted.get(key)}"
+        for key in sorted(before)
+        if before[key] != wanted.get(key)
     ]
     if changes:
         raise ConfigError(
