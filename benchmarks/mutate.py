@@ -40,7 +40,7 @@ WARM = (
     "pytest",
     "tifffile",
 )
-LEFT_OUT = "not two_processes and not all_processes and not ahead_works"
+LEFT_OUT = "not two_processes and not all_processes and not ahead_works and not at_once"
 """Tests that start processes of their own, which takes long, or go by the clock."""
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,

@@ -218,3 +218,18 @@ def test_several_shards_are_decoded_at_once_and_ahead() -> None:
     next(some)
     some.close()
     assert len(busy) < 24, "a training that ends early decodes no more"
+
+
+def test_ahead_stops_with_its_consumer() -> None:
+    """Nothing more is made for one who has gone."""
+    made = []
+
+    def items() -> Iterator[int]:
+        for item in range(10_000):
+            made.append(item)
+            yield item
+
+    arriving = ahead(items(), depth=2)
+    assert next(arriving) == 0
+    arriving.close()  # type: ignore[attr-defined]
+    assert len(made) < 10

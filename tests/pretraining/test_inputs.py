@@ -56,6 +56,7 @@ def test_absent_channels_stay_absent() -> None:
     mean, sd = affine_of(channels, images)
     assert mean[1] == pytest.approx(images[[0, 2], 0].mean().item())
     assert sd[1] == pytest.approx(images[[0, 2], 0].std(correction=0).item())
+    assert (mean[0], sd[0]) == (0.0, 1.0)
     found = Inputs(channels, mean, sd, torch.nan)(images)
     assert found[:, 0].isnan().all()
     assert found[1, 1].isnan().all()
