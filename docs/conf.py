@@ -8,6 +8,7 @@ from pathlib import Path
 import myst_nb.core.render
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
 # Tutorials call the commands as a user would: those of the environment that builds the site.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 os.environ["COLUMNS"] = "96"
@@ -102,4 +103,7 @@ def settings_page() -> str:
     return "\n".join(lines)
 
 
+from results_page import results_page  # noqa: E402
+
 (HERE / "reference" / "settings.md").write_text(settings_page())
+(HERE / "explain" / "results.md").write_text(results_page())

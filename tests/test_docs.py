@@ -1,6 +1,7 @@
 """The site's commands exist, with the flags it gives them; its links lead somewhere; it builds."""
 
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -43,8 +44,36 @@ def test_links_lead_to_pages_and_files(page: Path) -> None:
     files = re.findall(r"\]\((?!http)([^)#]+)\)", text)
     files += re.findall(r"\{(?:literal)?include\} (\S+)", text)
     for target in [*(f"{name}.md" for name in pages), *files]:
-        if target != "reference/settings.md":  # written when the site is built
+        if Path(target).name not in ("settings.md", "results.md"):  # written by conf.py
             assert (page.parent / target).exists(), target
+
+
+def test_the_page_of_results_says_what_the_benchmarks_wrote() -> None:
+    spec = importlib.util.spec_from_file_location("results_page", DOCS / "results_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    page = module.results_page()
+    results = DOCS.parent / "benchmarks" / "results"
+    assert all(f"| {name} |" in page for name in ("DINO", "DINOv2", "MAE", "SimCLR", "VICReg"))
+    accuracy = json.loads((results / "accuracy.json").read_text())
+    assert len(accuracy) >= 5
+    for title, row in accuracy.items():
+        low, high = row["head_ci"]
+        assert (
+            f"| {title} | {row['head']:.3f} ({low:.3f} to {high:.3f}) | {row['probe']:.3f}" in page
+        )
+    paper = json.loads((results / "paper.json").read_text())
+    assert paper["tables"]
+    for table in paper["tables"].values():
+        assert f"### {table['title']}" in page
+        assert all(row["name"] in page for row in table["rows"])
+    for row in paper["orderings"]:
+        assert (row["ordering"] in page) == bool(row["seeds"])
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in lines]
+    assert set(widths) <= {5, 6}, sorted(set(widths))
 
 
 @pytest.mark.slow

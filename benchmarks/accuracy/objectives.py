@@ -64,7 +64,7 @@ RUN = RunConfig(cluster="serial", dashboard=":0")
 PIXEL_UM = 0.2063
 TEST_SEED = 2
 KS = (1, 3, 5, 10, 20)
-TRIAL_STEPS = 12
+TRIAL_STEPS = 40
 RESAMPLES = 1000
 OWN: dict[str, dict[str, Any]] = {
     "dino": {},

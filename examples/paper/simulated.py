@@ -1,6 +1,6 @@
 """The paper's tables on simulated data, end to end on two cores: no download, no GPU.
 
-    python examples/paper/simulated.py FOLDER [--proteins 500] [--steps 100] [--seeds 3]
+    python examples/paper/simulated.py FOLDER [--proteins 500] [--steps 300] [--seeds 3]
     zarrloc reproduce examples/paper/*.yaml FOLDER/opencell.zarr --stand-ins FOLDER/stand_ins.yaml
 
 Three things stand in for what the paper had: a small ViT trained on coloured shapes for ImageNet's,
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--proteins", type=int, default=500)
     parser.add_argument("--fovs", type=int, default=1, help="fields a protein")
-    parser.add_argument("--steps", type=int, default=100, help="of each backbone's training")
+    parser.add_argument("--steps", type=int, default=300, help="of each backbone's training")
     parser.add_argument(
         "--size", type=int, default=300, help="side of a field before it is binned, px"
     )
@@ -130,7 +130,7 @@ def stand_ins(seed: int = 0, batch: int = 64) -> dict[str, object]:
             "size": f"um:{WINDOW_UM / WINDOW_PX:.4f}",
             "crop_um": WINDOW_UM,
             "segment": {"model": "watershed"},
-            "head": {"hidden": [128], "epochs": 200, "lr": 2e-3},
+            "head": {"hidden": [128], "epochs": 600, "lr": 3e-3},
             "seed": seed,
         },
         "pretrain": {

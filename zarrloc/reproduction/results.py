@@ -20,8 +20,9 @@ STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem a
 color:#222}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.wide{overflow-x:auto}
 table{border-collapse:collapse}td,th{padding:.25rem .75rem .25rem 0;text-align:left;
 vertical-align:top;font-variant-numeric:tabular-nums}th{border-bottom:1px solid #888}
-tr.first td{border-top:1px solid #ddd}td:nth-child(n+3):nth-child(-n+5){white-space:nowrap}
-td:last-child{color:#555}tr.differs td:nth-child(5){color:#b3261e;font-weight:600}
+tr.first td{border-top:1px solid #ddd}td:nth-child(n+2):nth-child(-n+5){white-space:nowrap}
+td:first-child{min-width:11rem}td:last-child{color:#555;min-width:14rem}
+tr.differs td:nth-child(5){color:#b3261e;font-weight:600}
 img{max-width:100%;height:auto}ul{padding-left:1.2rem}"""
 
 
