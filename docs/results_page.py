@@ -84,7 +84,7 @@ def paper(found: dict[str, Any]) -> list[str]:
     told = [
         "## The paper's orderings, by small stand-ins",
         "",
-        "`zarrloc reproduce` on 1,000 simulated fields of 500 proteins, with backbones that two "
+        "`zarrloc reproduce` on 500 simulated fields of 500 proteins, with backbones that two "
         "cores train in minutes in the place of the paper's; splits are the paper's, by image. "
         "Values cannot be compared, orders can. An ordering appears where every seed's interval "
         "lies above 0.",
