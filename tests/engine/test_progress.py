@@ -3,7 +3,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pytest
 
 from tests.engine.toys import run_toy
@@ -134,7 +133,7 @@ run_toy(Path({path!r}))
 
 
 def test_a_notebook_shows_a_bar_that_moves(tmp_path: Path) -> None:
-    client = pytest.importorskip("nbclient")
+    client, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     cell = nbformat.v4.new_code_cell(CELL.format(path=str(tmp_path / "s")))
     notebook = nbformat.v4.new_notebook(cells=[cell])
     root = str(Path(__file__).parents[2])
