@@ -122,18 +122,19 @@ def test_caches_hold_what_the_source_gives(given_room: bool) -> None:
 def test_ahead_works_while_its_consumer_does() -> None:
     """Same items in order; errors arrive; leaving early ends the thread."""
 
-    def slow(n: int) -> Iterator[int]:
-        for i in range(n):
-            time.sleep(0.03)
+    third = threading.Event()
+
+    def items() -> Iterator[int]:
+        for i in range(10):
+            if i == 2:
+                third.set()
             yield i
 
-    began = time.perf_counter()
     got = []
-    for item in ahead(slow(10)):
-        time.sleep(0.03)
+    for item in ahead(items()):
+        assert item or third.wait(60), "made while the first is in the consumer's hands"
         got.append(item)
     assert got == list(range(10))
-    assert time.perf_counter() - began < 0.5
 
     def failing() -> Iterator[int]:
         yield 1
@@ -193,7 +194,7 @@ def test_samples_in_memory_are_taken_in_any_order() -> None:
 
 
 def test_several_shards_are_decoded_at_once_and_ahead() -> None:
-    """The same batches, sooner; never more shards under way than there are threads."""
+    """The same batches, from several threads; never more shards under way than there are threads."""
 
     class Slow(Counting):
         def load(self, rows: np.ndarray) -> np.ndarray:
@@ -201,19 +202,15 @@ def test_several_shards_are_decoded_at_once_and_ahead() -> None:
             time.sleep(0.05)
             return super().load(rows)
 
-    taken = {}
     for threads in (1, 4):
         busy: list[int] = []
         slow = Slow(**vars(source()))
         (batches,) = epochs(SHARD, 3, 0, 24, range(4))
-        start = time.perf_counter()
         found = [batch.images.numpy() for batch in pooled(slow, batches, threads)]
-        taken[threads] = time.perf_counter() - start
         np.testing.assert_array_equal(
             np.concatenate(found).view(np.uint16), source().images[np.concatenate(batches)]
         )
         assert (len(busy), len(set(busy))) == (12, threads)
-    assert taken[4] < 0.6 * taken[1]
     some = pooled(Slow(**vars(source())), batches, 2)
     next(some)
     some.close()
