@@ -194,7 +194,7 @@ def test_samples_in_memory_are_taken_in_any_order() -> None:
 
 
 def test_several_shards_are_decoded_at_once_and_ahead() -> None:
-    """The same batches, from several threads; never more shards under way than there are threads."""
+    """The same batches; never more shards under way than there are threads."""
 
     class Slow(Counting):
         def load(self, rows: np.ndarray) -> np.ndarray:
