@@ -67,7 +67,7 @@ class Fields(EmbedFovs):
     def device(self, data: Any) -> Any:
         """Features, unless the marked field is among them."""
         for _, images in data[1]:
-            befall(images)
+            befall(images.numpy())
         return super().device(data)
 
 
@@ -76,7 +76,6 @@ class Cells(EmbedCells):
 
     def device(self, data: Any) -> Any:
         """Features, unless a wanted cell lies in the marked field."""
-        columns, wanted, run = data
-        for fov in np.unique(columns["fov_index"][wanted]).tolist():
-            befall(run.field(fov).image)
+        for field in data.fields.values():
+            befall(field.image.numpy())
         return super().device(data)

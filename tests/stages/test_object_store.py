@@ -22,6 +22,7 @@ from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import RemoteError
+from zarrloc.images.files import walk
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.segment import segment
@@ -170,6 +171,16 @@ def test_bursts_and_broken_answers_leave_no_hole(bucket: str, proxy: Proxy, tmp_
     assert not [
         e for group in info(store, errors=True)["groups"].values() for e in group["rows"]["errors"]
     ]
+
+
+def test_a_listing_that_breaks_off_goes_on(bucket: str, proxy: Proxy) -> None:
+    whole = [file.uri for file in walk(f"{bucket}/microscopy/raw")]
+    turn = itertools.count()
+    proxy.spoil = lambda method, path: (
+        "cut" if "list-type=2" in path and next(turn) % 2 == 0 else None
+    )
+    assert [file.uri for file in walk(f"{bucket}/microscopy/raw")] == whole
+    assert next(turn) > 1
 
 
 @pytest.fixture

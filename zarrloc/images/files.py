@@ -15,7 +15,14 @@ from stat import S_ISREG
 from typing import Any
 
 from zarrloc.errors import SourceError, StoreError
-from zarrloc.store.remote import ForbiddenError, at_once, fetched, object_store, store_errors
+from zarrloc.store.remote import (
+    ForbiddenError,
+    at_once,
+    fetched,
+    listed,
+    object_store,
+    store_errors,
+)
 from zarrloc.store.retry import CANNOT_BE_OPENED, is_of_a_row, persistent, reason
 
 FORBIDDEN = "these credentials may not read it"
@@ -125,12 +132,10 @@ def walk(folder: str, *, unsigned: bool = False) -> Iterator[File]:
 def _remote_files(folder: str, unsigned: bool) -> Iterator[File]:
     store, prefix = _located(folder, unsigned)
     root, _ = _split(folder)
-    with store_errors(folder):
-        for batch in store.list(prefix):
-            for meta in batch:
-                below = meta["path"].removeprefix(prefix)
-                if not any(part.startswith(".") for part in below.split("/")):
-                    yield _remote_file(f"{root}/{meta['path']}", meta)
+    for meta in listed(store, prefix, folder):
+        below = meta["path"].removeprefix(prefix)
+        if not any(part.startswith(".") for part in below.split("/")):
+            yield _remote_file(f"{root}/{meta['path']}", meta)
 
 
 @persistent
@@ -150,6 +155,7 @@ def _local_files(folder: str) -> list[File]:
     return found
 
 
+@persistent
 def folders(folder: str, *, unsigned: bool = False) -> list[str]:
     """Names of the folders directly below a prefix of an object store."""
     store, prefix = _located(folder, unsigned)

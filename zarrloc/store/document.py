@@ -109,9 +109,11 @@ def read_root(location: Location) -> Json:
         Where there is no store, its document is damaged, or its format is another.
     """
     raw = objects.read(location, "zarr.json")
-    if raw is None:
-        if kinds_there(location):
+    if raw is None and kinds_there(location):
+        raw = objects.read(location, "zarr.json")  # another run may have made it since
+        if raw is None:
             raise _damaged(location, "zarr.json", "is missing")
+    if raw is None:
         raise StoreError(
             f"no store at {location.uri}; `zarrloc ingest SOURCE {location.shown}` makes one"
         )
@@ -263,9 +265,11 @@ def look(location: Location, path: str, root: Json | None = None) -> Found:
     index = (root or read_root(location))["consolidated_metadata"]["metadata"]
     raw = objects.read(location, f"{path}/zarr.json")
     if raw is None:
-        if path in index or objects.holds_any(location, path):
-            return Found(path, State.UNREADABLE, problem="is missing")
-        return Found(path, State.ABSENT)
+        if path not in index and not objects.holds_any(location, path):
+            return Found(path, State.ABSENT)
+        raw = objects.read(location, f"{path}/zarr.json")  # another run may have begun it since
+    if raw is None:
+        return Found(path, State.UNREADABLE, problem="is missing")
     document, problem = _parsed(raw)
     if document is None:
         return Found(path, State.UNREADABLE, problem=problem)

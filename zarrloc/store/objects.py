@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from zarrloc.store.location import Location
-from zarrloc.store.remote import at_once, fetched, held, object_store, store_errors
+from zarrloc.store.remote import at_once, fetched, held, listed, object_store, store_errors
 from zarrloc.store.retry import persistent
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def read(location: Location, key: str) -> bytes | None:
         found = fetched(object_store(location.uri), key, where)
     except FileNotFoundError:
         found = None
-    if memory is not None:
+    if memory is not None and found is not None:  # what is absent may come
         memory[where] = found
     return found
 
@@ -89,6 +89,7 @@ def children(location: Location, path: str = "") -> list[str]:
     )
 
 
+@persistent
 def names(location: Location) -> set[str]:
     """Names of the objects, or files, that lie directly in `location`."""
     if location.path is not None:
@@ -105,9 +106,8 @@ def keys(location: Location, path: str) -> Iterator[str]:
             if file.is_file() and file.suffix != ".partial":
                 yield file.relative_to(location.path).as_posix()
         return
-    with store_errors(location.uri):
-        for batch in object_store(location.uri).list(f"{path}/"):
-            yield from (str(one["path"]) for one in batch)
+    for one in listed(object_store(location.uri), f"{path}/", location.uri):
+        yield str(one["path"])
 
 
 def holds_any(location: Location, path: str) -> bool:

@@ -232,6 +232,27 @@ def fetched(store: Any, key: str, where: str) -> bytes:
     raise AssertionError("unreachable")
 
 
+def listed(store: Any, prefix: str | None, where: str) -> Iterator[Any]:
+    """What the store says of each object below a prefix; where it breaks off, it is asked on.
+
+    A listing comes in the order of its keys, a page at a time.
+    """
+    last, attempt = None, 0
+    while True:
+        try:
+            with store_errors(where):
+                for batch in store.list(prefix, offset=last):
+                    for one in batch:
+                        yield one
+                        last, attempt = one["path"], 0
+                return
+        except BrokenOffError:
+            attempt += 1
+            if attempt == TRIES:
+                raise
+            time.sleep(PAUSE_S * 2**attempt)
+
+
 def at_once(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of each item, side by side, their results in order."""
     items = list(items)
