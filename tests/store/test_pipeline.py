@@ -1,7 +1,9 @@
 """Shards are read by zarrs, where it is installed, and written by zarr-python."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,21 @@ VALUES = np.random.default_rng(0).integers(0, 4000, (5, 2, 30, 40)).astype(np.ui
 
 @pytest.fixture
 def zarrs() -> Iterator[Any]:
-    """The library, found anew."""
+    """The library, looked for again."""
     found = pytest.importorskip("zarrs")
     pipeline.reader.cache_clear()
     yield found
+    pipeline.reader.cache_clear()
+
+
+def test_a_folder_of_that_name_is_not_the_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of stores beside the caller's script can be imported, and is empty."""
+    monkeypatch.setitem(sys.modules, "zarrs", ModuleType("zarrs"))
+    pipeline.reader.cache_clear()
+    np.testing.assert_array_equal(decoded(_group(tmp_path / "s")["image"], slice(None)), VALUES)
+    assert pipeline.reader() == ""
     pipeline.reader.cache_clear()
 
 

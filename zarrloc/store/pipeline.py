@@ -3,7 +3,6 @@
 zarr-python writes them all the same: it replaces a file in one step, which zarrs does not.
 """
 
-import importlib.util
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,10 +34,12 @@ def read_by_zarrs(array: zarr.Array[Any]) -> Iterator[None]:
 @cache
 def reader() -> str:
     """Zarr's name of a pipeline that reads by zarrs; "" where that is not installed."""
-    if importlib.util.find_spec("zarrs") is None:
-        return ""
     from zarr.registry import register_pipeline
-    from zarrs import ZarrsCodecPipeline
+
+    try:
+        from zarrs import ZarrsCodecPipeline
+    except ImportError:  # nor is a folder `zarrs` beside the caller's script the library
+        return ""
 
     class ReadByZarrs(ZarrsCodecPipeline):  # type: ignore[misc]
         """Reads by zarrs, writes by zarr-python."""
