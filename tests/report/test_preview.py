@@ -79,7 +79,8 @@ def test_all_panels_share_one_scale() -> None:
     assert page.width == 2 * (180 + 16) + 16
     dark = (np.asarray(page) < 40).all(axis=2)
     assert dark[46 : 46 + 25, 16 : 16 + 90].mean() > 0.8  # 60 x 90 px at half size of 120 x 180
-    assert not dark[46 : 46 + 180, 16 + 95 : 16 + 180].any()
+    assert not dark[46 : 46 + 120, 16 + 95 : 16 + 180].any()
+    assert page.height == 120 + 30 + 2 * 16 + 30, "rows are as tall as the tallest field"
 
 
 def test_preview_names_what_it_shows(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ MOST_FOVS = 24
 PANEL_PX = 400
 MARGIN_PX = 16
 TITLE_PX = 30
+TITLE_WIDTH_PX = 200
+"""Room for a title above a narrow field."""
 
 # Fiji's conventions, lifted where a pure primary would be too dark to see on black.
 COLOURS = {
@@ -108,8 +110,10 @@ def contact_sheet(pictures: Sequence[FovPicture], caption: str, panel_px: int) -
     """All panels at one scale on a white page, near square, a colour legend below."""
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
-    longest = max(max(picture.image.shape[1:]) for picture in pictures)
-    step_x, step_y = panel_px + MARGIN_PX, panel_px + MARGIN_PX + TITLE_PX
+    tallest, widest = np.max([picture.image.shape[1:] for picture in pictures], axis=0).tolist()
+    scale = panel_px / max(tallest, widest)
+    step_x = max(round(widest * scale), min(panel_px, TITLE_WIDTH_PX)) + MARGIN_PX
+    step_y = round(tallest * scale) + MARGIN_PX + TITLE_PX
     size = (columns * step_x + MARGIN_PX, rows * step_y + MARGIN_PX + TITLE_PX)
     page = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(page)
@@ -117,8 +121,8 @@ def contact_sheet(pictures: Sequence[FovPicture], caption: str, panel_px: int) -
     for index, picture in enumerate(pictures):
         row, column = divmod(index, columns)
         x, y = MARGIN_PX + column * step_x, MARGIN_PX + row * step_y
-        draw.text((x, y), picture.title[: panel_px // 10], fill="black", font=font)
-        page.paste(draw_field(picture, panel_px / longest), (x, y + TITLE_PX))
+        draw.text((x, y), picture.title[: (step_x - MARGIN_PX) // 10], fill="black", font=font)
+        page.paste(draw_field(picture, scale), (x, y + TITLE_PX))
     x, y = MARGIN_PX, size[1] - MARGIN_PX - TITLE_PX // 2
     for role in pictures[0].roles:
         draw.rectangle((x, y - 7, x + 14, y + 7), fill=COLOURS.get(role, OTHER_COLOUR))
