@@ -18,9 +18,7 @@ from zarrloc.store.template import Variable
 def prepare(location: Location, path: str, plan: AnyPlan, there: Before) -> tuple[Document, bool]:
     """The group's document, committed as the plan asks; and whether that took any writing."""
     variables = plan.variables
-    about = dict(plan.about)
-    if plan.coordinates:
-        about["coordinates"] = " ".join(sorted(set(plan.coordinates)))
+    about = _about(plan)
     if there.group is None:
         found = _allocate(location, path, plan, about)
         new = dict(plan.coords)
@@ -47,9 +45,7 @@ def unchanged(location: Location, path: str, plan: AnyPlan) -> Document | None:
     found = document.look(location, path).document
     if found is None:
         return None
-    about = dict(plan.about)
-    if plan.coordinates:
-        about["coordinates"] = " ".join(sorted(set(plan.coordinates)))
+    about = _about(plan)
     before = dict(found.arrays)
     digests = found.attributes.get("column_digests", {})
     _grow(found, path, plan.variables, plan)
@@ -58,6 +54,13 @@ def unchanged(location: Location, path: str, plan: AnyPlan) -> Document | None:
     if not same or any(digests.get(name) != value for name, value in known.items()):
         return None
     return found if document.is_published(location, path, found) else None
+
+
+def _about(plan: AnyPlan) -> dict[str, Any]:
+    """The group's attributes beside its settings."""
+    if not plan.coordinates:
+        return dict(plan.about)
+    return {**plan.about, "coordinates": " ".join(sorted(set(plan.coordinates)))}
 
 
 def _allocate(location: Location, path: str, plan: AnyPlan, about: Mapping[str, Any]) -> Document:
