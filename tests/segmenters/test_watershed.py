@@ -83,6 +83,12 @@ def test_grains_are_no_nuclei_of_their_own() -> None:
     np.testing.assert_allclose(areas, [np.pi * 24**2] * 3, rtol=0.2)
 
 
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_cloud_is_no_nucleus_around_those_in_it(seed: int) -> None:
+    image, truth = simulate_nuclei(SCENES["cloudy"], seed=seed)
+    assert segment_nuclei(image.astype(np.float32)).max() >= 0.9 * truth.max()
+
+
 def test_a_given_diameter_decides_what_is_debris() -> None:
     image = field((60, 60, 900), radius=30) + field((150, 200, 900), radius=7, offset=0)
     assert segment_nuclei(image, 60).max() == 1

@@ -34,9 +34,10 @@ FREE = 0.75
 ONE_WAY = 0.93
 """Share of an outline's slope that may point one way: all of it does where a slope is cut."""
 
-GRAIN = 3.0
-"""An outline need be less steep than those inside it where it is so many times as large, in
-proportion: grains of chromatin have steeper edges than the nuclei that they lie in."""
+GRAIN, LESS_STEEP = 3.0, 3.0
+"""An outline may be less steep than those inside it where it is so many times as large, and at most
+so much less: grains of chromatin have steeper edges than the nuclei that they lie in. Without a
+bound, a cloud would win over the nuclei in it."""
 
 SMALLEST_PX = 9
 
@@ -192,7 +193,7 @@ def _chosen(levels: list[_Regions]) -> Pixels:
         inner_length = np.bincount(within, length, count)
         inner = np.bincount(within, slope * length, count) / np.maximum(inner_length, 1e-9)
         inner_area = np.bincount(within, area, count)
-        larger = np.maximum(at.area / np.maximum(inner_area, 1) / GRAIN, 1)
+        larger = np.clip(at.area / np.maximum(inner_area, 1) / GRAIN, 1, LESS_STEEP)
         steeper = (at.slope > 0) & (at.slope * larger >= inner)
         best.append(steeper)
         slope = np.where(steeper, at.slope, inner)
