@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 STAMP = .venv/.installed
 JOBS ?= 2
+DRILLS ?= 3
 ECOSYSTEM ?= .venv-ecosystem
 
 .PHONY: install demo test test-minimum test-ecosystem slow drill lint schemas docs clean
@@ -38,7 +39,7 @@ slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 drill: $(STAMP)
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m drill --timeout 1800 tests/drills
+	$(BIN)/python -m pytest -n $(DRILLS) --dist worksteal -m drill --timeout 1800 tests/drills
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -23,6 +23,7 @@ from tests.drills.pipeline import (
     judge,
     run_of,
     stored,
+    stored_once,
 )
 from zarrloc.engine.verify import verify
 from zarrloc.errors import ZarrlocError
@@ -108,7 +109,7 @@ def drill(undisturbed: Path, case: Case) -> str:
     store = undisturbed.with_name("copy.zarr")
     shutil.rmtree(store, ignore_errors=True)
     shutil.copytree(undisturbed, store)
-    whole = stored(undisturbed)
+    whole = stored_once(undisturbed)
     case.damage(store)
     assert sum(found.faults for found in verify(store, deep=True)), "not found by verify --deep"
 
@@ -166,7 +167,7 @@ def _nothing_else_changed(
 
     Repairing also says in the group's receipts which blocks are not done.
     """
-    changed = differences(stored(store), stored(undisturbed))
+    changed = differences(stored(store), stored_once(undisturbed))
     lost = [
         key
         for key in changed

@@ -25,6 +25,13 @@ KILLS = 5
 """Of each stage, in `make drill`."""
 
 WHOM = ("worker", "coordinator", "both")
+POOLED = (
+    "ingest",
+    "segment",
+    "cells",
+    "embed fields",
+    "embed cells",
+)  # what a pool of workers does
 
 
 def _die(_: str) -> None:
@@ -119,13 +126,13 @@ def test_kills_before_any_operation_on_files(works: Works) -> None:
 
 
 @pytest.mark.drill
-def test_kills_of_workers_and_coordinators(works: Works) -> None:
+@pytest.mark.parametrize("name", POOLED)
+def test_kills_of_workers_and_coordinators(works: Works, name: str) -> None:
     tally = Tally()
-    for turn, name in enumerate(("ingest", "segment", "cells", "embed fields", "embed cells")):
-        work = works[name]
-        seconds = _seconds_with_workers(work)
-        for n, rng in enumerate(draws(2 * len(WHOM), 3 + turn)):
-            whom = WHOM[n % len(WHOM)]
-            with tally.of(f"{name}, {whom}, kill {n}"):
-                tally.ended[f"{whom}: {_is_killed(work, rng, seconds, whom)}"] += 1
+    work = works[name]
+    seconds = _seconds_with_workers(work)
+    for n, rng in enumerate(draws(2 * len(WHOM), 3 + POOLED.index(name))):
+        whom = WHOM[n % len(WHOM)]
+        with tally.of(f"{name}, {whom}, kill {n}"):
+            tally.ended[f"{whom}: {_is_killed(work, rng, seconds, whom)}"] += 1
     tally.tell("kill -9 of processes")

@@ -204,9 +204,10 @@ def tabulate(
     read: list[tuple[Fovs, Masks]] = []
 
     def make(before: Before) -> Plan[Span, Fields, Measured]:
-        fovs, masks = Fovs.of(location), Masks.of(location, name)
+        masks = Masks.of(location, name)
+        fovs = Fovs.of(location)  # later than the masks: an ingest may be adding fields
         config = table.config(fovs)
-        fov_index = np.repeat(np.arange(fovs.rows), masks.cell_count)
+        fov_index = np.repeat(np.arange(len(masks.cell_count)), masks.cell_count)
         changed = not before.continues("fov_index", fov_index)
         judged = _judged(location, group)
         if changed and judged:
@@ -314,6 +315,8 @@ def _notes(columns: Columns, fovs: Fovs, masks: Masks) -> list[str]:
         f"{len(kept)} cells, {int((~kept & possible).sum())} dropped as blank crops, "
         f"{int((~possible).sum())} as no cells (far too large, too small or without light)"
     ]
+    if later := fovs.rows - len(masks.cell_count):
+        notes.append(f"{later} fields were ingested since; the same `zarrloc segment` does them")
     counts = np.where(masks.receipts["error"] == "", masks.cell_count, -1)
     odd = population.odd_fields(counts, columns["fov_index"], columns["area_px"])
     for rows, what in (
