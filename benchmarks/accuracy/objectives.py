@@ -234,7 +234,7 @@ def main() -> None:
         file = kept / f"{name}.json"
         if not file.exists():
             if embedding is not None:
-                embed(test, embedding, name, run=RUN, quiet=True)
+                embed(test, embedding, name, run=RUN)
             samples = read_samples(location, name)
             judge = Judge(samples, row_folds(location, "by-protein", samples))
             row = {"what": what, **({} if seed is None else {"seed": seed}), **more}
@@ -268,7 +268,7 @@ def main() -> None:
         row = {"probe": judge.probe(table), "knn": judge.neighbours(table)}
         rows.append({"what": "intensity statistics", **row})
 
-    embed(test, EmbedConfig(backbone="classic"), "classic", run=RUN, quiet=True)
+    embed(test, EmbedConfig(backbone="classic"), "classic", run=RUN)
     note_baselines()
     note("classic", None, None)
     size = f"um:{WINDOW_PX * PIXEL_UM / SETTINGS['size']:.4f}"

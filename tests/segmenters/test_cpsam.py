@@ -1,63 +1,104 @@
-"""Cellpose 4's path with a stand-in for its model: the real one's weights are 1.2 GB."""
+"""Cellpose 4's path with a stand-in for its network: the real one's weights are 1.2 GB."""
 
-import inspect
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from cellpose.models import CellposeModel
+from torch import Tensor
 
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.segmenters import cpsam, segment_block
+from zarrloc.segmenters import cpsam, dynamics, segment_block
 
-from .test_dynamics import discs, flow_of, logit
+from .test_dynamics import discs
 
 ROLES = ("nucleus", "protein")
+CPU = torch.device("cpu")
 
 
-class Stand:
-    """Answers `eval` as the real model does: the discs of each field that it is shown."""
+class Net(torch.nn.Module):
+    """Flows uphill in the second channel, blurred; of tiles of one size alone, as the real ones."""
 
-    net = torch.nn.Linear(2, 2)
+    device = CPU
 
-    def __init__(self) -> None:
-        self.calls: list[dict[str, Any]] = []
+    def __init__(self, side: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.side, self.dtype = side, dtype
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen: list[int] = []
 
-    def eval(self, x: npt.NDArray[np.float32], **options: Any) -> tuple[Any, Any, Any]:
-        inspect.signature(CellposeModel.eval).bind(self, x, **options)
-        assert options["channel_axis"] == 1
-        self.calls.append({"shape": x.shape} | options)
-        masks = [(image[1] > 0.5).astype(np.uint32) for image in x]
-        flow = np.stack([flow_of(mask) for mask in masks], axis=1)
-        # As the real one, without the axes of length 1.
-        return None, [None, flow.squeeze(), np.stack([*map(logit, masks)]).squeeze()], None
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        assert x.shape[2:] == (self.side, self.side)
+        assert x.dtype == self.dtype
+        self.seen.append(len(x))
+        blurred = x[:, -1:]
+        for _ in range(8):
+            blurred = torch.nn.functional.avg_pool2d(blurred, 9, 1, 4)
+        uphill = torch.gradient(blurred, dim=(2, 3))
+        output = torch.cat([50 * uphill[0], 50 * uphill[1], 20 * (x[:, -1:] - 0.5)], 1)
+        return output, torch.zeros(len(x), 256, dtype=x.dtype)
 
 
-def segmenter(**settings: Any) -> cpsam.CellposeSamSegmenter:
-    config = SegmentConfig(model="cpsam", **settings)
-    return cpsam.CellposeSamSegmenter(Stand(), config, torch.device("cpu"))
+def model_of(net: Net, backbone: str = "sam_vitl") -> Any:
+    """The real model around another network."""
+    model = CellposeModel.__new__(CellposeModel)
+    model.net, model.backbone, model.device, model.gpu = net, backbone, CPU, False
+    return model
+
+
+def segmenter(net: Net | None = None, **settings: Any) -> cpsam.CellposeSamSegmenter:
+    config = SegmentConfig(model="cpsam", flow_threshold=0, **settings)
+    return cpsam.CellposeSamSegmenter(model_of(net or Net(256)), config, CPU)
 
 
 def shown(where: tuple[int, int, int], shape: tuple[int, int]) -> npt.NDArray[np.uint16]:
     return np.stack([discs(where, shape=shape), np.zeros(shape)]).astype(np.uint16) * 900
 
 
-def test_fields_of_one_size_go_together_and_come_back_in_order() -> None:
-    wheres = [((30, 30, 20), (90, 120)), ((40, 50, 18), (80, 100)), ((50, 80, 15), (90, 120))]
-    model = segmenter()
-    masks = segment_block(model, [shown(*where) for where in wheres], ROLES)
-    assert [call["shape"] for call in model.model.calls] == [(2, 2, 90, 120), (1, 2, 80, 100)]
-    for mask, (disc, shape) in zip(masks, wheres, strict=True):
+WHERES = [((30, 30, 20), (90, 120)), ((240, 250, 28), (280, 500)), ((50, 80, 15), (90, 120))]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "side", "diameter"),
+    [("sam_vitl", 256, "auto"), ("sam_vitl", 256, 45.0), ("dino_vitl", 384, "auto")],
+)
+def test_network_and_masks_are_those_of_cellposes_own_eval(
+    backbone: str, side: int, diameter: Any
+) -> None:
+    dynamics.accept_sparse_default()
+    model = segmenter(diameter=diameter)
+    model = cpsam.CellposeSamSegmenter(model_of(Net(side), backbone), model.config, CPU)
+    inputs = [model.prepare(shown(*where), ROLES) for where in WHERES]
+    for state, image in zip(model.network(inputs), inputs, strict=True):
+        masks, (_, flow, logit), _ = model.model.eval(
+            image, channel_axis=0, normalize=False, diameter=model._diameter, flow_threshold=0
+        )
+        assert masks.max() > 0
+        np.testing.assert_array_equal(model.mask(state) > 0, masks > 0)
+        if diameter == "auto":
+            np.testing.assert_allclose(state.output, np.stack([*flow, logit]), atol=1e-5)
+
+
+def test_tiles_of_all_fields_share_batches_and_come_back_in_order() -> None:
+    net = Net(256)
+    masks = segment_block(segmenter(net, tile_batch=8), [shown(*w) for w in WHERES], ROLES)
+    assert net.seen == [8]  # of 1 + 6 + 1
+    for mask, (disc, shape) in zip(masks, WHERES, strict=True):
         assert mask.dtype == np.uint32
         assert ((mask > 0) != (discs(disc, shape=shape) > 0)).mean() < 0.01
 
 
-def test_settings_reach_the_model() -> None:
+def test_a_network_of_half_precision_is_given_what_it_wants() -> None:
+    model = segmenter(Net(256, torch.bfloat16))
+    (state,) = model.network([model.prepare(shown(*WHERES[0]), ROLES)])
+    assert state.output.dtype == np.float32
+    assert model.mask(state).max() > 0
+
+
+def test_settings_are_recorded() -> None:
     model = segmenter(diameter=45, tile_batch=5)
-    segment_block(model, [shown((30, 30, 20), (90, 120))], ROLES)
-    (call,) = model.model.calls
-    assert (call["diameter"], call["batch_size"], call["normalize"]) == (45, 5, False)
     assert model.roles == ("protein", "nucleus")
     assert model.fingerprint != segmenter(diameter=46).fingerprint
     assert segmenter().fingerprint == segmenter(tile_batch=2).fingerprint

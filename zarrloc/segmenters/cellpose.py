@@ -128,7 +128,7 @@ class CellposeSegmenter:
         """Flows and style of each image."""
 
         def work(batch: int) -> list[tuple[Image, npt.NDArray[np.float32]]]:
-            resized = map(_rescaled, images, rescales)
+            resized = map(tiles.rescaled, images, rescales)
             return tiles.forward(self.net, resized, batch, self.device)
 
         results = tiles.fitting(work, self.config.tile_batch, self.device)
@@ -137,13 +137,6 @@ class CellposeSegmenter:
             for (output, _), image, rescale in zip(results, images, rescales, strict=True)
         ]
         return flows, [style for _, style in results]
-
-
-def _rescaled(image: Image, rescale: float) -> Image:
-    if rescale == 1:
-        return image
-    height, width = (max(1, int(side * rescale)) for side in image.shape[1:])
-    return tiles.resize(image, height, width)
 
 
 def _median_diameter_px(state: Flows) -> float:

@@ -1,9 +1,10 @@
-"""Cellpose 4 (Cellpose-SAM), through cellpose's own model."""
+"""Cellpose 4 (Cellpose-SAM), by cellpose's own network.
 
-from collections import defaultdict
+Not by its `eval`: that cuts, joins and draws each image on the CPU while the device waits.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,14 +27,18 @@ STEPS = 200
 DIAMETER_PX = 30.0
 """What `--diameter` is resized to."""
 
+SAM_TILE_PX, DINO_TILE_PX = 256, 384
+"""Tiles of the two networks, which take no others."""
+
 Image = npt.NDArray[np.float32]
 
 
 class Flows(NamedTuple):
-    """What the network says of one field, at the field's own pixels."""
+    """What the network says of one field, and the field's own shape `(y, x)`."""
 
-    flow: npt.NDArray[np.float32]
-    logit: npt.NDArray[np.float32]
+    output: Image
+    """Flow in y, in x, and the logit of being in an object: `(3, y, x)`; the network's pixels."""
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -66,37 +71,33 @@ class CellposeSamSegmenter:
         return tiles.normalise(select(field, roles, self.roles))
 
     def network(self, inputs: Sequence[Image]) -> list[Flows]:
-        """Flows of all `inputs`: fields of one size go in one stack, which cellpose batches."""
-        sizes: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for index, image in enumerate(inputs):
-            sizes[image.shape].append(index)
-        states: dict[int, Flows] = {}
-        for indices in sizes.values():
-            stack = np.stack([inputs[index] for index in indices])
-            found = tiles.fitting(partial(self._flows, stack), self.config.tile_batch, self.device)
-            states.update(zip(indices, found, strict=True))
-        return [states[index] for index in range(len(inputs))]
+        """Flows of all `inputs`."""
+        rescale = 1.0 if self._diameter is None else DIAMETER_PX / self._diameter
+        side = SAM_TILE_PX if self.model.backbone == "sam_vitl" else DINO_TILE_PX
 
-    def _flows(self, stack: Image, batch: int) -> list[Flows]:
-        _, (_, flow, logit), _ = self.model.eval(
-            stack,
-            channel_axis=1,
-            batch_size=batch,
-            diameter=self._diameter,
-            normalize=False,
-            compute_masks=False,
-        )
-        # Cellpose drops axes of length 1.
-        count, _, *size = stack.shape
-        flows, logits = flow.reshape(2, count, *size), logit.reshape(count, *size)
-        return [Flows(flows[:, n], logits[n]) for n in range(count)]
+        def work(batch: int) -> list[tuple[Image, Image]]:
+            resized = (tiles.rescaled(image, rescale) for image in inputs)
+            return tiles.forward(self._forward, resized, batch, self.device, side=side)
+
+        outputs = tiles.fitting(work, self.config.tile_batch, self.device)
+        return [
+            Flows(output[-3:], image.shape[1:])
+            for (output, _), image in zip(outputs, inputs, strict=True)
+        ]
+
+    def _forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        output, style = self.model.net(batch.to(self.model.net.dtype))[:2]
+        return output.float(), style.float()
 
     def mask(self, state: Flows) -> Mask:
         """Masks of one field by cellpose's own dynamics."""
         dynamics.accept_sparse_default()
+        output = state.output
+        if output.shape[1:] != state.shape:
+            output = tiles.resize(output, *state.shape)
         masks = resize_and_compute_masks(
-            state.flow,
-            state.logit,
+            output[:2],
+            output[2],
             niter=int(STEPS * (self._diameter or DIAMETER_PX) / DIAMETER_PX),
             cellprob_threshold=self.config.cellprob_threshold,
             flow_threshold=self.config.flow_threshold,

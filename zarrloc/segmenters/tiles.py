@@ -47,6 +47,14 @@ def resize(image: Array, height: int, width: int) -> Array:
     return resized.transpose(2, 0, 1)
 
 
+def rescaled(image: Array, rescale: float) -> Array:
+    """`image` `(channel, y, x)` at `rescale` times its size, bilinear."""
+    if rescale == 1:
+        return image
+    height, width = (max(1, int(side * rescale)) for side in image.shape[1:])
+    return resize(image, height, width)
+
+
 def resize_labels(
     labels: npt.NDArray[np.uint32], height: int, width: int
 ) -> npt.NDArray[np.uint32]:
@@ -73,12 +81,16 @@ class Tiled:
         return joined[:, *self.real]
 
 
-def cut(image: Array) -> Tiled:
-    """Tiles of `image` `(channel, y, x)`, zero-padded to sides that are multiples of 16."""
+def cut(image: Array, side: int | None = None) -> Tiled:
+    """Tiles of `image` `(channel, y, x)`, zero-padded to sides that are multiples of 16.
+
+    A network of tiles of one `side` has them so of smaller images, too; others take them smaller.
+    """
     height, width = image.shape[1:]
-    top, bottom, left, right = transforms.get_pad_yx(height, width)
+    least = side and (side, side)
+    top, bottom, left, right = transforms.get_pad_yx(height, width, min_size=least)
     padded = np.pad(image, ((0, 0), (top, bottom), (left, right)))
-    tiles, rows, columns, *shape = transforms.make_tiles(padded, bsize=TILE_PX)
+    tiles, rows, columns, *shape = transforms.make_tiles(padded, bsize=side or TILE_PX)
     real = slice(top, top + height), slice(left, left + width)
     return Tiled(tiles.reshape(-1, *tiles.shape[2:]), rows, columns, (shape[0], shape[1]), real)
 
@@ -101,18 +113,21 @@ def forward(
     batch: int,
     device: torch.device,
     *,
+    side: int | None = None,
     beside: bool | None = None,
 ) -> list[tuple[Array, Array]]:
     """The network's output `(channel, y, x)` and style `(feature,)`, a unit vector, of each image.
 
     Tiles of all `images` `(channel, y, x)` share batches of up to `batch`, those of one size
-    together; only images with tiles still on their way are held. `beside` the device, images are
-    made and cut, and outputs joined, on threads of their own; by default where it is no CPU.
+    together; only images with tiles still on their way are held. `side` is that of the tiles where
+    the network takes no other. `beside` the device, images are made and cut, and outputs joined, on
+    threads of their own; by default where it is no CPU.
     """
+    cuts = (cut(image, side) for image in images)
     if not (device.type != "cpu" if beside is None else beside):
-        return _pooled(network, map(cut, images), batch, device, _at_once)
-    with ThreadPoolExecutor(1) as behind, closing(ahead(map(cut, images), CUT_AHEAD)) as cuts:
-        return _pooled(network, cuts, batch, device, behind.submit)
+        return _pooled(network, cuts, batch, device, _at_once)
+    with ThreadPoolExecutor(1) as behind, closing(ahead(cuts, CUT_AHEAD)) as made:
+        return _pooled(network, made, batch, device, behind.submit)
 
 
 def _pooled(
