@@ -128,7 +128,8 @@ def test_a_typo_gets_the_nearest(
 ) -> None:
     assert _call(*arguments) == 2
     said = capsys.readouterr().err
-    if tuple(map(int, version("click").split(".")[:2])) < (8, 2):  # it quotes no option
+    if "--" in words and tuple(map(int, version("click").split(".")[:2])) < (8, 2):
+        # it quotes no option
         words = words.replace("'--", "--").replace("'?", "?")
     assert words in said
 

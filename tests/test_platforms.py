@@ -28,6 +28,7 @@ for module in sys.argv[1:]:
     sys.modules[module] = None
 for name in ("sched_getaffinity", "getuid", "geteuid", "fork", "killpg", "sysconf", "statvfs"):
     delattr(os, name)
+os.process_cpu_count = os.cpu_count  # of Python 3.13: elsewhere it needs no affinity
 for name in ("SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1"):
     delattr(signal, name)
 count = 0

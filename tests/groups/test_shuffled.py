@@ -170,6 +170,7 @@ def test_shuffled_crops_are_the_crops(store: Path, spec: dict[str, Any]) -> None
     assert sorted(seen) == np.flatnonzero(crops.keep).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # on one core
 def test_workers_share_the_shards_and_take_a_new_order_each_epoch(store: Path) -> None:
     fields = Fields(store)
     loader = Shuffled(fields, batch_size=2, buffer=2).loader(workers=2)
