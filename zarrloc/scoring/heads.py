@@ -18,7 +18,7 @@ from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.heads import Heads
 from zarrloc.groups.pooling import gated, pooled, typical
-from zarrloc.scoring.bags import GATE, Bags
+from zarrloc.scoring.bags import EVENLY, GATE, Bags
 from zarrloc.scoring.metrics import Truth
 
 Array32 = npt.NDArray[np.float32]
@@ -131,13 +131,15 @@ def train_heads(
                     h = _dropped_relu(z, config.dropout, noise)
                 logits = torch.baddbmm(layers[-1][1], h, layers[-1][0])
                 attention = gated(h, gates) if gates else torch.zeros_like(logits[..., :1])
+            loss = torch.zeros((), device=device)
             if inside is not None:
-                logits = pooled(
-                    logits.float().view(*inside.shape, -1),
-                    attention.float().view(*inside.shape, 1),
-                    inside.to(device),
-                )
-            loss = loss_of(logits.float(), y[index], known[index])
+                logits, there = logits.float().view(*inside.shape, -1), inside.to(device)
+                attention = attention.float().view(*inside.shape, 1)
+                if gates:
+                    evenly = pooled(logits, torch.zeros_like(attention), there)
+                    loss = EVENLY * loss_of(evenly, y[index], known[index])
+                logits = pooled(logits, attention, there)
+            loss = loss + loss_of(logits.float(), y[index], known[index])
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             optimiser.step()
