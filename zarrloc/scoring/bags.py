@@ -14,8 +14,8 @@ CELLS = 16
 GATE = 128
 """Width of the attention (Ilse et al. 2018, L)."""
 EVENLY = 2.0
-"""Weight of a second loss, on the plain mean of a field's cells, where attention pools. Where most of
-them show the label, attention to a few calls the field, and the others would be taught nothing."""
+"""Weight of a second loss where attention pools, on the plain mean of a field's cells. Where most
+show the label, attention to a few calls the field, and the others would be taught nothing."""
 
 
 @dataclass(frozen=True)
