@@ -7,6 +7,9 @@ from bokeh.plotting import figure
 
 from zarrloc.report.palette import FAINT, INK, RULE
 
+LINE_PX = 17
+"""A line of a legend."""
+
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
@@ -43,7 +46,9 @@ def canvas(**settings: Any) -> Any:
 
 
 def add_legend(made: Any, items: list[tuple[str, list[Any]]], place: str = "right") -> Legend:
-    """Names beside a figure; a click on one hides what it names."""
+    """Names beside a figure, or `below` it; a click on one hides what it names."""
+    if place == "below":
+        made.height += LINE_PX * len(items)
     legend = Legend(
         items=[LegendItem(label={"value": plain(name)}, renderers=r) for name, r in items],
         click_policy="hide",

@@ -93,7 +93,7 @@ def knn_figure(knn: Mapping[str, Any]) -> Any:
         y = [_number(by_k[k]["macro_f1"]) for k in ks]
         drawn = _line(made, ks, y, FAINT, title, dash=dashes[index % len(dashes)])
         items.append((title, drawn))
-    add_legend(made, items)
+    add_legend(made, items, "below")
     return made
 
 
@@ -152,7 +152,10 @@ def run_figures(run: Curves) -> dict[str, Any]:
         source = ColumnDataSource(
             {"x": [x for x, _ in run.loss], "y": [y for _, y in run.loss]},
         )
-        line = made.line("x", "y", source=source, color=ACCENT, line_width=1.8)
+        if len(run.loss) > 1:
+            line = made.line("x", "y", source=source, color=ACCENT, line_width=1.8)
+        else:
+            line = made.scatter("x", "y", source=source, color=ACCENT, size=7)
         tips = [("step", "@x{0}"), ("loss", "@y{0.000}")]
         made.add_tools(HoverTool(renderers=[line], tooltips=tips, mode="vline"))
         found["loss"] = made
@@ -167,7 +170,7 @@ def run_figures(run: Curves) -> dict[str, Any]:
                 ends = [0, max(_last(run), 1)]
                 flat = made.line(ends, [f1, f1], color=FAINT, line_dash=dash, line_width=1.3)
                 items.append((title, [flat]))
-        add_legend(made, items)
+        add_legend(made, items, "below")
         found["neighbours"] = made
     if run.checks:
         made = _over_steps("effective rank", run)
