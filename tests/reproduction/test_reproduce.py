@@ -1,5 +1,6 @@
 """`reproduce` and `plan` on a small store: shared stages, what is missing, what goes on."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -22,6 +23,7 @@ from zarrloc.reproduction.jobs import task_of
 from zarrloc.reproduction.reproduce import plan, reproduce
 from zarrloc.stages.ingest import ingest
 from zarrloc.store.location import Location
+from zarrloc.store.lock import hold
 
 SERIAL = RunConfig(cluster="serial")
 TINY = {
@@ -144,6 +146,26 @@ def test_a_killed_run_continues(store: Path, tmp_path: Path, monkeypatch) -> Non
     text = "\n".join(plan(file, store))
     assert "to do      3 of 6 stages" in text
     assert run(file, store)[0] == 0
+
+
+def test_a_stage_that_another_run_is_at_is_waited_for(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = contextlib.ExitStack()
+    split, calls = module.split, []
+
+    def contended(location: Location, config: Any, name: str) -> Any:
+        if not calls:
+            other.enter_context(hold(location, f"splits/{name}", "another table's"))
+        calls.append(name)
+        return split(location, config, name)
+
+    monkeypatch.setattr(module, "split", contended)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: other.close())
+    code, found, said = run(written(tmp_path, ROW), store)
+    assert code == 0, found
+    assert len(calls) == 2
+    assert len([line for line in said if "waiting: " in line and calls[0] in line]) == 1
 
 
 def test_the_plan_is_made_before_anything(store: Path, tmp_path: Path) -> None:

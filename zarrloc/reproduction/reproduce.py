@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.reproduce import ReproduceConfig, StandInsConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.errors import ConfigError, WeightsError, ZarrlocError
+from zarrloc.errors import ConfigError, LockedError, WeightsError, ZarrlocError
 from zarrloc.groups.fovs import Fovs
+from zarrloc.reproduction.describe import Took, describe, sized, spent, time_note, too_long
 from zarrloc.reproduction.draw import draw
 from zarrloc.reproduction.estimate import Cost, Machine, cost, fetched, is_done
 from zarrloc.reproduction.jobs import (
@@ -34,24 +34,15 @@ from zarrloc.store.location import Location
 
 LOG = logging.getLogger("zarrloc")
 MAX_HOURS = 24.0
+WAIT_S = 5.0
+"""Between two looks whether another run has let go of a stage."""
+
 INCOMPLETE = 3
 """Exit code where some rows could not run."""
 
 
 class CannotRun(ZarrlocError):
     """A job that this machine or this store cannot do."""
-
-
-@dataclass(frozen=True)
-class Took:
-    """What a job took that was not done before, and what had been planned; seconds."""
-
-    kind: str
-    name: str
-    seconds: float
-    cpu_seconds: float
-    """Of this process: workers' own are not in it."""
-    planned: float | None
 
 
 @dataclass
@@ -114,15 +105,15 @@ class Reproduction:
                 f"machine    {self.machine.device}, {self.machine.flops / 1e9:.0f} GFLOP/s measured"
             )
         lines.append("")
-        lines += [_describe(job, found, self.max_hours) for job, found in costs]
+        lines += [describe(job, found, self.max_hours) for job, found in costs]
         todo = [found for _, found in costs if isinstance(found, Cost) and not found.done]
         seconds, gpu = (sum(getattr(c, name) for c in todo) for name in ("seconds", "gpu_seconds"))
         lines += [
             "",
             f"to do      {len(todo)} of {len(costs)} stages for {len(tasks)} rows",
-            f"time       {_time(seconds)} here, by estimate; on one data-centre GPU "
+            f"time       {spent(seconds)} here, by estimate; on one data-centre GPU "
             f"{gpu / 3600:.2g} GPU-hours",
-            f"storage    {_bytes(sum(c.bytes for c in todo))}, {sum(c.files for c in todo)} files",
+            f"storage    {sized(sum(c.bytes for c in todo))}, {sum(c.files for c in todo)} files",
         ]
         wanted = sorted({str(url) for job, _ in costs if (url := _fetched(job))})
         lines += [f"to fetch   {url}" for url in wanted]
@@ -177,13 +168,13 @@ class Reproduction:
                 found = self.cost(job)
                 planned = found.seconds if isinstance(found, Cost) else None
                 if isinstance(found, Cost) and found.seconds > 3600 * self.max_hours:
-                    raise CannotRun(_too_long(job, found, self.machine, self.max_hours))
+                    raise CannotRun(too_long(job, found, self.machine, self.max_hours))
             source = _fetched(job)
             if source in self.absent:
                 raise CannotRun(self.absent[source])
             began = time.perf_counter(), time.process_time()
             try:
-                self._carry_out(job)
+                self._when_free(job)
             except WeightsError as error:
                 if source is not None:
                     self.absent[source] = str(error)
@@ -201,6 +192,21 @@ class Reproduction:
             seconds = time.perf_counter() - began[0]
             cpu = time.process_time() - began[1]
             self.took.append(Took(job.kind, job.name, seconds, cpu, planned))
+
+    def _when_free(self, job: Job) -> None:
+        """Do a job once no other run is at it: that may be another table, doing the same job."""
+        last = time.monotonic() + 3600 * self.max_hours
+        waited = False
+        while True:
+            try:
+                return self._carry_out(job)
+            except LockedError as error:
+                if time.monotonic() > last:
+                    raise
+                if not waited:
+                    self.say(f"    waiting: {error}")
+                waited = True
+                time.sleep(WAIT_S)
 
     def _carry_out(self, job: Job) -> None:
         store, settings = self.location, job.settings
@@ -321,7 +327,7 @@ def reproduce(
     except (ZarrlocError, ValueError) as error:
         notes.append(f"the figure could not be drawn: {error}")
     if what.took:
-        notes.append(_time_note(what.took))
+        notes.append(time_note(what.took))
     stages = [asdict(took) for took in what.took]
     written = write(folder, stem, what.table.title, results, notes, figure, stages)
     say("\n" + as_markdown(what.table.title, results, notes))
@@ -396,58 +402,9 @@ def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
     return notes
 
 
-def _time_note(took: Sequence[Took]) -> str:
-    """What was run this time, by kind of stage: seconds, and as planned."""
-    parts = []
-    for kind in dict.fromkeys(one.kind for one in took):
-        mine = [one for one in took if one.kind == kind]
-        spent = _time(sum(one.seconds for one in mine))
-        planned = _time(sum(one.planned or 0.0 for one in mine))
-        parts.append(f"{len(mine)} {kind} in {spent} (planned {planned})")
-    return f"this run: {', '.join(parts)}"
-
-
 def _without(blank: Result, reason: str) -> Result:
     return Result(blank.name, blank.paper, missing=" ".join(reason.split())[:500], note=blank.note)
 
 
 def _fetched(job: Job) -> str | None:
     return fetched(job) if job.kind in ("pretrain", "embed") else None
-
-
-def _describe(job: Job, found: Cost | str, max_hours: float) -> str:
-    name = f"{job.kind:<9}  {job.name:<21}"
-    what = {"pretrain": "start", "embed": "backbone", "train": "embedding"}.get(job.kind)
-    about = str(getattr(job.settings, what)) if what else ""
-    about = Path(about).name if "/" in about else about
-    if isinstance(found, str):
-        return f"{name}  {about}: cannot be planned: {found}"
-    if found.done:
-        return f"{name}  {about}: there"
-    long = " (longer than --max-hours: left out)" if found.seconds > 3600 * max_hours else ""
-    return (
-        f"{name}  {about}: {found.items} rows, {_time(found.seconds)}, {_bytes(found.bytes)}{long}"
-    )
-
-
-def _too_long(job: Job, found: Cost, machine: Machine | None, max_hours: float) -> str:
-    on = "no GPU: " if machine is not None and machine.device == "cpu" else ""
-    return (
-        f"{on}{job.kind} would take {_time(found.seconds)} here by estimate "
-        f"({found.gpu_seconds / 3600:.2g} GPU-hours), more than --max-hours {max_hours:g}"
-    )
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
-
-
-def _bytes(count: int) -> str:
-    value: Any = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} TB"
