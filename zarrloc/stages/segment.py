@@ -316,7 +316,7 @@ def _notes(columns: Columns, fovs: Fovs, masks: Masks) -> list[str]:
         f"{int((~possible).sum())} as no cells (far too large, too small or without light)"
     ]
     if later := fovs.rows - len(masks.cell_count):
-        notes.append(f"{later} fields were ingested since; the same `zarrloc segment` does them")
+        notes.append(f"fields ingested since: {later}; the same `zarrloc segment` does them")
     counts = np.where(masks.receipts["error"] == "", masks.cell_count, -1)
     odd = population.odd_fields(counts, columns["fov_index"], columns["area_px"])
     for rows, what in (
