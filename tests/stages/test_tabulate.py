@@ -151,11 +151,7 @@ def test_new_fields_append_rows(raw: Path, tmp_path: Path) -> None:
 
 def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
     folder, store = tmp_path / "raw", tmp_path / "a.zarr"
-    files = sorted(raw.iterdir())
-    folder.mkdir()
-    for file in files[:3]:
-        shutil.copy2(file, folder)
-    ingest(folder, store, IngestConfig(shard_fovs=2), run=SERIAL)
+    later = first_fields(raw, folder, store)
     run(store)
     table = tmp_path / "judged.csv"
 
@@ -167,7 +163,7 @@ def test_judgements_grow_with_the_table(raw: Path, tmp_path: Path) -> None:
 
     judge(0)
     few = opened(store).sizes["cell"]
-    for file in files[3:]:
+    for file in later:
         shutil.copy2(file, folder)
     ingest(folder, store, run=SERIAL)
     run(store)
