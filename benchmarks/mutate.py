@@ -1,14 +1,16 @@
 """Would the tests notice? Small faults planted in `zarrloc/pretraining`, one at a time.
 
-    python benchmarks/mutate.py [--only dino,loop] [--limit 300] [--seconds 60] [--out FILE]
+    python benchmarks/mutate.py [--only dino,loop] [--skip data] [--limit 300] [--minutes 25]
 
 Every operator, comparison, condition, number and bare call of a module is changed once: `<` becomes
 `<=`, `+` becomes `-`, `*` becomes `/`, `and` becomes `or`, a condition its opposite, a number its
 neighbour, a call nothing. Messages, annotations and docstrings stay as they are. The module's own
 tests (or those that import it) run on a copy of the tree until one fails: then the mutant is
-killed. One that outlives the time limit is told apart. `--limit` draws that many mutants
-by a seed, from all modules alike. Tests run in forked children of one process that has torch and
-the rest of the libraries in memory already.
+killed. One that outlives the time limit is told apart. `--limit` draws that many mutants by a seed,
+from all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a
+random sample either way, and the same one next time. Limits are of CPU time, since other work on
+the machine should not decide a mutant's fate. Tests run in forked children of one process that has
+torch and the rest of the libraries in memory already.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import copy
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -42,6 +45,8 @@ WARM = (
 )
 LEFT_OUT = "not two_processes and not all_processes and not ahead_works and not at_once"
 """Tests that start processes of their own, which takes long, or go by the clock."""
+WAITS = 8
+"""A mutant's time by the clock, in its CPU time: one that waits for ever uses none."""
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
@@ -157,6 +162,7 @@ def run(tests: list[str], root: Path, seconds: float) -> str:
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (round(seconds), round(seconds) + 5))
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
@@ -184,24 +190,34 @@ def run(tests: list[str], root: Path, seconds: float) -> str:
             )
         finally:
             os._exit(code)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + WAITS * seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
-            return "survived" if os.waitstatus_to_exitcode(status) == 0 else "killed"
+            code = os.waitstatus_to_exitcode(status)
+            return {0: "survived", -signal.SIGXCPU: "timeout"}.get(code, "killed")
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return "timeout"
 
 
+def cpu_minutes() -> float:
+    """Spent by this process and by its children that have ended."""
+    spent = os.times()
+    return (spent.user + spent.system + spent.children_user + spent.children_system) / 60
+
+
 def main() -> None:
     """Plant, test, save; exit code 1 where the tests fail without a mutant."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="modules, comma-separated")
+    parser.add_argument("--skip", default="", help="modules left out, comma-separated")
     parser.add_argument("--limit", type=int, help="so many mutants, drawn from all")
-    parser.add_argument("--minutes", type=float, default=600, help="begin no mutant after that")
-    parser.add_argument("--seconds", type=float, default=60, help="a mutant's time")
+    parser.add_argument(
+        "--minutes", type=float, default=600, help="begin no mutant after so much CPU time"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="a mutant's CPU time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/mutate.json")
     given = parser.parse_args()
@@ -214,12 +230,13 @@ def main() -> None:
     assert own  # held: an operator that PyTorch was told of goes with whoever told it
     del sys.path[0]
     only = set(given.only.split(",")) - {""}
-    files = [p for p in sorted((ROOT / ROOM).glob("*.py")) if not only or p.stem in only]
+    skip = set(given.skip.split(","))
+    files = [p for p in sorted((ROOT / ROOM).glob("*.py"))
+             if p.stem not in skip and (not only or p.stem in only)]  # fmt: skip
     every = [mutant for file in files for mutant in mutants(file)]
     drawn = random.Random(given.seed).sample(every, min(given.limit or len(every), len(every)))
     print(f"{len(every)} mutants, {len(drawn)} drawn", flush=True)
     rows: list[dict[str, Any]] = []
-    end = time.monotonic() + 60 * given.minutes
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("zarrloc", "cli", "tests", "schemas", "benchmarks"):
@@ -227,7 +244,7 @@ def main() -> None:
         shutil.copy(ROOT / "pyproject.toml", root)
         sound: set[str] = set()
         for mutant in drawn:
-            if time.monotonic() > end:
+            if cpu_minutes() > given.minutes:
                 break
             if mutant.module not in sound:
                 if run(tests_of(mutant.module, root), root, 9 * given.seconds) != "survived":
@@ -242,7 +259,11 @@ def main() -> None:
             if fate == "survived":
                 print(f"{mutant.module}:{mutant.line}  {mutant.change}", flush=True)
             lived = sum(row["fate"] == "survived" for row in rows)
-            told = {"tried": len(rows), "survived": lived, "of": len(every), "rows": rows}
+            told = {
+                "seed": given.seed, "modules": [file.stem for file in files],
+                "cpu_minutes": round(cpu_minutes(), 1),
+                "tried": len(rows), "survived": lived, "of": len(every), "rows": rows,
+            }  # fmt: skip
             given.out.write_text(json.dumps(told, indent=1) + "\n")
     fates = [row["fate"] for row in rows]
     print({fate: fates.count(fate) for fate in ("killed", "timeout", "survived")})

@@ -382,6 +382,22 @@ def test_wrong_usage_is_2(arguments: list[str], capsys: pytest.CaptureFixture[st
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_option_that_must_be_given_is_missed_by_name(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = cli.zarrloc.get_command(click.Context(cli.zarrloc), name)
+    assert command is not None
+    options = [one for one in command.params if isinstance(one, click.Option)]
+    needed = [one.opts[0] for one in options if one.required]
+    words = [str(tmp_path / "x")] * sum(one.required for one in command.params
+                                        if isinstance(one, click.Argument))  # fmt: skip
+    for missing in needed:
+        given = [word for flag in needed if flag != missing for word in (flag, str(tmp_path))]
+        assert _call(name, *words, *given) == 2
+        assert f"Missing option '{missing}'" in capsys.readouterr().err
+
+
 def test_exit_codes_of_a_run() -> None:
     assert Summary("g", 3, 1).exit_code == 0
     assert Summary("g", 3, 1, rows_failed=1).exit_code == 3

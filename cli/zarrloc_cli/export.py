@@ -22,11 +22,12 @@ def command(store: str, what: str, out: Path, overwrite: bool, **options: Any) -
 
     WHAT is a group: fovs, embeddings/NAME, cells/NAME, heads/NAME or splits/NAME;
     for images fovs, with every segmentation as labels, or segmentations/NAME, with that one.
-    SpatialData takes both kinds. The store is only read.
+    SpatialData takes both kinds. OUT's ending says the format (.csv, .parquet, .xlsx, .h5ad),
+    or --to does. The store is only read.
 
     \b
-    zarrloc export oc.zarr heads/head calls.xlsx --to xlsx
-    zarrloc export oc.zarr embeddings/dino dino.h5ad --to anndata
+    zarrloc export oc.zarr heads/head calls.xlsx
+    zarrloc export oc.zarr embeddings/dino dino.h5ad
     zarrloc export oc.zarr cells/ws cells.zarr --to spatialdata
     zarrloc export oc.zarr fovs plate.zarr --to ome-zarr
     """

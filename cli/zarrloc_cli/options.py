@@ -43,23 +43,33 @@ def _option(name: str, field: FieldInfo) -> Callable[[Any], Any]:
     required = field.is_required()
     default = None if field.default is PydanticUndefined else field.default
     common: dict[str, Any] = {"help": field.description, "required": required}
+    if required:  # a default of None would count as given, and click would not miss the option
+        return click.option(flag, name, type=_type_of(kind), **common)
     if kind is bool:
         off = "--no-" + name.replace("_", "-")
         declaration = f"{flag}/{off}" if default else flag
         return click.option(declaration, name, default=default, is_flag=True, **common)
     shown: bool | str = default not in (None, "", ())
     if get_origin(kind) is Literal:
-        choice = click.Choice([str(value) for value in get_args(kind)])
+        choice = _type_of(kind)
         return click.option(flag, name, type=choice, default=default, show_default=shown, **common)
     if get_origin(kind) is tuple:
         text = ",".join(map(str, default or ()))
         return click.option(
-            flag, name, type=CommaSeparated(), default=text, show_default=shown, **common
+            flag, name, type=_type_of(kind), default=text, show_default=shown, **common
         )
-    types_of = {int: int, float: float, Path: click.Path(path_type=Path)}
     return click.option(
-        flag, name, type=types_of.get(kind, str), default=default, show_default=shown, **common
+        flag, name, type=_type_of(kind), default=default, show_default=shown, **common
     )
+
+
+def _type_of(kind: Any) -> Any:
+    """What click makes of a text."""
+    if get_origin(kind) is Literal:
+        return click.Choice([str(value) for value in get_args(kind)])
+    if get_origin(kind) is tuple:
+        return CommaSeparated()
+    return {int: int, float: float, Path: click.Path(path_type=Path)}.get(kind, str)
 
 
 def _without_none(annotation: Any) -> Any:

@@ -2,6 +2,7 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from zarrloc_cli import main as cli
 
@@ -25,7 +26,8 @@ def test_the_command_says_what_it_wrote(
     [
         ("nonsense", "t.csv", "csv", "cannot export 'nonsense'; the store has fovs, "),
         ("fovs/x", "t.csv", "csv", "cannot export 'fovs/x'"),
-        ("fovs", "t.txt", None, "does not tell the format; pass to, one of csv, parquet"),
+        ("fovs", "t.txt", None, "to: .*t.txt does not tell the format; say csv, .* or ome-zarr"),
+        ("fovs", "t.zarr", None, "to: .*t.zarr may be anndata, spatialdata or ome-zarr; say which"),
         ("fovs", "t.csv", "xlsx", "an export to xlsx ends in .xlsx"),
         ("fovs", "no/t.csv", "csv", "no is not a folder"),
         ("fovs", "t.csv", "odd", "to: "),
@@ -36,6 +38,36 @@ def test_what_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         zarrloc.export(labelled, what, tmp_path / name, to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_ending_says_the_format(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow", reason="needs zarrloc[export]")
+    pytest.importorskip("openpyxl", reason="needs zarrloc[export]")
+    table = tmp_path / "t.csv"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["export", str(labelled), "fovs", str(table)])
+    assert end.value.code == 0
+    wanted = pd.read_csv(table)
+    for name, read in (("t.parquet", pd.read_parquet), ("t.xlsx", pd.read_excel)):
+        zarrloc.export(labelled, "fovs", tmp_path / name)
+        assert read(tmp_path / name).fov.tolist() == wanted.fov.tolist()
+    given = zarrloc.ExportConfig(umap="no")
+    zarrloc.export(labelled, "fovs", tmp_path / "again.csv", config=given)
+    assert (tmp_path / "again.csv").read_text() == table.read_text()
+
+
+def test_the_command_asks_for_the_format_by_its_flag(
+    labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["export", str(labelled), "fovs", str(tmp_path / "t.zarr")])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("zarrloc: --to: ")
+    assert told.endswith("t.zarr may be anndata, spatialdata or ome-zarr; say which\n")
     assert not list(tmp_path.iterdir())
 
 

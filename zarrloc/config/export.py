@@ -12,10 +12,12 @@ Format = Literal["csv", "parquet", "xlsx", "anndata", "spatialdata", "ome-zarr"]
 class ExportConfig(Config):
     """What is written, and in which format."""
 
-    to: Format = Field(
+    to: Format | None = Field(
+        default=None,
         description="Format of OUT: csv, parquet, xlsx (one row a field or cell), anndata (.h5ad "
         "or .zarr), spatialdata (images, masks as labels, tables that annotate them), or ome-zarr "
-        "(0.5: a plate where wells are known, else one image a field).",
+        "(0.5: a plate where wells are known, else one image a field); default: what OUT's ending "
+        "says, which .zarr does not.",
     )
     umap: Literal["auto", "yes", "no"] = Field(
         default="auto",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from zarrloc.config.export import ExportConfig
+from zarrloc.config.export import ExportConfig, Format
 from zarrloc.errors import ConfigError
 from zarrloc.exports import ann_data, tables
 from zarrloc.exports.extras import library
@@ -26,7 +26,7 @@ LIBRARY = {
 }
 """Format -> the library it takes, beyond the core."""
 
-ENDINGS = {
+ENDINGS: dict[Format, tuple[str, ...]] = {
     "csv": (".csv",),
     "parquet": (".parquet",),
     "xlsx": (".xlsx",),
@@ -82,7 +82,7 @@ def export(
         The file or folder to write; it is put in place only when it is complete.
     to
         `csv`, `parquet`, `xlsx`, `anndata`, `spatialdata` or `ome-zarr`; by default what the
-        ending of `out` says (`.h5ad` is anndata).
+        ending of `out` says: `.csv`, `.parquet`, `.xlsx` or `.h5ad`. `.zarr` says none.
     config
         The settings as one object, in place of `to` and `settings`.
     overwrite
@@ -108,17 +108,16 @@ def export(
     embeddings/dino -> dino.h5ad: 6301 rows, 10.2 MB, 2.1 s
     """
     began = time.monotonic()
-    config = config or ExportConfig.of({"to": to or _by_ending(out), **settings})
+    config = config or ExportConfig.of({"to": to, **settings})
+    kind = config.to or _by_ending(out)
     path = check_target(out, overwrite)
-    if path.suffix not in ENDINGS[config.to]:
-        raise ConfigError(
-            f"out is {out}; an export to {config.to} ends in {' or '.join(ENDINGS[config.to])}"
-        )
+    if path.suffix not in ENDINGS[kind]:
+        raise ConfigError(f"out is {out}; an export to {kind} ends in {' or '.join(ENDINGS[kind])}")
     location = Location.of(store)
     read_root(location)
-    if config.to in LIBRARY:
-        library(LIBRARY[config.to])
-    if config.to == "ome-zarr":
+    if kind in LIBRARY:
+        library(LIBRARY[kind])
+    if kind == "ome-zarr":
         images = Images.of(location, what)
         with put(path) as partial:
             notes = write_ome_zarr(images, partial)
@@ -126,7 +125,7 @@ def export(
         result = ExportResult(
             what=what, out=path, done=done, unit="fields", failures=images.failed, notes=notes
         )
-    elif config.to == "spatialdata":
+    elif kind == "spatialdata":
         parts = Parts.of(location, what)
         with put(path) as partial:
             notes = write_spatialdata(parts, partial, config)
@@ -137,12 +136,12 @@ def export(
         )
     else:
         rows = read_rows(location, what)
-        if config.to == "xlsx":
+        if kind == "xlsx":
             tables.check_xlsx(rows)
-        if config.to in tables.TABLES and config.umap == "yes":
+        if kind in tables.TABLES and config.umap == "yes":
             rows = _with_umap(rows, config.seed)
         with put(path) as partial:
-            _write(rows, partial, config)
+            _write(rows, partial, kind, config)
         result = ExportResult(what=what, out=path, done=len(rows), failures=rows.failed)
     result.seconds = time.monotonic() - began
     result.bytes = _size(path)
@@ -157,22 +156,27 @@ def _with_umap(rows: Rows, seed: int) -> Rows:
     return replace(rows, obs=rows.obs.assign(umap_1=points[:, 0], umap_2=points[:, 1]))
 
 
-def _by_ending(out: str | Path) -> str:
+def _by_ending(out: str | Path) -> Format:
+    """The one format whose files end so."""
     ending = Path(out).suffix
     fitting = [name for name, endings in ENDINGS.items() if ending in endings]
-    if len(fitting) != 1:
-        raise ConfigError(
-            f"out is {out}, which does not tell the format; pass to, one of {', '.join(ENDINGS)}"
-        )
-    return fitting[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    *first, last = fitting or ENDINGS
+    choices = f"{', '.join(first)} or {last}"
+    if fitting:
+        problem = f"{out} may be {choices}; say which"
+    else:
+        problem = f"{out} does not tell the format; say {choices}"
+    raise ConfigError(f"to: {problem}", {"to": problem})
 
 
-def _write(rows: Rows, out: Path, config: ExportConfig) -> None:
-    if config.to == "csv":
+def _write(rows: Rows, out: Path, kind: Format, config: ExportConfig) -> None:
+    if kind == "csv":
         tables.write_csv(rows, out)
-    elif config.to == "parquet":
+    elif kind == "parquet":
         tables.write_parquet(rows, out)
-    elif config.to == "xlsx":
+    elif kind == "xlsx":
         tables.write_xlsx(rows, out)
     else:
         ann_data.write_anndata(rows, out, config)
