@@ -27,6 +27,10 @@ def test_a_plan_keeps_the_aspect_and_says_the_um(
     assert got[2:] == pytest.approx(plan[2:])
 
 
+def test_what_has_no_patches_has_no_tokens() -> None:
+    assert Size.parse("native").plan(600, 500, 1, 0.2) == Plan(600, 500, 0.2, None)
+
+
 @pytest.mark.parametrize("text", ["native", "224", "um:0.32"])
 def test_sizes_are_written_as_they_are_read(text: str) -> None:
     assert str(Size.parse(text)) == text

@@ -44,6 +44,13 @@ def test_fields_are_measured_as_they_are_stored(fresh: Fresh) -> None:
         np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_scale_of_what_is_measured_is_said(fresh: Fresh) -> None:
+    store = fresh("a.zarr")
+    summary = embed(store, EmbedConfig(backbone="classic", size="um:0.5"), "classic", run=SERIAL)
+    (note,) = [note for note in summary.notes if note.startswith("input: ")]
+    assert " px, 0.500 um a pixel; texture over 1 to 8 px, 0.50 to 4.00 um; " in note
+
+
 def test_cells_are_measured_inside_their_mask(fresh: Fresh) -> None:
     store = fresh("a.zarr")
     segment(store, SegmentConfig(), "spots", function=bright_spots, run=SERIAL)

@@ -19,6 +19,7 @@ class Plan(NamedTuple):
     width: int
     um_per_px: float | None
     um_per_token: float | None
+    """Side of a patch; None also for what has no patches, such as a convolutional network."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Size:
     def plan(self, height: int, width: int, patch: int, pixel_size_um: float | None) -> Plan:
         """The size a field of `height` x `width` px gets, aspect kept, and its um a pixel.
 
+        A `patch` of 1 px stands for none.
         Raises `ConfigError` for `um:` where the store does not say its pixel size.
         """
         if self.kind == "um" and pixel_size_um is None:
@@ -68,7 +70,7 @@ class Size:
             scale = pixel_size_um / self.value
         um = None if pixel_size_um is None else pixel_size_um / scale
         out = (max(1, round(height * scale)), max(1, round(width * scale)))
-        return Plan(*out, um, None if um is None else um * patch)
+        return Plan(*out, um, None if um is None or patch == 1 else um * patch)
 
 
 def refuse_norm(norm: str, inputs: tuple[str, ...], trained: Affine | None) -> None:

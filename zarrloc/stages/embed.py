@@ -153,7 +153,7 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
     plan = _plan(config, fovs, 1)
 
     from zarrloc.models.classic import Classic
-    from zarrloc.pixels.classic import VERSION
+    from zarrloc.pixels.classic import RADII, VERSION
 
     resized = "native" if config.level == "cell" else str(Size.parse(config.size))
     settings = {
@@ -165,7 +165,13 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
         "size": config.size,
         **_physical(config, fovs),
     }
-    notes = [f"channels: {', '.join(fovs.roles)}, each by itself and in pairs", _describe(plan)]
+    reach = f"texture over {RADII[0]} to {RADII[-1]} px"
+    if plan.um_per_px is not None:
+        reach += f", {RADII[0] * plan.um_per_px:.2f} to {RADII[-1] * plan.um_per_px:.2f} um"
+    notes = [
+        f"channels: {', '.join(fovs.roles)}, each by itself and in pairs",
+        f"{_describe(plan)}; {reach}",
+    ]
     return Classic(len(fovs.roles), resized, fovs.pixel_size_um), settings, notes
 
 
@@ -253,9 +259,11 @@ def _recorded(lineage: Mapping[str, Any]) -> dict[str, Any]:
 
 def _describe(plan: InputPlan) -> str:
     text = f"input: {plan.height} x {plan.width} px"
-    if plan.um_per_px is None or plan.um_per_token is None:
-        return text
-    return f"{text}, {plan.um_per_px:.3f} um a pixel, {plan.um_per_token:.2f} um a token"
+    if plan.um_per_px is not None:
+        text += f", {plan.um_per_px:.3f} um a pixel"
+    if plan.um_per_token is not None:
+        text += f", {plan.um_per_token:.2f} um a token"
+    return text
 
 
 def _crop_spec(config: EmbedConfig, fovs: Fovs) -> CropSpec:
