@@ -99,6 +99,26 @@ def test_shrinking_is_bilinear_at_most_two_pixels_apart(height: int, width: int,
     assert float(pixels.grad.min()) > 0
 
 
+@pytest.mark.parametrize(("height", "width"), [(200, 200), (80, 200)])
+def test_no_crop_leaves_pixels_unread(height: int, width: int) -> None:
+    """Those of the largest and narrowest crops among many; finer samples see nothing else."""
+    view = dataclasses.replace(VIEW, size=24, warp=0.0)
+    aspect = torch.full((N,), width / height)
+    matrix = draw(view, PROTEIN.expand(N, -1), aspect, torch.Generator().manual_seed(0)).matrix
+    sides = matrix.diagonal(dim1=1, dim2=2)[:, :2].abs() * torch.tensor([width, height])
+    extents = torch.tensor([[height, width]])
+    for worst in (sides[:, 0].argmax(), sides[:, 1].argmax(), sides.prod(1).argmax()):
+        pixels = torch.rand(1, 1, height, width, requires_grad=True)
+        one = matrix[worst][None]
+        resample(pixels, extents, one, view.size, view.span).sum().backward()
+        corner, other = (one[0] @ torch.tensor([[0.0, 0, 1], [1, 1, 1]]).T)[:2].T
+        x, y = (torch.stack([corner, other]) * torch.tensor([width, height])).T
+        inner = pixels.grad[0, 0, int(y.min()) + 2 : int(y.max()) - 1,
+                            int(x.min()) + 2 : int(x.max()) - 1]  # fmt: skip
+        assert inner.numel() > 1000
+        assert float(inner.min()) > 0
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("shift", [-0.5, 0.5])
 def test_what_lies_outside_the_image_is_zero(axis: int, shift: float) -> None:
@@ -237,6 +257,41 @@ def test_a_sample_is_the_same_in_any_batch() -> None:
     torch.testing.assert_close(alone[0], together[rows])
 
 
+@pytest.mark.parametrize(
+    ("side", "size", "scale", "by"),
+    [(600, 224, 0.4, 1), (600, 96, 0.05, 1), (2048, 224, 0.4, 5), (160, 48, 0.4, 2), (0, 16, 1, 1)],
+)
+def test_pixels_are_averaged_while_the_smallest_crop_stays_finer_than_its_view(
+    side: int, size: int, scale: float, by: int
+) -> None:
+    view = dataclasses.replace(VIEW, size=size, scale=(scale, 1.0))
+    assert view.averaged(side) == by
+    if side:
+        crop_px = side * scale**0.5
+        assert crop_px / (by + 1) < size
+        assert by == 1 or crop_px / by >= size
+
+
+def test_averaged_pixels_give_the_views_of_a_smaller_image() -> None:
+    """Of each sample's real part; where images are not that fine, or one is small, nothing changes.
+
+    A smooth image looks the same either way.
+    """
+    images = torch.from_numpy(smooth_image(3, 160, 160).repeat(4, 1).repeat(4, 2)[:, :160, :160])
+    images, extents = images.expand(5, -1, -1, -1).clone(), torch.full((5, 2), 160)
+    extents[3:], images[3:, :, 120:] = torch.tensor([120, 160]), 1e6
+    view = dataclasses.replace(VIEW, size=24, scale=(0.4, 1.0), jitter=0.0, rescale_protein=0.0)
+    draws, protein = drawn(view, n=5), PROTEIN.expand(5, -1)
+    (found,) = multi_crop(images, extents, protein, [view], [draws], least=120)
+    small = images[..., :159, :159].reshape(5, 3, 53, 3, 53, 3).mean((3, 5))
+    (expected,) = multi_crop(small, extents // 3, protein, [view], [draws])
+    torch.testing.assert_close(found, expected)
+    (plain,) = multi_crop(images, extents, protein, [view], [draws])
+    assert (found - plain).abs().mean() < 0.03
+    (coarse,) = multi_crop(images, extents, protein, [view], [draws], least=40)
+    assert torch.equal(coarse, plain)
+
+
 def test_blur_is_a_gaussian() -> None:
     """SciPy's, of each sample's own width, channels apart; none at 0."""
     images = torch.rand(3, 2, 24, 20, generator=torch.Generator().manual_seed(0))
@@ -290,5 +345,6 @@ def test_noise_and_blur_are_drawn_only_if_wanted() -> None:
     images = torch.from_numpy(smooth_image(3, 40, 40)).float().expand(50, -1, -1, -1)
     extents, protein = torch.full((50, 2), 40), PROTEIN.expand(50, -1)
     (found,) = multi_crop(images, extents, protein, [wanted], [two])
-    expected = recolour(blurred(resample(images, extents, two.matrix, 16), two.blur), two, protein)
+    shown = resample(images, extents, two.matrix, 16, wanted.span)
+    expected = recolour(blurred(shown, two.blur), two, protein)
     torch.testing.assert_close(found, expected)

@@ -8,6 +8,7 @@ kornia was left out: it resamples once for every operation and would add a depen
 one `grid_sample` here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -32,6 +33,18 @@ class View:
     rescale_protein: float
     noise: float = 0.0  # largest sd at full brightness
     blur: float = 0.0  # largest sd of the optics' blur, px
+
+    def averaged(self, side: int) -> int:
+        """Pixels along each axis that are averaged into one before the view is cut.
+
+        As many as leave its smallest crop of an image with `side` pixels as fine as the view.
+        """
+        return max(1, int(side * math.sqrt(self.scale[0]) / self.size))
+
+    @property
+    def span(self) -> float:
+        """Side of its largest crop, as a share of the image's."""
+        return min(1.0, math.sqrt(self.scale[1] * ASPECT))
 
 
 @dataclass(frozen=True)
@@ -137,14 +150,17 @@ def _axes(scale: Tensor, shift: Tensor) -> Tensor:
     return matrix
 
 
-def resample(images: Tensor, extents: Tensor, matrix: Tensor, size: int) -> Tensor:
+def resample(
+    images: Tensor, extents: Tensor, matrix: Tensor, size: int, span: float = 1.0
+) -> Tensor:
     """Views `(n, c, size, size)` of `images` `(n, c, y, x)` through `matrix` `(n, 3, 3)`.
 
     `extents` `(n, 2)` says how many rows and columns of each image are real; the rest is padding
     and is never seen. What lies outside the image becomes 0. Where a view shrinks its image, it
-    is sampled finer and averaged: samples at most two pixels apart leave no pixel unread.
+    is sampled finer and averaged: samples at most two pixels apart leave no pixel unread. `span` is
+    the largest share of a side that any view covers.
     """
-    finer = max(1, -(-max(images.shape[2:]) // (2 * size)))
+    finer = max(1, math.ceil(max(images.shape[2:]) * span / (2 * size)))
     along = (torch.arange(size * finer, device=images.device) + 0.5) / (size * finer)
     y, x = torch.meshgrid(along, along, indexing="ij")
     x, y, depth = (matrix @ torch.stack([x, y, torch.ones_like(x)]).flatten(1)).unbind(1)
@@ -188,12 +204,25 @@ def blurred(views: Tensor, sd: Tensor) -> Tensor:
 
 
 def multi_crop(
-    images: Tensor, extents: Tensor, protein: Tensor, views: Sequence[View], draws: Sequence[Draw]
+    images: Tensor,
+    extents: Tensor,
+    protein: Tensor,
+    views: Sequence[View],
+    draws: Sequence[Draw],
+    least: int = 0,
 ) -> list[Tensor]:
-    """All views of `images` `(n, c, y, x)` in [0, 1]: a list of `(n, c, size, size)`."""
+    """All views of `images` `(n, c, y, x)` in [0, 1]: a list of `(n, c, size, size)`.
+
+    Where even images with `least` real pixels along a side are far finer than a view, pixels are
+    averaged first: that is cheaper than to sample all of them.
+    """
+    averaged = {1: images}
     found = []
     for view, drawn in zip(views, draws, strict=True):
-        shown = resample(images, extents, drawn.matrix, view.size)
+        by = view.averaged(least)
+        if by not in averaged:
+            averaged[by] = F.avg_pool2d(images, by)
+        shown = resample(averaged[by], extents // by, drawn.matrix, view.size, view.span)
         if drawn.blur is not None:
             shown = blurred(shown, drawn.blur)
         found.append(recolour(shown, drawn, protein))

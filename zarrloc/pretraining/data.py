@@ -87,9 +87,10 @@ class Pixels:
         """Intensities in [0, 1] per image and channel, float32; a flat channel is 0."""
         values = self.images
         if values.dtype == torch.int16:  # uint16 in disguise, see `pixels`
-            values = values.int() & 0xFFFF
+            values = values.int().bitwise_and_(0xFFFF)
         low, high = self.low[..., None, None], self.high[..., None, None]
-        return ((values.float() - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
+        unit = values.to(torch.float32, copy=True)  # and then in place: memory is what costs here
+        return unit.sub_(low).div_((high - low).clamp(min=1e-12)).clamp_(0, 1)
 
 
 def pixels(images: Image, extents: Rows) -> Pixels:

@@ -96,6 +96,7 @@ class Batch:
     protein: Tensor  # (n, c) bool
     draws: list[Draw]  # one a view
     drawn: Tensor  # (n, ...) what else the objective drew
+    least: int = 0  # pixels along a side of any sample there is
     channels: Tensor | None = None  # (n, c) bool, which are shown; None: all
     sibling: Pixels | None = None  # of another field, for the second view
 
@@ -107,6 +108,7 @@ class Batch:
             self.protein[rows],
             draws,
             self.drawn[rows],
+            self.least,
             None if self.channels is None else self.channels[rows],
             None if self.sibling is None else self.sibling[rows],
         )
@@ -115,10 +117,12 @@ class Batch:
         """What is shown, v x `(n, c, size, size)`; a channel that is not is NaN."""
         cut = 1 if self.sibling is not None else len(wanted)
         first, rest = (wanted[:cut], self.draws[:cut]), (wanted[cut:], self.draws[cut:])
-        found = multi_crop(self.pixels.unit(), self.pixels.extents, self.protein, *first)
+        found = multi_crop(
+            self.pixels.unit(), self.pixels.extents, self.protein, *first, self.least
+        )
         if self.sibling is not None:
             of = self.sibling
-            found += multi_crop(of.unit(), of.extents, self.protein, *rest)
+            found += multi_crop(of.unit(), of.extents, self.protein, *rest, self.least)
         if self.channels is not None:
             hidden = ~self.channels[..., None, None]
             found = [view.masked_fill(hidden, torch.nan) for view in found]
@@ -142,7 +146,7 @@ def batches(
     views do not depend on how many processes there are.
     """
     share = slice(*(config.batch * rank // world.size for rank in (world.rank, world.rank + 1)))
-    views = objective.views()
+    views, least = objective.views(), int(source.extents.min())
     is_protein = torch.tensor([role == "protein" for role in source.roles])
     step = steps.start
     for rows_of in epochs(source.shard, config.pool_shards, config.seed, config.batch, steps):
@@ -179,6 +183,7 @@ def batches(
                 protein[share].to(device),
                 [each.rows(share).to(device) for each in draws],
                 drawn[share].to(device),
+                least,
                 channels,
                 None if sibling is None else sibling.to(device),
             )
