@@ -29,11 +29,12 @@ test-minimum:
 	.venv-minimum/bin/python -m pytest -n $(JOBS) --dist worksteal -m 'not slow and not drill'
 
 # Exports with the libraries that they are for (SpatialData, scanpy, squidpy, napari), which need an
-# older Dask than dask-cuda and so an environment of their own; needs uv.
+# older Dask than dask-cuda and so an environment of their own, and reading by zarrs; needs uv.
 test-ecosystem:
 	uv venv --quiet --allow-existing --python $(PYTHON) $(ECOSYSTEM)
 	uv pip install --quiet --python $(ECOSYSTEM) "$$(grep ^torch== constraints.txt)" -e '.[ecosystem]'
-	$(ECOSYSTEM)/bin/python -m pytest -W default --timeout 1800 tests/exports
+	$(ECOSYSTEM)/bin/python -m pytest -W default --timeout 1800 tests/exports \
+		tests/store/test_pipeline.py tests/stages/test_zarrs.py
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800

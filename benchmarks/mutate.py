@@ -1,12 +1,15 @@
 """Would the tests notice? Small faults planted in `zarrloc/pretraining`, one at a time.
 
     python benchmarks/mutate.py [--only dino,loop] [--skip data] [--limit 300] [--minutes 25]
+    python benchmarks/mutate.py --again FILE
 
 Every operator, comparison, condition, number and bare call of a module is changed once: `<` becomes
 `<=`, `+` becomes `-`, `*` becomes `/`, `and` becomes `or`, a condition its opposite, a number its
 neighbour, a call nothing. Messages, annotations and docstrings stay as they are. The module's own
 tests (or those that import it) run on a copy of the tree until one fails: then the mutant is
-killed. One that outlives the time limit is told apart. `--limit` draws that many mutants by a seed,
+killed. One that they let live meets all tests of the room and of its stage. One that outlives the
+time limit is told apart. `--again` takes what lived in an earlier run of the same code to the tests
+as they are now, and writes its fate into FILE. `--limit` draws that many mutants by a seed,
 from all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a
 random sample either way, and the same one next time. Limits are of CPU time, since other work on
 the machine should not decide a mutant's fate. Tests run in forked children of one process that has
@@ -45,6 +48,7 @@ WARM = (
 )
 LEFT_OUT = "not two_processes and not all_processes and not ahead_works and not at_once"
 """Tests that start processes of their own, which takes long, or go by the clock."""
+EVERYTHING = ["tests/pretraining", "tests/stages/test_pretrain.py"]
 WAITS = 8
 """A mutant's time by the clock, in its CPU time: one that waits for ever uses none."""
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -213,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="modules, comma-separated")
     parser.add_argument("--skip", default="", help="modules left out, comma-separated")
+    parser.add_argument("--again", type=Path, help="an earlier run's FILE, whose survivors to try")
     parser.add_argument("--limit", type=int, help="so many mutants, drawn from all")
     parser.add_argument(
         "--minutes", type=float, default=600, help="begin no mutant after so much CPU time"
@@ -229,21 +234,30 @@ def main() -> None:
     own = {name: sys.modules.pop(name) for name in [*sys.modules] if name.startswith("zarrloc")}
     assert own  # held: an operator that PyTorch was told of goes with whoever told it
     del sys.path[0]
-    only = set(given.only.split(",")) - {""}
-    skip = set(given.skip.split(","))
-    files = [p for p in sorted((ROOT / ROOM).glob("*.py"))
-             if p.stem not in skip and (not only or p.stem in only)]  # fmt: skip
-    every = [mutant for file in files for mutant in mutants(file)]
-    drawn = random.Random(given.seed).sample(every, min(given.limit or len(every), len(every)))
+    modules = {file.stem for file in (ROOT / ROOM).glob("*.py")} - set(given.skip.split(","))
+    if only := set(given.only.split(",")) - {""}:
+        modules &= only
+    told: dict[str, Any] = {"seed": given.seed, "modules": sorted(modules), "rows": []}
+    if given.again:
+        told, given.out = json.loads(given.again.read_text()), given.again
+    every = [one for name in told["modules"] for one in mutants(ROOT / ROOM / f"{name}.py")]
+    told["of"] = len(every)
+    numbers = range(len(every))
+    drawn = random.Random(told["seed"]).sample(numbers, min(given.limit or len(every), len(every)))
+    if given.again:
+        drawn = [row["number"] for row in told["rows"] if row["fate"] == "survived"]
+        if any(every[row["number"]].change != row["change"] for row in told["rows"]):
+            sys.exit(f"{given.again} is of other code: its mutants are not these")
     print(f"{len(every)} mutants, {len(drawn)} drawn", flush=True)
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = told["rows"]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("zarrloc", "cli", "tests", "schemas", "benchmarks"):
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "pyproject.toml", root)
         sound: set[str] = set()
-        for mutant in drawn:
+        for number in drawn:
+            mutant = every[number]
             if cpu_minutes() > given.minutes:
                 break
             if mutant.module not in sound:
@@ -254,16 +268,15 @@ def main() -> None:
             before = file.read_text()
             file.write_text(mutant.source)
             fate = run(tests_of(mutant.module, root), root, given.seconds)
+            if fate == "survived":
+                fate = run(EVERYTHING, root, 9 * given.seconds)
             file.write_text(before)
-            rows.append({**mutant._replace(source="")._asdict(), "fate": fate})
+            row = {"number": number, **mutant._replace(source="")._asdict(), "fate": fate}
+            rows[:] = [one for one in rows if one["number"] != number] + [row]
             if fate == "survived":
                 print(f"{mutant.module}:{mutant.line}  {mutant.change}", flush=True)
-            lived = sum(row["fate"] == "survived" for row in rows)
-            told = {
-                "seed": given.seed, "modules": [file.stem for file in files],
-                "cpu_minutes": round(cpu_minutes(), 1),
-                "tried": len(rows), "survived": lived, "of": len(every), "rows": rows,
-            }  # fmt: skip
+            survived = sum(one["fate"] == "survived" for one in rows)
+            told |= {"tried": len(rows), "survived": survived}
             given.out.write_text(json.dumps(told, indent=1) + "\n")
     fates = [row["fate"] for row in rows]
     print({fate: fates.count(fate) for fate in ("killed", "timeout", "survived")})

@@ -1,4 +1,4 @@
-"""What `zarrloc[zarrs]` saves a whole `embed` or `segment`, by turns with zarr-python's own reading.
+"""What `zarrloc[zarrs]` saves a whole `embed` or `segment`, by turns with zarr-python alone.
 
     python benchmarks/zarrs_stages.py [--only "small ViT,classic"]
 

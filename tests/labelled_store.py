@@ -103,11 +103,13 @@ def _write(
     write_group(location, path, arrays, attrs=about, coords=coords)
 
 
-def add_cells(path: Path, *, per_field: int = 3, expert: bool = True, seed: int = 0) -> None:
+def add_cells(
+    path: Path, *, per_field: int = 3, expert: bool = True, seed: int = 0, **embedding: Any
+) -> None:
     """`cells/cp` and `embeddings/cells`: the truth, alike within a field. One cell is not kept.
 
     An expert has judged every second cell, found every fourth of those wanting, and says of the
-    rest that they show the label after their field's.
+    rest that they show the label after their field's. `embedding` settings as in `make_store`.
     """
     rng = np.random.default_rng(seed)
     location = Location.of(path)
@@ -143,6 +145,6 @@ def add_cells(path: Path, *, per_field: int = 3, expert: bool = True, seed: int 
         "fov_index": (("cell",), index),
         "keep": (("cell",), keep),
     }
-    config = {"level": "cell", "cells": "cp", "backbone": "planted"}
+    config = {"level": "cell", "cells": "cp", "backbone": "planted", **embedding}
     embed = StageAttrs.of("embed", config, {"cells/cp": segment.fingerprint})
     _write(location, "embeddings/cells", arrays, embed)

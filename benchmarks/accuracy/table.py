@@ -1,15 +1,15 @@
 """What do embeddings know of localization? Intensity, a random ViT, a trained one; all scores.
 
     python benchmarks/accuracy/pretrain.py --folder trained
-    python benchmarks/accuracy/table.py trained/run --folder table
+    python benchmarks/accuracy/table.py trained/run --folder table [--size 300]
 
-The backbone is the one that `pretrain.py` trained on other simulated proteins (seed 0). Here are
-1,000 new fields of 500 proteins (seed 1): five folds grouped by protein, predictions pooled,
-macro-F1 over 17 labels. Head and probe call from the threshold that is best on the other folds,
-neighbours from 0.5 as in the paper, for every k (the best of several would be chosen on the rows
-that are scored); a protein's own rows never vote. `intensity` is logistic regression on intensity
-statistics, and there is a row of classic features. Cells are those of `watershed`, with their
-field's labels.
+The backbone is one that `pretrain.py`, or `objectives.py`, trained on other simulated proteins
+(seed 0). Heads are what `zarrloc train` makes where nothing is said. Here are 1,000 new fields of
+500 proteins (seed 1): five folds grouped by protein, predictions pooled, macro-F1 over 17 labels.
+Head and probe call from the threshold that is best on the other folds, neighbours from 0.5 as in
+the paper, for every k (the best of several would be chosen on the rows that are scored); a
+protein's own rows never vote. `intensity` is logistic regression on intensity statistics, and there
+is a row of classic features. Cells are those of `watershed`, with their field's labels.
 """
 
 import argparse
@@ -40,11 +40,12 @@ KS = (1, 3, 5, 10, 20)
 SHOWN = (1, 5, 20)
 
 
-def make_store(folder: Path, proteins: int) -> Path:
+def make_store(folder: Path, proteins: int, size: int) -> Path:
     """Simulated fields, ingested, segmented, split; what is there already is not made again."""
     store = folder / "table.zarr"
     if not (folder / "sim").exists():
-        simulate(folder / "sim", SimulateConfig(proteins=proteins, fovs_per_protein=2, seed=1))
+        config = SimulateConfig(proteins=proteins, fovs_per_protein=2, size=size, seed=1)
+        simulate(folder / "sim", config)
     labels = folder / "sim" / "labels"
     ingest(
         folder / "sim" / "raw",
@@ -131,10 +132,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("backbone", type=Path, help="folder that `zarrloc pretrain` wrote")
     parser.add_argument("--proteins", type=int, default=500)
+    parser.add_argument("--size", type=int, default=600, help="side of a field, px")
     parser.add_argument("--folder", type=Path, required=True, help="data; used again if there")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy.json"))
     given = parser.parse_args()
-    store = make_store(given.folder, given.proteins)
+    store = make_store(given.folder, given.proteins, given.size)
     for level in ("fov", "cell"):
         cells = {"level": level, "cells": "ws", "crop_um": CROP_UM} if level == "cell" else {}
         embed(store, EmbedConfig(backbone="classic", **cells), f"classic-{level}", run=RUN)
@@ -144,8 +146,8 @@ def main() -> None:
         embed(store, config, name, run=RUN)
         rows[title] = scores(store, name)
         print(title, json.dumps(rows[title]), flush=True)
+        given.out.write_text(json.dumps(rows, indent=1) + "\n")
     print("\n".join(lines(rows)))
-    given.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

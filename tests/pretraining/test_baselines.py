@@ -1,10 +1,88 @@
 """What the guard's figure is held against."""
 
+from pathlib import Path
+
 import numpy as np
 
-from zarrloc.pretraining.baselines import brightness_of, dealt, standardised
+from tests.labelled_store import add_cells, make_store, write_embedding
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.models.backbones import CLASSIC
+from zarrloc.pretraining.baselines import (
+    brightness_of,
+    dealt,
+    neighbour_baselines,
+    standardised,
+)
 from zarrloc.pretraining.data import Arrays
+from zarrloc.pretraining.samples import Data
 from zarrloc.scoring.baselines import intensity_statistics
+from zarrloc.store.columns import read_column
+from zarrloc.store.location import Location
+from zarrloc.store.read import need, stage_attrs
+
+TITLES = ["permuted labels", "intensity statistics", "classic features"]
+
+
+class Cells(Arrays):
+    """Samples that stand in other rows of an embedding than here."""
+
+    stored: np.ndarray
+
+
+def known(store: Path, rows: np.ndarray, fields: np.ndarray) -> Data:
+    """Samples `rows` of the store, of these fields, without pixels that tell them apart."""
+    fovs = need(Location.of(store), "fovs", "ingest")
+    noise = np.random.default_rng(0).integers(400, 600, (len(rows), 2, 6, 6)).astype(np.uint16)
+    source = Cells(noise, ("nucleus", "protein"), rows * 0, np.full((len(rows), 2), 6))
+    source.stored = rows
+    grade, protein = read_column(fovs, "grade"), read_column(fovs, "protein")
+    return Data(source, len(rows), grade[fields], np.array(list(protein))[fields], "")  # type: ignore[arg-type]
+
+
+def add_embedding(store: Path, name: str, features: np.ndarray, **settings: str) -> None:
+    """One of whole fields."""
+    location = Location.of(store)
+    fovs = need(location, "fovs", "ingest")
+    names = read_column(fovs, "fov"), read_column(fovs, "protein")
+    write_embedding(location, name, features, *names, stage_attrs(fovs), **settings)
+
+
+def test_classic_features_are_those_of_the_same_samples(tmp_path: Path) -> None:
+    """Only of an embedding by classic features, of this level, that has all of these samples."""
+    store = make_store(tmp_path / "a.zarr")
+    rows = np.arange(3, 150)[::-1]
+    data, location = known(store, rows, rows), Location.of(store)
+    config = PretrainConfig(arch="x")
+    some = np.arange(len(rows))
+    assert list(neighbour_baselines(location, config, data, some)) == TITLES[:2]
+    truth = (read_column(need(location, "fovs", "ingest"), "grade") == 3).astype(np.float32)
+    add_embedding(store, "a", truth, backbone="vit", level="fov")
+    add_embedding(store, "b", truth, backbone=CLASSIC, level="cell")
+    holes = truth.copy()
+    holes[rows[5]] = np.nan
+    add_embedding(store, "c", holes, backbone=CLASSIC, level="fov")
+    assert list(neighbour_baselines(location, config, data, some)) == TITLES[:2]
+    add_embedding(store, "d", truth, backbone=CLASSIC, level="fov")
+    found = neighbour_baselines(location, config, data, some)
+    assert list(found) == TITLES
+    assert found["classic features"] > 0.9 > 0.5 > found["intensity statistics"]
+    assert found["permuted labels"] < 0.5
+    # Without the samples that lie in another store, too.
+    several = config.model_copy(update={"tokens": "channel", "also": ("b.zarr",)})
+    assert list(neighbour_baselines(location, several, data, some)) == TITLES[:2]
+
+
+def test_classic_features_of_cells_are_of_this_table(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr")
+    add_cells(store, expert=False, backbone=CLASSIC)
+    rows = np.arange(1, 600)
+    data, location = known(store, rows, rows // 3), Location.of(store)
+    for cells, titles in (("other", TITLES[:2]), ("cp", TITLES)):
+        config = PretrainConfig(arch="x", level="cell", cells=cells)
+        assert list(neighbour_baselines(location, config, data, np.arange(599))) == titles
+    # Fewer rows than the table has now: it is of other cells.
+    more = known(store, np.append(rows, 600), np.append(rows // 3, 0))
+    assert list(neighbour_baselines(location, config, more, np.arange(600))) == TITLES[:2]
 
 
 def test_brightness_is_of_the_real_pixels_in_the_order_asked_for() -> None:

@@ -13,6 +13,9 @@ from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.data import Arrays
 from zarrloc.pretraining.dino import Dino, Head
 from zarrloc.pretraining.guard import (
+    LEAST_RANK,
+    LEAST_SPREAD,
+    WORSE_BY,
     Guard,
     Health,
     collapse,
@@ -117,6 +120,20 @@ def test_an_even_output_of_a_learning_run_is_no_collapse() -> None:
     assert collapse(start, dataclasses.replace(learning, effective_rank=1.1)) is not None
 
 
+@pytest.mark.parametrize("start_rank", [24.0, 1.5])
+def test_a_collapse_begins_below_its_limits_and_not_at_them(start_rank: float) -> None:
+    start = Health(0, 0.5, 0.5, start_rank, None, None)
+    limit = dataclasses.replace(
+        start, step=3, spread=LEAST_SPREAD * 0.5, effective_rank=min(LEAST_RANK, start_rank)
+    )
+    assert collapse(start, limit) is None
+    for below in (
+        dataclasses.replace(limit, spread=limit.spread * 0.999),
+        dataclasses.replace(limit, effective_rank=limit.effective_rank * 0.999),
+    ):
+        assert "COLLAPSE at step 3" in str(collapse(start, below))
+
+
 def test_weights_that_are_no_numbers_count_as_a_collapse() -> None:
     """Instead of an error of the singular value decomposition."""
     inputs = Inputs(resolve("natural", ROLES, ROLES, "natural"), (0.5, 0.5), (0.3, 0.3))
@@ -171,3 +188,7 @@ def test_worse_than_its_start_is_said() -> None:
     assert expected in str(worse(start, lower))
     assert worse(start, dataclasses.replace(start, knn_macro_f1=0.795)) is None
     assert worse(start, dataclasses.replace(start, knn_macro_f1=None)) is None
+    assert worse(dataclasses.replace(start, knn_macro_f1=None), lower) is None
+    limit = dataclasses.replace(start, knn_macro_f1=0.798 - WORSE_BY)
+    assert worse(start, limit) is None
+    assert worse(start, dataclasses.replace(start, knn_macro_f1=0.798 - 1.01 * WORSE_BY))

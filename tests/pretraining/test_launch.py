@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+import torch.distributed as dist
 
 from zarrloc.errors import ClusterError, ConfigError
 from zarrloc.pretraining import launch as module
@@ -56,6 +58,38 @@ def _fail(world: World, how: str) -> int:
     if how == "broken":
         raise ValueError(f"rank {world.rank} of {world.size} broke")
     return 0
+
+
+def test_the_largest_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone nobody is asked; here another process has 7."""
+
+    def all_reduce(held: torch.Tensor, how: object) -> None:
+        assert how == dist.ReduceOp.MAX
+        held.clamp_(min=7)
+
+    monkeypatch.setattr(dist, "all_reduce", all_reduce)
+    cpu = torch.device("cpu")
+    assert [World(0, 2).largest(own, cpu) for own in (3, 9)] == [7, 9]
+    assert World().largest(3, cpu) == 3
+
+
+def test_a_process_whose_parent_died_while_it_started_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As if it were asked to stop, before it begins to work; the parent's Ctrl-C is not its own."""
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.os, "kill", lambda *given: asked.append(given))
+    monkeypatch.setattr(module, "_member", lambda *given: len(asked))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for parent, expected in ((os.getppid(), 0), (-1, 1)):
+            codes: dict[int, int] = {}
+            module._spawned(1, World(size=2), parent, "", "cpu", _code, (0,), codes, None)
+            assert codes == {1: expected}
+            signal.raise_signal(signal.SIGINT)
+            assert asked == [(os.getpid(), signal.SIGTERM)] * 2 * expected
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_one_process_runs_here() -> None:

@@ -165,6 +165,9 @@ def test_rectangles_hide_as_many_patches_as_asked() -> None:
     many = torch.stack([dinov2.rectangles(7, 12, random) for _ in range(300)]).float().mean(0)
     assert float(many.min()) > 0.05
     assert float(many.max()) < 0.6
+    # One patch alone is one rectangle: it lies anywhere, the last row and column too.
+    alone = torch.stack([dinov2.rectangles(4, 1, random) for _ in range(400)]).float().mean(0)
+    assert 0.5 / 16 < float(alone.min()) <= float(alone.max()) < 2 / 16
     # Neighbours are hidden together.
     masks = torch.stack([dinov2.rectangles(7, 12, random) for _ in range(100)]).view(100, 7, 7)
     beside = (masks[:, 1:] & masks[:, :-1]).float().mean() / masks.float().mean()
@@ -189,8 +192,8 @@ def test_mae_is_the_reference_implementations() -> None:
 
 def test_maes_positions_are_the_reference_implementations() -> None:
     """`get_2d_sincos_pos_embed(width, side, cls_token=True)`, as a loop."""
-    width, side = 8, 3
-    omega = 1 / 10000 ** (np.arange(2) / 2)
+    width, side = 16, 14
+    omega = 1 / 10000 ** (np.arange(4) / 4)
     rows = [
         np.concatenate([np.sin(x * omega), np.cos(x * omega), np.sin(y * omega), np.cos(y * omega)])
         for y in range(side)
