@@ -43,6 +43,7 @@ def test_a_folder_of_that_name_is_not_the_library(
     installed = any(one.name == "zarrs" for one in distributions())
     assert bool(pipeline.reader()) == installed
     pipeline.reader.cache_clear()
+    sys.modules.pop("zarrs", None)
 
 
 def _group(where: Any) -> zarr.Group:
