@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from cellpose.metrics import average_precision
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, label
 from skimage.draw import disk
 from tifffile import imread
 
@@ -33,8 +33,8 @@ def field(*where: tuple[int, int, float], radius: int = 30, offset: float = 600)
 def test_simulated_nuclei_and_cells_are_found() -> None:
     segmenter = load(SegmentConfig(model="watershed"))
     nuclei, cells = [], []
-    for seed, label in enumerate(("er", "nucleolus_gc", "big_aggregates")):
-        fov = simulate_fov({label: 3}, shape=(400, 400), seed=seed)
+    for seed, kind in enumerate(("er", "nucleolus_gc", "big_aggregates")):
+        fov = simulate_fov({kind: 3}, shape=(400, 400), seed=seed)
         found = segment_nuclei(fov.image[0].astype(np.float32))
         (grown,) = segment_block(segmenter, [fov.image], ("nucleus", "protein"))
         nuclei.append((fov.nuclei, found))
@@ -81,6 +81,30 @@ def test_grains_are_no_nuclei_of_their_own() -> None:
     noise = np.random.default_rng(0).normal(300, 10, image.shape)
     areas = np.bincount(segment_nuclei((image + noise).astype(np.float32)).ravel())[1:]
     np.testing.assert_allclose(areas, [np.pi * 24**2] * 3, rtol=0.2)
+
+
+def test_nuclei_reach_as_far_as_their_light_around_grains_and_beside_brighter_ones() -> None:
+    image = np.zeros((200, 260))
+    for y, x in ((50, 60), (50, 190), (140, 120), (150, 210)):
+        image[disk((y, x), 16)] = 700
+    image = gaussian_filter(image, 4)
+    for y, x in ((50, 60), (50, 190), (140, 120), (150, 210)):
+        for dy, dx in ((-5, -6), (6, 4), (-4, 6)):
+            image[disk((y + dy, x + dx), 4)] += 300
+    noise = np.random.default_rng(0).normal(300, 10, image.shape)
+    grainy = segment_nuclei((gaussian_filter(image, 1) + noise).astype(np.float32))
+    np.testing.assert_allclose(np.bincount(grainy.ravel())[1:], [np.pi * 16**2] * 4, rtol=0.25)
+    bright, dim = (50, 60, 6000), (50, 90, 600)
+    mask = segment_nuclei(field(bright, dim, (150, 150, 600), radius=16, offset=300))
+    areas = np.bincount(mask.ravel())[mask[[50, 50, 150], [58, 96, 150]]]
+    np.testing.assert_allclose(areas, [np.pi * 16**2] * 3, rtol=0.1)
+
+
+def test_what_grows_stays_in_one_piece_and_lets_neighbours_be() -> None:
+    image, _ = simulate_nuclei(replace(SCENES["crowded"], shape=(256, 256), count=30), seed=3)
+    mask = segment_nuclei(image.astype(np.float32))
+    for number in range(1, int(mask.max()) + 1):
+        assert label(mask == number, np.ones((3, 3)))[1] == 1
 
 
 @pytest.mark.parametrize("seed", [11, 12])

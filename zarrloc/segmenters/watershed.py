@@ -12,6 +12,7 @@ from scipy.ndimage import (
     gaussian_filter,
     label,
     maximum_filter,
+    minimum_filter,
 )
 from skimage.morphology import h_maxima, remove_small_holes
 from skimage.segmentation import expand_labels, watershed
@@ -67,6 +68,12 @@ FLATTEST, FLAT, FAINT = 0.5, 0.8, 0.5
 median of the field; or less steep than `FLAT` and fainter than `FAINT`."""
 
 
+FOOT, REACH, AROUND = 0.6, 0.2, 2.0
+"""Nuclei end where their light falls to this share of its mean in them, above the darkest nearby;
+how far outside the steepest outline at most, and how wide "nearby" is, in diameters. Grains, haze
+and brighter neighbours draw the steepest outline too tight."""
+
+
 @dataclass(frozen=True)
 class WatershedSegmenter:
     """`segment_nuclei` as `zarrloc.segmenters.Segmenter`. It has no network: all is in `mask`."""
@@ -82,7 +89,7 @@ class WatershedSegmenter:
     def fingerprint(self) -> Mapping[str, Any]:
         """Settings; `version` changes with the method."""
         settings = self.config.model_dump(include={"diameter", "min_size"})
-        return {"model": "watershed", "version": 3, "channels": list(self.roles), **settings}
+        return {"model": "watershed", "version": 4, "channels": list(self.roles), **settings}
 
     def prepare(self, field: Field, roles: Sequence[str]) -> Image:
         """The channel that is segmented, `(y, x)` float32."""
@@ -121,7 +128,8 @@ def segment_nuclei(image: Image, diameter_px: float | None = None, min_px: float
     depth = _depth(bright)
     diameter = diameter_px or _typical_px(depth, view.smooth)
     masks = _parted(bright, depth, diameter)
-    return numbered(np.where(_nuclei(view, masks, diameter, min_px)[masks], masks, 0))
+    masks = np.where(_nuclei(view, masks, diameter, min_px)[masks], masks, 0)
+    return numbered(_to_the_foot(masks, view.smooth, diameter))
 
 
 def _first_px(image: Image, noise: Image) -> float:
@@ -217,3 +225,28 @@ def _seen(view: View, masks: npt.NDArray[np.int32], diameter: float) -> tuple[Pe
 
     height = mean(view.smooth, masks) - mean(view.smooth, near)
     return height, mean(view.slope, edge) / np.maximum(height, 1e-6)
+
+
+def _to_the_foot(
+    masks: npt.NDArray[np.int32], smooth: Image, diameter: float
+) -> npt.NDArray[np.int32]:
+    """`masks` with the rest of their light, as far as it is connected to them."""
+    height = smooth - _ground(smooth, diameter)
+    pixels = np.bincount(masks.ravel())
+    foot = FOOT * np.bincount(masks.ravel(), height.ravel()) / np.maximum(pixels, 1)
+    near = expand_labels(masks, REACH * diameter)
+    theirs = (masks > 0) | ((near > 0) & (height > foot[near]))
+    grown: npt.NDArray[np.int32] = watershed(-smooth, masks, mask=theirs)
+    return grown
+
+
+def _ground(smooth: Image, diameter: float) -> Image:
+    """The darkest that lies within `AROUND` diameters, from block to block."""
+    step = max(1, round(diameter / 8))
+    padded = np.pad(smooth, [(0, -length % step) for length in smooth.shape], mode="edge")
+    rows, columns = (length // step for length in padded.shape)
+    blocks = padded.reshape(rows, step, columns, step).min((1, 3))
+    wide = round(AROUND * diameter / step) | 1
+    blocks = gaussian_filter(minimum_filter(blocks, wide), wide / 3)
+    ground: Image = blocks.repeat(step, 0).repeat(step, 1)
+    return ground[: smooth.shape[0], : smooth.shape[1]]
