@@ -100,11 +100,39 @@ def test_own_data_is_scored_beside_all_baselines(tmp_path: Path) -> None:
     assert table["classic"]["probe"] > 0.95
     assert table["classic"]["knn"] > 0.95
     assert table["permuted labels"]["probe"] < 0.8
+    assert all(row["low"] <= row["probe"] <= row["high"] for row in table.values())
     assert "folds by plate" in (out / "table.md").read_text()
     trained = (out / "trained" / "backbone.safetensors").stat().st_mtime_ns
     main(command)
     assert json.loads((out / "table.json").read_text()) == table
     assert (out / "trained" / "backbone.safetensors").stat().st_mtime_ns == trained
+
+
+@pytest.mark.parametrize(
+    ("files", "more", "words"),
+    [
+        ([], [], "no image in .*raw: a folder a class holds .tif, .tiff, .png"),
+        (["a/1.tif", "2.tif"], [], "2.tif lies in no folder of its class"),
+        (["a/1.tif", "a/2.tif"], [], "all images show a: two classes or more"),
+        (["a/1.tif", "b/2.tif"], ["--group-from", r"plate(\d+)"], r"finds no \(group\) in a"),
+        (["a/p1_1.tif", "b/p1_2.tif"], ["--group-from", r"p(\d)_"], "there is one group"),
+    ],
+)
+def test_own_data_that_cannot_be_scored_are_told_in_words(
+    files: list[str], more: list[str], words: str, tmp_path: Path
+) -> None:
+    """Before anything is measured or trained."""
+    (tmp_path / "raw").mkdir()
+    for name in files:
+        path = tmp_path / "raw" / name
+        path.parent.mkdir(exist_ok=True)
+        image = np.random.default_rng(len(name)).integers(0, 999, (2, 32, 32)).astype(np.uint16)
+        tifffile.imwrite(path, image, photometric="minisblack", metadata={"axes": "CYX"})
+    main = runpy.run_path(str(EXAMPLES / "own_data" / "learn.py"))["main"]
+    out = ["--out", str(tmp_path / "out"), "--cluster", "serial", "--channels", "nucleus,protein"]
+    with pytest.raises(SystemExit, match=words):
+        main([str(tmp_path / "raw"), *out, *more])
+    assert not (tmp_path / "out/own.zarr/embeddings").exists()
 
 
 @pytest.mark.parametrize("name", PRINTS)

@@ -3,20 +3,23 @@
     python examples/own_data/learn.py FOLDER --channels nucleus,protein
     python examples/own_data/learn.py FOLDER --labels labels.csv --group donor --minutes 20
 
-FOLDER holds TIFFs in a folder a class (`FOLDER/golgi/17.tif`), or anywhere with `--labels`: a CSV
-with `path` and `label`, and a column for `--group` (plate, donor, field). All scores are of groups
-that no part of the work has seen: without a group each image is its own, and siblings give answers
-away.
+FOLDER holds TIFFs or PNGs in a folder a class (`FOLDER/golgi/17.tif`), or anywhere with `--labels`:
+a CSV with `path` and `label`, and a column for `--group` (plate, donor, field). All scores are of
+groups that no part of the work has seen: without a group each image is its own, and siblings give
+answers away.
 
 A ViT for your image size is trained without labels for `--minutes` on what is here, then a linear
 probe and nearest neighbours score it beside chance, brightness, classic features and the same ViT
-with random weights; five folds, mean and sd. Run it again: it continues.
+with random weights: predictions of all folds together, with 95 % intervals over groups. Run it
+again: it continues.
 """
 
 import argparse
 import csv
 import json
+import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ import numpy as np
 import xarray as xr
 
 import zarrloc
+from zarrloc.errors import ZarrlocError
 from zarrloc.groups.embeddings import read_samples, row_folds
 from zarrloc.scoring.baseline_features import baseline_features
 from zarrloc.scoring.baselines import permuted
@@ -34,7 +38,9 @@ from zarrloc.scoring.metrics import Truth, called_of, counts, f1_of, macro, trut
 from zarrloc.scoring.probe import train_probe
 from zarrloc.store.location import Location
 
-K = 5
+FOLDS, K = 5, 5
+RESAMPLES = 1000
+SUFFIXES = (".tif", ".tiff", ".png")
 SIDES = (32, 48, 64, 96, 128, 160)
 """What images are shrunk to for training: larger ones cost too much without a GPU."""
 TRIAL_STEPS = 6
@@ -55,18 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--out", type=Path, default=Path("own_data"), help="where things go")
     parser.add_argument("--cluster", default="local")
     given = parser.parse_args(arguments)
-    given.out.mkdir(parents=True, exist_ok=True)
+    if given.group_from and given.labels:
+        parser.error("--group-from is of paths, without --labels; name a column of it by --group")
+    if given.group and not given.labels:
+        parser.error("--group names a column of --labels; --group-from finds groups in paths")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("zarrloc").setLevel(logging.INFO)  # a line now and then: it takes minutes
     run = zarrloc.RunConfig(cluster=given.cluster)
 
     labels, group = label_table(given)
     store = given.out / "own.zarr"
     channels = tuple(given.channels.split(",")) if given.channels else ()
-    zarrloc.ingest(
+    print(zarrloc.ingest(
         given.folder, store, zarrloc.IngestConfig(channels=channels, axes=given.axes),
         labels=labels, run=run,
-    )  # fmt: skip
+    ))  # fmt: skip
     by = group or "image"
-    zarrloc.split(store, zarrloc.SplitConfig(folds=5, group=by), f"by-{by}")
+    folds = folds_of(store, by)
+    print(zarrloc.split(store, zarrloc.SplitConfig(folds=folds, group=by), f"by-{by}"))
     zarrloc.embed(store, zarrloc.EmbedConfig(backbone="classic"), "classic", run=run)
     backbones = train(store, given.out, given.objective, given.minutes, run)
     table = scores(store, f"by-{by}", ["classic", *backbones], backbones[-1])
@@ -77,8 +89,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 def label_table(given: argparse.Namespace) -> tuple[Path, str | None]:
     """The table of labels, and the column that groups: as given, or from the folders' names."""
     if given.labels is not None:
+        given.out.mkdir(parents=True, exist_ok=True)
         return given.labels, given.group
-    images = sorted(p for p in given.folder.rglob("*") if p.suffix.lower() in (".tif", ".tiff"))
+    images = sorted(p for p in given.folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not images:
+        sys.exit(f"no image in {given.folder}: a folder a class holds {', '.join(SUFFIXES)}")
+    if stray := [image for image in images if image.parent == given.folder]:
+        sys.exit(f"{stray[0]} lies in no folder of its class; move it there, or use --labels")
+    given.out.mkdir(parents=True, exist_ok=True)
     made = given.out / "labels.csv"
     with made.open("w", newline="") as file:
         writer = csv.writer(file)
@@ -86,18 +104,41 @@ def label_table(given: argparse.Namespace) -> tuple[Path, str | None]:
         for image in images:
             row = [str(image.relative_to(given.folder)), image.parent.name]
             if given.group_from:
-                found = re.search(given.group_from, str(image.relative_to(given.folder)))
-                row.append(found[1] if found else "none")
+                found = re.search(given.group_from, row[0])
+                if not found or not found.groups():
+                    sys.exit(f"--group-from {given.group_from} finds no (group) in {row[0]}")
+                row.append(found[1])
             writer.writerow(row)
     return made, "group" if given.group_from else None
 
 
+def folds_of(store: Path, by: str) -> int:
+    """How many folds the groups make; ends with a word where nothing can be scored."""
+    fovs = xr.open_zarr(store, group="fovs")
+    sound = fovs.error.values == ""
+    if "grade" not in fovs:
+        sys.exit("no image has a label")
+    shown = (fovs.grade.values[sound] > 0).any(axis=0)
+    if shown.sum() < 2:
+        names = ", ".join(map(str, fovs.label.values[shown]))
+        sys.exit(f"all images show {names or 'nothing'}: two classes or more can be told apart")
+    if by != "image" and by not in fovs:
+        sys.exit(f"--labels has no column {by}")
+    groups = len(np.unique(groups_of(store, f"by-{by}")[sound]))
+    if groups < 2:
+        sys.exit(f"there is one {by}: a score is of groups that were not learned from")
+    if groups < FOLDS:
+        print(f"{groups} folds, since there are as many {by}s: these scores say little")
+    return min(FOLDS, groups)
+
+
 def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> list[str]:
     """A ViT that fits the images, with random weights and trained; names of the embeddings."""
-    image = xr.open_zarr(store, group="fovs").image
-    side = min(SIDES, key=lambda s: abs(s - min(image.shape[2:])))
+    fovs = xr.open_zarr(store, group="fovs")
+    side = min(SIDES, key=lambda s: abs(s - min(fovs.image.shape[2:])))
     patch = 4 if side <= 32 else 8
-    batch = int(min(64, max(8, len(image) // 8)))
+    count = int((fovs.error.values == "").sum())
+    batch = min(64, max(8, count // 8), count)
     shared: dict[str, Any] = {
         "arch": "vit_tiny_patch16",
         "arch_options": (f"patch_size={patch}", "embed_dim=128", "depth=4", "num_heads=4"),
@@ -133,10 +174,13 @@ def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> l
         steps = max(20, round(60 * minutes * last["images_per_s"] / batch))
         planned.write_text(json.dumps(steps))
     steps = json.loads(planned.read_text())
-    every = max(1, steps * batch // len(image) // 5)
+    every = max(1, steps * batch // count // 5)
     folder = out / "trained"
+    print(f"training a ViT of {side} px by {objective}: {steps} steps, about {minutes:g} minutes")
     settings = {**shared, "steps": steps, "guard_epochs": every, "log_steps": max(1, steps // 50)}
-    zarrloc.pretrain(store, folder, zarrloc.PretrainConfig(**settings))
+    done = zarrloc.pretrain(store, folder, zarrloc.PretrainConfig(**settings))
+    if done.exit_code:
+        sys.exit(f"training ended early; see above, or try another --objective or --out than {out}")
     names = {"random ViT": "random:0", f"{objective}, trained": None}
     for name, weights in names.items():
         config = zarrloc.EmbedConfig(
@@ -167,7 +211,9 @@ def scores(store: Path, split: str, names: list[str], learned: str) -> dict[str,
 
     def probe(answers: Truth, features: np.ndarray) -> dict[str, Any]:
         heads = train_probe(features, answers, train_part)
-        return score_folds(answers, heads.probability(features), fold, group, samples.labels)
+        return score_folds(
+            answers, heads.probability(features), fold, group, samples.labels, bootstrap=RESAMPLES
+        )
 
     def knn(features: np.ndarray) -> float:
         spread = features.std(0)
@@ -194,9 +240,9 @@ def groups_of(store: Path, split: str) -> np.ndarray:
 
 
 def figures(scored: dict[str, Any]) -> dict[str, float]:
-    """Macro-F1 over the validation folds."""
-    found = scored["validation"]["macro_f1"]
-    return {"probe": found["mean"], "sd": found["sd"]}
+    """Macro-F1 of all folds' predictions together: a fold alone may lack a class."""
+    low, high = scored["pooled"]["macro_f1_ci"]
+    return {"probe": scored["pooled"]["macro_f1"], "low": low, "high": high}
 
 
 def report(table: dict[str, dict[str, float]], by: str, out: Path) -> None:
@@ -204,16 +250,20 @@ def report(table: dict[str, dict[str, float]], by: str, out: Path) -> None:
     lines = [
         f"macro-F1, folds by {by}; neighbours: {K}, of other groups",
         "",
-        "| features | linear probe | neighbours |",
+        "| features | linear probe (95 %) | neighbours |",
         "|---|---|---|",
     ]
     for title, row in table.items():
         knn = f"{row['knn']:.3f}" if "knn" in row else ""
-        lines.append(f"| {title} | {row['probe']:.3f} ± {row['sd']:.3f} | {knn} |")
+        interval = f"{row['low']:.3f} to {row['high']:.3f}"
+        lines.append(f"| {title} | {row['probe']:.3f} ({interval}) | {knn} |")
     (out / "table.md").write_text("\n".join(lines) + "\n")
     (out / "table.json").write_text(json.dumps(table, indent=1) + "\n")
     print("\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ZarrlocError as error:
+        sys.exit(f"learn.py: {error}")

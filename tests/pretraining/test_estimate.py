@@ -1,9 +1,18 @@
-"""What a run will do: the batch that fits few samples."""
+"""What a run will do: the batch that fits few samples, the tokens and the memory it says."""
+
+import re
+from typing import Any
 
 import pytest
+import torch
 
 from zarrloc.config.pretrain import PretrainConfig
-from zarrloc.pretraining.estimate import fitted
+from zarrloc.models.vit import Backbone
+from zarrloc.pretraining.estimate import Plan, describe, fitted
+from zarrloc.pretraining.objectives import objective_of
+from zarrloc.pretraining.start import start_channels, start_spec
+
+ROLES = ("nucleus", "protein")
 
 
 @pytest.mark.parametrize(
@@ -21,3 +30,46 @@ def test_a_batch_that_fits_stays() -> None:
     config = PretrainConfig(arch="x")
     assert fitted(config, 4 * config.batch) is config
     assert fitted(config, 4 * config.batch - 1).batch == config.batch // 2
+
+
+def told(**settings: Any) -> str:
+    """The plan of a small ViT on a million samples."""
+    config = PretrainConfig.of(
+        {
+            "arch": "vit_tiny_patch16", "size": 16, "local_size": 8, "local_views": 3,
+            "arch_options": ("patch_size=4", "depth=1", "embed_dim=24", "num_heads=3"),
+            "batch": 20_000, "steps": 10, "prototypes": 1000, **settings,
+        }
+    )  # fmt: skip
+    spec = start_spec(config, ROLES)
+    with torch.device("meta"):
+        student = Backbone(spec)
+    plan = Plan.of(config, 1_000_000, 1, "cpu")
+    channels, objective = start_channels(config, spec, ROLES), objective_of(config, spec)
+    return describe(config, plan, spec, channels, student, objective, 7, "nothing")
+
+
+def gib(**settings: Any) -> float:
+    found = re.search(r"memory +about ([\d.]+) GiB", told(**settings))
+    assert found
+    return float(found[1])
+
+
+def test_tokens_of_a_sample_are_counted() -> None:
+    """Two views of 4 x 4 patches and three of 2 x 2, each with its class token."""
+    text = told()
+    assert f"{2 * 17 + 3 * 5} tokens a sample" in text
+    assert "2 x 16 px + 3 x 8 px" in text
+    assert "10 of 20000 samples, 50 an epoch (0.2 epochs)" in text
+
+
+def test_memory_grows_with_the_samples_of_a_step_the_network_and_its_outputs() -> None:
+    once, twice, thrice = (gib(batch=batch) for batch in (20_000, 40_000, 60_000))
+    assert once > 1
+    assert twice - once == pytest.approx(thrice - twice, abs=0.11)
+    assert twice == pytest.approx(2 * once, rel=0.1)
+    assert gib(batch=40_000, accumulate=2) == pytest.approx(once, abs=0.11)
+    assert gib(precision="bf16") < once
+    assert gib(prototypes=4000) > 1.5 * once
+    deeper = ("patch_size=4", "depth=4", "embed_dim=24", "num_heads=3")
+    assert gib(arch_options=deeper) > 1.2 * once

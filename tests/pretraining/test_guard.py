@@ -180,6 +180,16 @@ def test_a_label_of_one_protein_is_left_out_of_the_mean() -> None:
     assert (knn_macro_f1(found, grade, protein) or 0) > 0.8
 
 
+def test_health_in_words() -> None:
+    """What an objective has no figure for is left out, and what cannot be measured is said."""
+    plain = Health(4, None, 0.25, 3.0, None, None)
+    assert str(plain) == "kNN macro-F1 not measurable, spread 0.25, effective rank 3.0"
+    scored = dataclasses.replace(plain, knn_macro_f1=0.5, teacher_entropy=0.75, information=1.5)
+    assert str(scored).startswith("kNN macro-F1 0.500, spread 0.25, effective rank 3.0, ")
+    assert "teacher entropy 0.750, " in str(scored)
+    assert "1.50" in str(scored)
+
+
 def test_worse_than_its_start_is_said() -> None:
     """The paper's ImageNet B/8 with replication: 0.798 -> 0.710. A hair's breadth is not."""
     start = Health(0, 0.798, 0.5, 50.0, 0.5, 3.0)

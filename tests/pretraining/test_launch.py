@@ -60,17 +60,29 @@ def _fail(world: World, how: str) -> int:
     return 0
 
 
-def test_the_largest_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone nobody is asked; here another process has 7."""
+def test_a_value_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Alone nobody is asked; here another process has 7, and the first says "first"."""
 
-    def all_reduce(held: torch.Tensor, how: object) -> None:
-        assert how == dist.ReduceOp.MAX
-        held.clamp_(min=7)
+    def all_reduce(held: torch.Tensor, how: object = dist.ReduceOp.SUM) -> None:
+        if how == dist.ReduceOp.MAX:
+            held.clamp_(min=7)
+        else:
+            held += 7
 
     monkeypatch.setattr(dist, "all_reduce", all_reduce)
-    cpu = torch.device("cpu")
-    assert [World(0, 2).largest(own, cpu) for own in (3, 9)] == [7, 9]
-    assert World().largest(3, cpu) == 3
+    monkeypatch.setattr(
+        dist, "broadcast_object_list", lambda held, source: held.__setitem__(source, "first")
+    )
+    cpu, two, alone = torch.device("cpu"), World(0, 2), World()
+    for own in (3, 9):
+        assert two.largest(own, cpu) == max(own, 7)
+        assert float(two.highest(torch.tensor(float(own)))) == max(own, 7)
+        assert float(two.total(torch.tensor(float(own)))) == own + 7
+        assert float(two.mean(torch.tensor(float(own)))) == (own + 7) / 2
+        assert alone.largest(own, cpu) == own
+        for ask in (alone.highest, alone.total, alone.mean):
+            assert float(ask(torch.tensor(float(own)))) == own
+    assert (two.shared("mine"), alone.shared("mine")) == ("first", "mine")
 
 
 def test_a_process_whose_parent_died_while_it_started_ends(

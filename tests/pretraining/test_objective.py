@@ -9,9 +9,22 @@ from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining import simclr, vicreg
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.objective import Together
-from zarrloc.pretraining.objectives import objective_of
+from zarrloc.pretraining.objectives import OBJECTIVES, objective_of
 
 SPEC = BackboneSpec("toy", "none", ("nucleus", "protein"), 4, 5, "")
+
+
+def test_what_an_objective_is() -> None:
+    """Of what the loop asks: a teacher beside the student, hidden patches, samples compared."""
+    is_so = {
+        what: {name for name, kind in OBJECTIVES.items() if getattr(kind, what)}
+        for what in ("teaches", "masks", "compares")
+    }
+    assert is_so == {
+        "teaches": {"dino", "dinov2"},
+        "masks": {"dinov2", "mae"},
+        "compares": {"dinov2", "simclr", "vicreg"},
+    }
 
 
 @pytest.mark.parametrize("name", ["simclr", "vicreg"])

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -267,6 +268,7 @@ def test_cells_are_the_kept_ones_of_training_fields(store: Path) -> None:
     expected = np.repeat(np.arange(FIELDS), CELLS)[keep & np.repeat(FOLD >= 0, CELLS)]
     np.testing.assert_array_equal(data.source.fov, expected)
     first = data.source.load(np.flatnonzero(data.source.shard == 0))
+    assert data.source.decodes == len(np.unique(expected[expected < SHARD]))  # a field, once
     assert first.shape[1:] == (2, 24, 24)
     assert first.dtype == np.uint16
     assert float((first == 0).mean()) > 0.1
@@ -550,11 +552,16 @@ def test_fields_without_a_protein_are_scored_by_field(
 
 
 def test_two_runs_on_one_node_do_not_share_a_cache(store: Path) -> None:
-    """Another run that caches the same store meanwhile, in other windows, changes nothing."""
-    location = Location.of(store)
+    """Another run that caches the same store meanwhile, in other windows, changes nothing.
+
+    Other users of the node cannot read what lies there.
+    """
+    location, modes = Location.of(store), []
 
     class Meanwhile(World):
         def barrier(self) -> None:
+            files = Path(tempfile.gettempdir()).glob(f"zarrloc-{os.getuid()}-*.npy")
+            modes.extend(file.stat().st_mode & 0o777 for file in files)
             cache(World(), crop_um=2.9)
 
     def cache(world: World, **changes: Any) -> Any:
@@ -565,6 +572,7 @@ def test_two_runs_on_one_node_do_not_share_a_cache(store: Path) -> None:
     source, held = cache(Meanwhile(), crop_um=4.95)
     rows = np.flatnonzero(source.shard == 0)
     np.testing.assert_array_equal(held.load(rows), source.load(rows))
+    assert set(modes) == {0o600}
 
 
 def test_a_cache_that_does_not_fit_is_refused(
