@@ -1,6 +1,7 @@
 """The guard's numbers on embeddings of known health, and what it says of them."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.models.channels import resolve
 from zarrloc.models.specs import BackboneSpec
+from zarrloc.pretraining import guard as guard_module
 from zarrloc.pretraining.data import Arrays
 from zarrloc.pretraining.dino import Dino, Head
 from zarrloc.pretraining.guard import (
@@ -60,6 +62,22 @@ def test_knn_leaves_the_own_protein_out() -> None:
     assert known is not None
     assert known < 0.4
     assert knn_macro_f1(by_label.astype(np.float32), np.zeros_like(grade), protein) is None
+
+
+def test_twenty_neighbours_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the evaluation of DINO itself (Caron et al. 2021, section 4.1)."""
+    asked: list[int] = []
+    inner = guard_module.neighbours
+
+    def neighbours(features: Any, k: int, groups: Any) -> Any:
+        asked.append(k)
+        return inner(features, k, groups)
+
+    monkeypatch.setattr(guard_module, "neighbours", neighbours)
+    rng = np.random.default_rng(0)
+    grade = 3 * np.eye(2, dtype=np.uint8)[np.arange(60) % 2]
+    assert knn_macro_f1(rng.random((60, 4), np.float32), grade, np.arange(60)) is not None
+    assert asked == [20]
 
 
 def test_whole_images_in_the_order_asked_for() -> None:
