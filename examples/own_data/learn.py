@@ -215,20 +215,24 @@ def scores(store: Path, split: str, names: list[str], learned: str) -> dict[str,
             answers, heads.probability(features), fold, group, samples.labels, bootstrap=RESAMPLES
         )
 
-    def knn(features: np.ndarray) -> float:
+    def knn(answers: Truth, features: np.ndarray) -> float:
         spread = features.std(0)
         unit = (features - features.mean(0)) / np.where(spread > 0, spread, 1)
         found: Neighbours = neighbours(unit.astype(np.float32), K, [group])[1]
         return float(
-            macro(f1_of(counts(truth, called_of(vote(found, truth, K), 0.5, alone)).sum(axis=0)))
+            macro(
+                f1_of(counts(answers, called_of(vote(found, answers, K), 0.5, alone)).sum(axis=0))
+            )
         )
 
-    found = {"permuted labels": {**figures(probe(permuted(truth, 0), tables[learned][rows]))}}
+    def both(answers: Truth, features: np.ndarray) -> dict[str, float]:
+        return {**figures(probe(answers, features)), "knn": knn(answers, features)}
+
+    found = {"permuted labels": both(permuted(truth, 0), tables[learned][rows])}
     order = [t for t in tables if t not in names] + names
     order.append(order.pop(order.index("classic and learned")))
     for title in order:
-        features = tables[title][rows]
-        found[title] = {**figures(probe(truth, features)), "knn": knn(features)}
+        found[title] = both(truth, tables[title][rows])
     return found
 
 
@@ -254,9 +258,8 @@ def report(table: dict[str, dict[str, float]], by: str, out: Path) -> None:
         "|---|---|---|",
     ]
     for title, row in table.items():
-        knn = f"{row['knn']:.3f}" if "knn" in row else ""
         interval = f"{row['low']:.3f} to {row['high']:.3f}"
-        lines.append(f"| {title} | {row['probe']:.3f} ({interval}) | {knn} |")
+        lines.append(f"| {title} | {row['probe']:.3f} ({interval}) | {row['knn']:.3f} |")
     (out / "table.md").write_text("\n".join(lines) + "\n")
     (out / "table.json").write_text(json.dumps(table, indent=1) + "\n")
     print("\n" + "\n".join(lines))
