@@ -278,10 +278,21 @@ def read_table_of(row: dict[str, Any]) -> Any:
 def test_sensitivity_runs_the_alternatives(store: Path, tmp_path: Path) -> None:
     choices = {"weak": ["positive", "ignore"], "part": ["test", "validation"]}
     file = written(tmp_path, ROW, choices=choices)
-    _, record, _ = run(file, store, sensitivity=True)
-    notes = "\n".join(record["notes"])
-    assert "with weak ignore instead of positive: random, macro_f1" in notes
-    assert "with part validation instead of test" in notes
+    _, record, lines = run(file, store, sensitivity=True)
+    said = "\n".join(lines)
+    named = [(other["setting"], other["value"]) for other in record["alternatives"]]
+    assert named == [("weak", "ignore"), ("part", "validation")]
+    own = record["rows"][0]["measured"]["macro_f1"]["mean"]
+    page = Path(f"{store}.reproduce/tables/t.html").read_text()
+    for other in record["alternatives"]:
+        mean = other["results"][0]["measured"]["macro_f1"]["mean"]
+        cell = f"{mean:.3f} ({mean - own:+.3f})"
+        assert f" | {cell}" in said
+        assert f"<td>{cell}</td>" in page
+    # All of it is planned before it begins.
+    assert "for 1 rows, 3 times" in said
+    plain = "\n".join(plan(file, store))
+    assert "for 1 rows\n" in plain
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,17 @@ import matplotlib as mpl
 import matplotlib.figure
 import pytest
 
-from zarrloc.reproduction.results import Figure, Line, Result, as_csv, as_html, as_markdown, write
+from zarrloc.reproduction.results import (
+    Alternative,
+    Figure,
+    Line,
+    Result,
+    as_csv,
+    as_html,
+    as_markdown,
+    sensitivity,
+    write,
+)
 
 RESULTS = [
     Result("near", {"macro_f1": (0.80, 0.01)}, {"macro_f1": Figure(0.815, 0.01, (0.81, 0.82))}),
@@ -43,6 +53,29 @@ def test_markdown_has_every_row_and_why_one_is_missing() -> None:
     # A row is named once, its other figures stand below.
     assert [row.split("|")[1].strip() for row in rows][3:] == ["<b>", ""]
     assert "- a note" in text
+
+
+def test_alternatives_stand_beside_what_they_change() -> None:
+    """A row that could not run has no figure to compare; one that an alternative lost says so."""
+    other = [
+        Result("near", {}, {"macro_f1": Figure(0.805)}),
+        Result("far", {}, missing="too long"),
+        Result("absent", {}, missing="no weights"),
+        Result("<b>", {}, {"k=1": Figure(0.25), "k=3": Figure(0.3)}),
+    ]
+    found = sensitivity(RESULTS, [Alternative("size", "224", other)])
+    assert found == [
+        ("row", "figure", "as above", "size 224"),
+        ("near", "macro-F1", "0.815", "0.805 (-0.010)"),
+        ("far", "macro-F1", "0.750", "could not run"),
+        ("<b>", "k=1", "0.200", "0.250 (+0.050)"),
+        ("", "k=3", "0.300", "0.300 (+0.000)"),
+    ]
+    text = as_markdown("T", RESULTS, [], [Alternative("size", "224", other)])
+    assert "| near | macro-F1 | 0.815 | 0.805 (-0.010) |" in text
+    assert "size 224" not in as_markdown("T", RESULTS, [])
+    page = as_html("T", RESULTS, [], None, [Alternative("size", "224", other)])
+    assert "<td>&lt;b&gt;</td><td>k=1</td><td>0.200</td><td>0.250 (+0.050)</td>" in page
 
 
 def test_csv_holds_numbers() -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from zarrloc.config.evaluate import EvaluateConfig
 from zarrloc.config.reproduce import ReproduceConfig, StandInsConfig
@@ -23,7 +24,7 @@ from zarrloc.reproduction.jobs import (
     task_of,
     with_stand_ins,
 )
-from zarrloc.reproduction.results import Figure, Result, as_markdown, write
+from zarrloc.reproduction.results import Alternative, Figure, Result, as_markdown, write
 from zarrloc.stages.embed import embed
 from zarrloc.stages.evaluate import evaluate
 from zarrloc.stages.pretrain import pretrain
@@ -77,6 +78,19 @@ class Reproduction:
                 found.append(Result(row.name, dict(row.paper), missing=str(error)))
         return found
 
+    def choices(self) -> list[tuple[str, Any]]:
+        """What the paper leaves open, and each value that the table has not."""
+        return [
+            (name, value)
+            for name, values in self.table.choices.items()
+            for value in values
+            if value != getattr(self.table, name)
+        ]
+
+    def with_choice(self, name: str, value: Any) -> ReproduceConfig:
+        """The table with one of these."""
+        return self.table.model_copy(update={name: value})
+
     # --- before ---
 
     def costs(self, tasks: Sequence[Task | Result]) -> list[tuple[Job, Cost | str]]:
@@ -94,9 +108,14 @@ class Reproduction:
         except (ZarrlocError, RuntimeError, ValueError) as error:
             return str(error)
 
-    def plan(self) -> list[str]:
+    def plan(self, sensitivity: bool = False) -> list[str]:
         """The plan, line by line: what is missing, what it takes, and what cannot run here."""
         tasks = self.tasks(self.table)
+        rows = f"{len(tasks)} rows"
+        if sensitivity:
+            others = [self.with_choice(name, value) for name, value in self.choices()]
+            rows += f", {len(others) + 1} times"
+            tasks += [task for one in others for task in self.tasks(one) if isinstance(task, Task)]
         costs = self.costs(tasks)
         assert self.machine is not None or not costs
         lines = [self.table.title, f"store      {self.location.uri}: {self.fovs.rows} fields"]
@@ -110,7 +129,7 @@ class Reproduction:
         seconds, gpu = (sum(getattr(c, name) for c in todo) for name in ("seconds", "gpu_seconds"))
         lines += [
             "",
-            f"to do      {len(todo)} of {len(costs)} stages for {len(tasks)} rows",
+            f"to do      {len(todo)} of {len(costs)} stages for {rows}",
             f"time       {spent(seconds)} here, by estimate; on one data-centre GPU "
             f"{gpu / 3600:.2g} GPU-hours",
             f"storage    {sized(sum(c.bytes for c in todo))}, {sum(c.files for c in todo)} files",
@@ -312,13 +331,12 @@ def reproduce(
         The file is no table, or the store has no fields.
     """
     what = _open(file, store, out, stand_ins, max_hours, run, say)
-    for line in what.plan():
+    for line in what.plan(sensitivity):
         say(line)
     say("")
     results = what.results(what.table)
     notes = _notes(what)
-    if sensitivity:
-        notes += _sensitivity(what, results)
+    others = _alternatives(what) if sensitivity else []
     stem = Path(file).stem
     folder = what.out / "tables"
     figure = None
@@ -329,8 +347,8 @@ def reproduce(
     if what.took:
         notes.append(time_note(what.took))
     stages = [asdict(took) for took in what.took]
-    written = write(folder, stem, what.table.title, results, notes, figure, stages)
-    say("\n" + as_markdown(what.table.title, results, notes))
+    written = write(folder, stem, what.table.title, results, notes, figure, stages, others)
+    say("\n" + as_markdown(what.table.title, results, notes, others))
     say("written: " + ", ".join(map(str, [*written, *([figure] if figure else [])])))
     return INCOMPLETE if any(result.missing for result in results) else 0
 
@@ -378,28 +396,14 @@ def _notes(what: Reproduction) -> list[str]:
     return notes
 
 
-def _sensitivity(what: Reproduction, results: Sequence[Result]) -> list[str]:
-    """What each row would score under the alternatives, one setting at a time."""
-    notes = []
-    for name, alternatives in what.table.choices.items():
-        own = getattr(what.table, name)
-        for value in alternatives:
-            if value == own:
-                continue
-            what.say(f"\n{name}: {own} -> {value}")
-            other = what.results(what.table.model_copy(update={name: value}))
-            for before, after in zip(results, other, strict=True):
-                for key in before.measured.keys() & after.measured.keys():
-                    was, now = before.measured[key].mean, after.measured[key].mean
-                    notes.append(
-                        f"with {name} {value} instead of {own}: {before.name}, {key}: "
-                        f"{was:.3f} -> {now:.3f} ({now - was:+.3f})"
-                    )
-                if after.missing:
-                    notes.append(
-                        f"with {name} {value}: {after.name} could not run: {after.missing}"
-                    )
-    return notes
+def _alternatives(what: Reproduction) -> list[Alternative]:
+    """What the rows score with each other choice, one setting at a time."""
+    found = []
+    for name, value in what.choices():
+        what.say(f"\n{name}: {getattr(what.table, name)} -> {value}")
+        results = what.results(what.with_choice(name, value))
+        found.append(Alternative(name, str(value), results))
+    return found
 
 
 def _without(blank: Result, reason: str) -> Result:

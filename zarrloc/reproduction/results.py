@@ -16,6 +16,7 @@ LIMIT = 2.0
 """Standard deviations of the difference beyond which a figure is marked."""
 HEADINGS = ("row", "figure", "paper", "measured", "difference", "")
 MARK = "differs"
+OPEN = "What the paper leaves open, one setting at a time"
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;
 color:#222}h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}.wide{overflow-x:auto}
 table{border-collapse:collapse}td,th{padding:.25rem .75rem .25rem 0;text-align:left;
@@ -47,6 +48,15 @@ class Result:
     embedding: str = ""
     head: str = ""
     fraction: float | None = None
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """The same rows, with another value of one setting that the paper leaves open."""
+
+    setting: str
+    value: str
+    results: list[Result]
 
 
 @dataclass(frozen=True)
@@ -102,11 +112,44 @@ def lines_of(results: Sequence[Result]) -> list[Line]:
     return lines
 
 
-def as_markdown(title: str, results: Sequence[Result], notes: Sequence[str]) -> str:
-    """A table, and what must be known of it."""
-    rows = [HEADINGS, ("---",) * len(HEADINGS), *(line.cells() for line in lines_of(results))]
-    table = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([f"# {title}", "", *table, "", *(f"- {text}" for text in notes), ""])
+def sensitivity(
+    results: Sequence[Result], alternatives: Sequence[Alternative]
+) -> list[tuple[str, ...]]:
+    """A heading, then each figure that was measured: as it is above, and by each alternative."""
+    table = [("row", "figure", "as above", *(f"{a.setting} {a.value}" for a in alternatives))]
+    for at, result in enumerate(results):
+        for name, own in result.measured.items():
+            cells = []
+            for alternative in alternatives:
+                found = alternative.results[at].measured.get(name)
+                cells.append(
+                    "could not run"
+                    if found is None
+                    else f"{found.mean:.3f} ({found.mean - own.mean:+.3f})"
+                )
+            first = name == next(iter(result.measured))
+            row = result.name if first else ""
+            table.append((row, name.replace("_f1", "-F1"), f"{own.mean:.3f}", *cells))
+    return table
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> list[str]:
+    told = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in told]
+
+
+def as_markdown(
+    title: str,
+    results: Sequence[Result],
+    notes: Sequence[str],
+    alternatives: Sequence[Alternative] = (),
+) -> str:
+    """A table, what must be known of it, and what other choices would give."""
+    table = _markdown([HEADINGS, *(line.cells() for line in lines_of(results))])
+    lines = [f"# {title}", "", *table, "", *(f"- {text}" for text in notes), ""]
+    if alternatives:
+        lines += [f"## {OPEN}", "", *_markdown(sensitivity(results, alternatives)), ""]
+    return "\n".join(lines)
 
 
 def as_csv(results: Sequence[Result]) -> str:
@@ -134,17 +177,30 @@ def as_csv(results: Sequence[Result]) -> str:
     return text.getvalue()
 
 
+def _row(cells: Sequence[str], tag: str = "td") -> str:
+    return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+
 def as_html(
-    title: str, results: Sequence[Result], notes: Sequence[str], figure: Path | None
+    title: str,
+    results: Sequence[Result],
+    notes: Sequence[str],
+    figure: Path | None,
+    alternatives: Sequence[Alternative] = (),
 ) -> str:
     """One page that opens from disk."""
-    head = "".join(f"<th>{html.escape(text)}</th>" for text in HEADINGS)
+    head = _row(HEADINGS, "th")
     body = "".join(
-        f'<tr class="{_classes(line)}">'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in line.cells())
-        + "</tr>\n"
-        for line in lines_of(results)
+        f'<tr class="{_classes(line)}">{_row(line.cells())}</tr>\n' for line in lines_of(results)
     )
+    others = ""
+    if alternatives:
+        first, *rest = sensitivity(results, alternatives)
+        inner = "".join(f"<tr>{_row(cells)}</tr>\n" for cells in rest)
+        others = (
+            f'<h2>{html.escape(OPEN)}</h2>\n<div class="wide"><table><thead><tr>'
+            f"{_row(first, 'th')}</tr></thead><tbody>\n{inner}</tbody></table></div>\n"
+        )
     items = "".join(f"<li>{html.escape(text)}</li>" for text in notes)
     picture = ""
     if figure is not None:
@@ -159,7 +215,7 @@ def as_html(
         '<meta name="viewport" content="width=device-width">'
         f"<title>{html.escape(title)}</title><style>{STYLE}</style><h1>{html.escape(title)}</h1>\n"
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
-        f"</div>\n{picture}<h2>Notes</h2>\n<ul>{items}</ul>\n"
+        f"</div>\n{picture}{others}<h2>Notes</h2>\n<ul>{items}</ul>\n"
     )
 
 
@@ -181,17 +237,21 @@ def write(
     notes: Sequence[str],
     figure: Path | None,
     stages: Sequence[dict[str, Any]] = (),
+    alternatives: Sequence[Alternative] = (),
 ) -> list[Path]:
     """`<stem>.md`, `.csv`, `.html` and `.json` in `folder`, each whole or as before.
 
-    `stages` are those that were run for it, with their time: they stand in the JSON alone.
+    `stages` are those that were run for it, with their time: they stand in the JSON alone. The CSV
+    has no `alternatives`.
     """
     record: dict[str, Any] = {"title": title, "notes": list(notes), "stages": list(stages)}
     record["rows"] = [asdict(result) for result in results]
+    if alternatives:
+        record["alternatives"] = [asdict(alternative) for alternative in alternatives]
     texts = {
-        "md": as_markdown(title, results, notes),
+        "md": as_markdown(title, results, notes, alternatives),
         "csv": as_csv(results),
-        "html": as_html(title, results, notes, figure),
+        "html": as_html(title, results, notes, figure, alternatives),
         "json": json.dumps(record, indent=1) + "\n",
     }
     folder.mkdir(parents=True, exist_ok=True)
