@@ -14,7 +14,8 @@ from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
-from zarrloc.engine import carry_out
+from zarrloc.engine import carry_out, cluster
+from zarrloc.engine.cluster import Load
 from zarrloc.engine.telemetry import Summary
 from zarrloc.errors import ChannelError, ConfigError, StoreError, WeightsError
 from zarrloc.models import backbones, preprocess, specs
@@ -387,3 +388,26 @@ def test_the_coordinator_leaves_the_gpu_alone(
     config = SegmentConfig(model=str(weights), diameter=30.0, channels=("nucleus",), grow="none")
     with pytest.raises(Reached):
         segment(store, config, "cp")
+
+
+@pytest.mark.parametrize(("settings", "small"), [
+    ({}, True),  # 10 fields of 3 tokens
+    ({"size": "2048"}, False),
+    ({"backbone": "dino-vits8", "size": "1024"}, False),
+    ({"backbone": "classic", "weights": None}, True),
+    ({"backbone": "classic", "weights": None, "size": "1024"}, False),
+])  # fmt: skip
+def test_workers_start_only_where_they_pay(
+    settings: dict[str, Any], small: bool, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[Load] = []
+
+    def seen(run: RunConfig, load: Load) -> str:
+        loads.append(load)
+        raise KeyboardInterrupt  # before anything is computed
+
+    monkeypatch.setattr(cluster, "choose", seen)
+    with pytest.raises(KeyboardInterrupt):
+        _embed(store, run=RunConfig(), **settings)
+    assert loads[0].blocks == 3
+    assert loads[0].is_small is small

@@ -8,13 +8,14 @@ import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.groups.fovs import Fovs
 from zarrloc.models import backbones
+from zarrloc.models.cost import CLASSIC_S, forward_flops, shape_of
 from zarrloc.models.inputs import Size
 from zarrloc.models.specs import SPECS, BackboneSpec
 from zarrloc.models.vit import Backbone
@@ -32,7 +33,6 @@ CELLS_A_FIELD = 25
 SEGMENT_S = {"watershed": 0.5}
 OTHER_SEGMENT_S = 20.0
 """A field by Cellpose on a core."""
-CLASSIC_S = 0.5
 CLASSIC = 346
 """Classic features of two channels."""
 FOLDS, LABELS = 5, 17
@@ -81,42 +81,6 @@ class Machine:
         return cls(8 * forward_flops(spec, 197) / best, device)
 
 
-class Shape(NamedTuple):
-    """The sizes of a network that its arithmetic depends on."""
-
-    weights: int
-    block_weights: int
-    depth: int
-    width: int
-
-
-_SHAPES: dict[str, Shape] = {}
-
-
-def shape_of(spec: BackboneSpec) -> Shape:
-    """Weights, blocks and width of a backbone, built once a process and without memory."""
-    key = repr((spec.timm_model, len(spec.roles), dict(spec.options)))
-    if key not in _SHAPES:
-        with torch.device("meta"):
-            vit = Backbone(spec).vit
-        blocks = getattr(vit, "blocks", ())
-        _SHAPES[key] = Shape(
-            sum(p.numel() for p in vit.parameters()),
-            sum(p.numel() for block in blocks for p in block.parameters()),
-            len(blocks),
-            int(vit.num_features),
-        )
-    return _SHAPES[key]
-
-
-def forward_flops(spec: BackboneSpec, tokens: int) -> float:
-    """Floating-point operations of one image's forward pass."""
-    shape = shape_of(spec)
-    if not shape.depth:  # no ViT: its weights once a token
-        return 2.0 * shape.weights * tokens
-    return 2.0 * shape.block_weights * tokens + 4.0 * shape.depth * tokens**2 * shape.width
-
-
 def cost(job: Job, location: Location, fovs: Fovs, out: Path, machine: Machine) -> Cost:
     """What a job costs on this store."""
     done = is_done(job, location, out)
@@ -161,7 +125,7 @@ def _embedding(job: Job, done: bool, location: Location, fovs: Fovs, machine: Ma
     if config.level == "cell":
         height = width = window_px(config.crop_um, fovs.pixel_size_um)
     if spec is None:
-        each = CLASSIC_S * height * width / FIELD_PX
+        each = CLASSIC_S * height * width
         return Cost(done, rows, rows * each, 0.0, rows * CLASSIC * 4, _blocks(fovs))
     plan = Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
     tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from zarrloc.models.forward import Forward
 
 COLUMNS = ("error", "largest_input")
+READ_S = 0.02
+"""A megapixel of one channel: read and decoded on a core."""
 PRETRAINING = ("objective", "from", "views", "fields", "held_out", "steps", "warnings")
 
 
@@ -77,7 +79,8 @@ def embed(
         fovs = Fovs.of(location)
         if config.level == "cell" and config.cells:
             need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
-        forward, settings, about = _extractor(config, fovs)
+        forward, settings, about, row_s = _extractor(config, fovs)
+        reading_s = READ_S * fovs.rows * fovs.megapixels * len(fovs.roles)
         # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
         from zarrloc.tasks.embed_cells import EmbedCells
         from zarrloc.tasks.embed_fovs import EmbedFovs
@@ -91,13 +94,12 @@ def embed(
                 location, group, str(config.cells), forward, spec, config.norm == "cell",
                 config.all_cells, config.precision,
             )  # fmt: skip
-            return _embedding(
-                cells, _cell_rows(location, fovs, str(config.cells)), forward.width, settings
-            )
+            rows = _cell_rows(location, fovs, str(config.cells))
+            return _embedding(cells, rows, forward.width, settings, row_s, reading_s)
         fields = EmbedFovs(
             location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
         )
-        return _embedding(fields, _fov_rows(fovs), forward.width, settings)
+        return _embedding(fields, _fov_rows(fovs), forward.width, settings, row_s, reading_s)
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite)
     notes[-1] += f"; largest value {float(outcome.columns['largest_input'].max(initial=0)):.1f}"
@@ -106,7 +108,12 @@ def embed(
 
 
 def _embedding(
-    work: Stage[P, D, S], rows: Rows[P], width: int, settings: Mapping[str, Any]
+    work: Stage[P, D, S],
+    rows: Rows[P],
+    width: int,
+    settings: Mapping[str, Any],
+    row_s: float,
+    reading_s: float,
 ) -> Plan[P, D, S]:
     attrs = StageAttrs.of(
         "embed", settings, rows.inputs,
@@ -123,13 +130,17 @@ def _embedding(
             replace(part, input=combine([attrs.fingerprint, part.input])) for part in rows.parts
         ],
         unit="FOV" if rows.dim == "fov" else "cell",
+        block_s=rows.block_rows * row_s + reading_s / max(1, len(rows.parts)),
     )
 
 
 def _extractor(
     config: EmbedConfig, fovs: Fovs
-) -> tuple[Forward | Classic, dict[str, Any], list[str]]:
-    """What makes the features, the settings that fingerprint it, and notes for the user."""
+) -> tuple[Forward | Classic, dict[str, Any], list[str], float]:
+    """What makes the features, the settings that fingerprint it, and notes for the user.
+
+    And about how long a core takes for a row, in seconds.
+    """
     if config.level == "cell" and not config.cells:
         raise ConfigError("--level cell needs --cells NAME, a table made by `zarrloc segment`")
     if config.backbone == CLASSIC:
@@ -137,7 +148,7 @@ def _extractor(
     return _forward(config, fovs)
 
 
-def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], list[str]]:
+def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], list[str], float]:
     for flag, value, only in (
         ("weights", config.weights, None),
         ("channels", config.channels, None),
@@ -153,6 +164,7 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
     plan = _plan(config, fovs, 1)
 
     from zarrloc.models.classic import Classic
+    from zarrloc.models.cost import CLASSIC_S
     from zarrloc.pixels.classic import RADII, VERSION
 
     resized = "native" if config.level == "cell" else str(Size.parse(config.size))
@@ -172,7 +184,8 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
         f"channels: {', '.join(fovs.roles)}, each by itself and in pairs",
         f"{_describe(plan)}; {reach}",
     ]
-    return Classic(len(fovs.roles), resized, fovs.pixel_size_um), settings, notes
+    classic = Classic(len(fovs.roles), resized, fovs.pixel_size_um)
+    return classic, settings, notes, CLASSIC_S * plan.height * plan.width
 
 
 def _plan(config: EmbedConfig, fovs: Fovs, patch: int) -> InputPlan:
@@ -188,7 +201,7 @@ def _physical(config: EmbedConfig, fovs: Fovs) -> dict[str, Any]:
     return {"pixel_size_um": fovs.pixel_size_um} if config.size.startswith("um:") else {}
 
 
-def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], list[str]]:
+def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], list[str], float]:
     if config.level == "fov" and config.norm == "cell":
         raise ConfigError("--norm cell is for --level cell; fields take zscore, imagenet or none")
     source.refuse_absent(config.weights)
@@ -202,6 +215,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     refuse_norm(norm, mapping.input_roles, trained)
     plan = _plan(config, fovs, spec.patch)
 
+    from zarrloc.models.cost import CORE_FLOPS, forward_flops
     from zarrloc.models.forward import Forward, Model
 
     backbone = backbones.load(config.backbone, config.weights)
@@ -230,7 +244,10 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "precision": config.precision,
         **_physical(config, fovs),
     }
-    return forward, settings, [f"channels: {mapping.describe()}", _describe(plan)]
+    tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
+    row_s = mapping.feature_width(1) * forward_flops(spec, tokens) / CORE_FLOPS
+    notes = [f"channels: {mapping.describe()}", _describe(plan)]
+    return forward, settings, notes, row_s
 
 
 def _pretraining(backbone: str) -> dict[str, Any] | None:
