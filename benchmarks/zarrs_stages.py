@@ -90,12 +90,14 @@ def main() -> None:
             pairs = np.array(taken["zarr-python"]) / np.array(taken["zarrs"])
             for clock, ratio in zip(("wall", "CPU"), pairs.T, strict=True):
                 rows[f"{title}, zarr-python / zarrs, {clock}"] = {
-                    "median": round(median(ratio), 3),
+                    "median": round(float(median(ratio)), 3),
                     "of": [round(float(ratio.min()), 3), round(float(ratio.max()), 3)],
                 }
             for name, times in taken.items():
                 each = np.median(times, axis=0) / given.fields * 1000
-                rows[f"{title}, {name}, ms a field (wall, CPU)"] = [round(x, 1) for x in each]
+                rows[f"{title}, {name}, ms a field (wall, CPU)"] = [
+                    round(float(x), 1) for x in each
+                ]
     report("zarrs_stages", {**rows, "zarrs": version("zarrs"), "fields": given.fields}, before)
 
 

@@ -60,7 +60,7 @@ def _fail(world: World, how: str) -> int:
     return 0
 
 
-def test_a_value_of_all_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_is_made_of_what_each_process_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """Alone nobody is asked; here another process has 7, and the first says "first"."""
 
     def all_reduce(held: torch.Tensor, how: object = dist.ReduceOp.SUM) -> None:

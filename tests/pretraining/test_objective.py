@@ -47,7 +47,7 @@ class Twice(World):
         return torch.cat([values, -values])
 
 
-def test_a_network_that_compares_sees_the_samples_of_all_processes() -> None:
+def test_a_network_that_compares_sees_every_sample_of_a_step() -> None:
     """View by view, own samples first; the head's input is features, whatever their number."""
     network = Together(nn.Flatten(), nn.Linear(8, 3, bias=False))
     network.world = Twice()
