@@ -1,14 +1,18 @@
 """Cells of labelled fields: which are drawn, and what a head learns of the cells themselves."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from scipy.special import expit, logit
+from sklearn.metrics import f1_score
 
 from zarrloc.config.train import HeadConfig
 from zarrloc.groups.heads import Heads
 from zarrloc.scoring import bags as module
-from zarrloc.scoring.bags import Bags
+from zarrloc.scoring.bags import Bags, limits
 from zarrloc.scoring.evaluation import training_rows
 from zarrloc.scoring.heads import train_heads
 from zarrloc.scoring.metrics import Truth
@@ -133,3 +137,52 @@ def test_every_part_of_the_attention_is_trained() -> None:
     )  # fmt: skip
     for before, after in zip(one.gates, two.gates, strict=True):
         assert (before != after).any()
+
+
+def test_a_cell_is_called_from_halfway_between_what_is_known_of_cells() -> None:
+    """By hand: three fields with the label, two without; one is unknown, one not trained on."""
+    field = np.array([0, 0, 1, 2, 2, 3, 3, 4, 5, 6])
+    logits = np.array([1, 5, 7, 9, -3, -4, -2, -6, 50, 99], np.float32)[None, :, None]
+    logits = np.concatenate([logits, logits], 2)
+    positive = np.array([[1, 0], [1, 0], [1, 0], [0, 0], [0, 0], [1, 0], [1, 0]], bool)
+    known = np.ones_like(positive)
+    known[5] = False
+    train = np.array([[1, 1, 1, 1, 1, 1, 0]], bool)
+    found = limits(logits, Truth(positive, known), field, train)
+    np.testing.assert_allclose(found, [[(-4 + 7) / 2, 0]])  # the second is in no field
+
+
+def test_cells_are_called_at_half_though_only_fields_were_labelled() -> None:
+    """By a mean, whose own zero means nothing, and no worse by attention; fields as before."""
+    (x, shows), (new, shown) = planted(0), planted(1)
+    plain_ones = [0, 1, *range(CARRIERS + 4, CELLS)]  # and no loud ones
+    x, new = ((5 * each[:, plain_ones, :LABELS]).clip(0) for each in (x, new))
+    shows, shown = shows[:, plain_ones], shown[:, plain_ones]
+    field = np.repeat(np.arange(FIELDS), x.shape[1])
+    positive, flat = shows.any(1), x.reshape(-1, x.shape[2])
+    truth, train = Truth(positive, np.ones_like(positive)), np.ones((2, FIELDS), bool)
+    config = HeadConfig(hidden=(), epochs=40, batch=600, lr=0.03)
+    for pool in ("mean", "attention"):
+        heads = train_heads(flat, truth, train, config, bags=Bags(field, pool))  # type: ignore[arg-type]
+        assert heads.limit is not None
+        plain = replace(heads, limit=None)
+        own = plain.probability(flat)
+        np.testing.assert_allclose(
+            heads.probability(flat), expit(logit(own) - heads.limit[:, None]), atol=1e-4
+        )
+        fields = heads.field_probability(flat, field, FIELDS)
+        np.testing.assert_array_equal(fields, plain.field_probability(flat, field, FIELDS))
+        again = Heads.of_arrays(heads.arrays(), pool=pool)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(again.probability(flat), heads.probability(flat))
+        cells = new.reshape(-1, new.shape[2])
+        score = {
+            name: f1_score(
+                shown.reshape(-1, LABELS), one.probability(cells)[0] >= 0.5, average="macro"
+            )
+            for name, one in (("limit", heads), ("plain", plain))
+        }
+        gain = score["limit"] - score["plain"]
+        assert gain > (0.15 if pool == "mean" else -0.05), (pool, score)
+        assert score["limit"] > 0.55
+    classes = replace(truth, exclusive=True)
+    assert train_heads(flat, classes, train, config, bags=Bags(field, "mean")).limit is None

@@ -67,21 +67,31 @@ class Heads:
     """How a field is called by its cells; none: the rows themselves were labelled."""
     gates: tuple[Array32, ...] = ()
     """The arrays of `GATES`, where attention pools."""
+    limit: Array32 | None = None
+    """The logit from which a cell is called `(fold, label)`, where only fields were labelled."""
 
     def probability(self, features: Array32, device: str = "cpu", block: int = 4096) -> Array32:
         """Probabilities `(fold, n, label)` of features `(n, f)`; rows with NaN give NaN."""
         out = np.empty((len(self.mean), len(features), self.biases[-1].shape[1]), np.float32)
+        for rows, logits in self.own_logits(features, device, block):
+            p = logits.softmax(-1) if self.exclusive else logits.sigmoid()
+            out[:, rows] = p.cpu().numpy()
+        return out
+
+    def own_logits(
+        self, features: Array32, device: str, block: int = 4096
+    ) -> "Iterator[tuple[slice, Tensor]]":
+        """Rows and their logits `(fold, rows, label)`; of cells, as they stand for themselves."""
         import torch
 
         from zarrloc.groups.pooling import alone
 
         typical = [torch.from_numpy(gate).to(device) for gate in self.gates[5:]]
+        limit = None if self.limit is None else torch.from_numpy(self.limit).to(device)[:, None]
         for rows, logits, attention in self.answers(features, device, block):
             if typical:
                 logits = alone(logits, attention, *typical)
-            p = logits.softmax(-1) if self.exclusive else logits.sigmoid()
-            out[:, rows] = p.cpu().numpy()
-        return out
+            yield rows, logits if limit is None else logits - limit
 
     def field_probability(
         self,
@@ -142,7 +152,8 @@ class Heads:
         weights = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
         biases = {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
         gates = {f"attention_{name}": gate for name, gate in zip(GATES, self.gates, strict=False)}
-        return {"mean": self.mean, "scale": self.scale, **weights, **biases, **gates}
+        limit = {} if self.limit is None else {"cell_limit": self.limit}
+        return {"mean": self.mean, "scale": self.scale, **weights, **biases, **gates, **limit}
 
     @classmethod
     def of_arrays(
@@ -158,6 +169,7 @@ class Heads:
             exclusive,
             pool,
             tuple(arrays[f"attention_{name}"] for name in GATES if f"attention_{name}" in arrays),
+            arrays.get("cell_limit"),
         )
 
 
@@ -263,6 +275,8 @@ def head_arrays(
     for (name, dims), gate in zip(GATES.items(), heads.gates, strict=False):
         dims = tuple(units[depth - 1] if dim == "unit" else dim for dim in dims)
         weights[f"attention_{name}"] = (("fold", *dims), gate)
+    if heads.limit is not None:
+        weights["cell_limit"] = (("fold", "label"), heads.limit)
     return arrays | {f"weights/{name}": array for name, array in weights.items()}
 
 

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zarrloc.scoring.metrics import Truth
+
 CELLS = 16
 """Cells of a field that go through the network in a step, drawn again each epoch."""
 GATE = 128
@@ -55,3 +57,31 @@ class Drawn:
         where = (self.start[fields][..., None] + place).where(inside, self.start[fields][..., None])
         cells = self.order.gather(1, where.flatten(1)).view(where.shape)
         return cells, inside
+
+
+def limits(
+    logits: npt.NDArray[np.float32],
+    truth: Truth,
+    field: npt.NDArray[np.int64],
+    train: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.float32]:
+    """The logit from which a cell is called, float32 `(fold, label)`.
+
+    Only sums over a field's cells were taught, so that a cell's own logit has no zero. But this is
+    known: cells of fields without a label do not show it, and in a field with it the highest does.
+    The limit lies halfway between the medians of the two. It is 0 where a fold lacks either.
+
+    `logits` `(fold, n, label)` are of cells of fields `field` `(n,)`; `truth` is of fields, and
+    `train` bool `(fold, field)`.
+    """
+    found = np.zeros((len(logits), logits.shape[2]), np.float32)
+    for fold, (own, rows) in enumerate(zip(logits, train, strict=True)):
+        highest = np.full((len(rows), own.shape[1]), -np.inf, np.float32)
+        np.maximum.at(highest, field, own)
+        for label in range(own.shape[1]):
+            known = rows & truth.known[:, label]
+            without = own[(known & ~truth.positive[:, label])[field], label]
+            having = highest[known & truth.positive[:, label], label]
+            if len(without) and len(having):
+                found[fold, label] = (np.median(without) + np.median(having)) / 2
+    return found

@@ -18,7 +18,7 @@ from zarrloc.config.train import HeadConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.heads import Heads
 from zarrloc.groups.pooling import gated, pooled, typical
-from zarrloc.scoring.bags import EVENLY, GATE, Bags
+from zarrloc.scoring.bags import EVENLY, GATE, Bags, limits
 from zarrloc.scoring.metrics import Truth
 
 Array32 = npt.NDArray[np.float32]
@@ -153,7 +153,14 @@ def train_heads(
         "none" if bags is None else bags.pool,
         tuple(gate.detach().cpu().numpy() for gate in gates),
     )
-    return trained if bags is None or not gates else _standing_alone(trained, features, bags, train)
+    if bags is None:
+        return trained
+    if gates:
+        trained = _standing_alone(trained, features, bags, train)
+    if truth.exclusive:  # classes are called by the highest, and need no limit
+        return trained
+    own = np.concatenate([part.numpy() for _, part in trained.own_logits(features, "cpu")], axis=1)
+    return replace(trained, limit=limits(own, truth, bags.field, train))
 
 
 def _standing_alone(
