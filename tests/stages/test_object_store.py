@@ -20,6 +20,8 @@ from zarrloc.config.embed import EmbedConfig
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.config.segment import SegmentConfig
+from zarrloc.engine import cluster
+from zarrloc.engine.cluster import Load
 from zarrloc.engine.verify import Finding, verify
 from zarrloc.errors import RemoteError
 from zarrloc.images.files import walk
@@ -130,6 +132,24 @@ def test_what_is_done_costs_few_requests_and_no_write(
         assert not [one for one in seen if one.writes]
         assert len(set(gets)) == len(gets), "an object was fetched twice"
         assert len(seen) - len(beside) <= 22, "\n".join(f"{r.method} {r.path}" for r in seen)
+
+
+@pytest.mark.usefixtures("proxy")
+def test_a_network_s_time_is_not_known(
+    made: tuple[str, list[s3.Request]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So workers start, which wait for several blocks at once."""
+    loads: list[Load] = []
+
+    def seen(run: RunConfig, load: Load) -> str:
+        loads.append(load)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "choose", seen)
+    with pytest.raises(KeyboardInterrupt):
+        embed(f"{made[0]}/oc.zarr", EMBED, "other", run=RunConfig())
+    assert loads[0].blocks == 3
+    assert not loads[0].is_small
 
 
 def test_a_notebook_s_running_loop_is_no_hindrance(bucket: str) -> None:

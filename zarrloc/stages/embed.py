@@ -81,6 +81,7 @@ def embed(
             need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
         forward, settings, about, row_s = _extractor(config, fovs)
         reading_s = READ_S * fovs.rows * fovs.megapixels * len(fovs.roles)
+        cost = None if location.path is None else (row_s, reading_s)  # else a network's, unknown
         # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
         from zarrloc.tasks.embed_cells import EmbedCells
         from zarrloc.tasks.embed_fovs import EmbedFovs
@@ -95,11 +96,11 @@ def embed(
                 config.all_cells, config.precision,
             )  # fmt: skip
             rows = _cell_rows(location, fovs, str(config.cells))
-            return _embedding(cells, rows, forward.width, settings, row_s, reading_s)
+            return _embedding(cells, rows, forward.width, settings, cost)
         fields = EmbedFovs(
             location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
         )
-        return _embedding(fields, _fov_rows(fovs), forward.width, settings, row_s, reading_s)
+        return _embedding(fields, _fov_rows(fovs), forward.width, settings, cost)
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite)
     notes[-1] += f"; largest value {float(outcome.columns['largest_input'].max(initial=0)):.1f}"
@@ -112,9 +113,9 @@ def _embedding(
     rows: Rows[P],
     width: int,
     settings: Mapping[str, Any],
-    row_s: float,
-    reading_s: float,
+    cost: tuple[float, float] | None,
 ) -> Plan[P, D, S]:
+    """`cost`: about how long a core takes for a row, and for reading all fields, in seconds."""
     attrs = StageAttrs.of(
         "embed", settings, rows.inputs,
         block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
@@ -130,7 +131,9 @@ def _embedding(
             replace(part, input=combine([attrs.fingerprint, part.input])) for part in rows.parts
         ],
         unit="FOV" if rows.dim == "fov" else "cell",
-        block_s=rows.block_rows * row_s + reading_s / max(1, len(rows.parts)),
+        block_s=None
+        if cost is None
+        else rows.block_rows * cost[0] + cost[1] / max(1, len(rows.parts)),
     )
 
 
