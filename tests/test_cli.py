@@ -442,6 +442,7 @@ def test_the_main_job_through_the_installed_command(tmp_path: Path) -> None:
     said = call("ingest", "raw", "oc.zarr", "--shard-fovs", "2", "--cluster", "serial")
     assert "fovs: 5 rows in 3 of 3 blocks" in said.stdout
     options = ["--backbone", "timm:test_vit", "--weights", "random:0", "--dashboard", ":0"]
+    options += ["--workers", "1"]  # or so little would start none
     said = call("embed", "oc.zarr", "--name", "smoke", *options)
     assert "bottleneck: " in said.stdout
     assert "Dask dashboard: http://" in said.stderr
