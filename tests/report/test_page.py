@@ -117,6 +117,7 @@ def test_an_empty_section_is_one_line_and_no_plot(tmp_path: Path) -> None:
     summary = write_report(bare(tmp_path).uri, out, CONFIG, project=flat)
     page = out.read_text()
     assert page.count('class="absent"') == 5  # scores, confusion, neighbours, examples, splits
+    assert "make one with <code>zarrloc split</code> and <code>zarrloc train</code>." in page
     assert "zarrloc split" in page
     assert any("zarrloc train" in line for line in summary.lines())
 

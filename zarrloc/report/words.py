@@ -1,8 +1,11 @@
 """Sentences and tables of the page: functions of its contents, called by the template."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
 
 from zarrloc.config.report import ReportConfig
 from zarrloc.pretraining.log import Curves
@@ -210,6 +213,18 @@ def score_notes(c: Contents) -> list[str]:
 def sentence(note: str) -> str:
     """A note as evaluation gives it, as a sentence."""
     return f"{note[:1].upper()}{note[1:].rstrip('.')}."
+
+
+def with_code(text: str) -> Markup:
+    """Text with its commands, which stand between backticks, as code.
+
+    Examples
+    --------
+    >>> with_code("<3; make it with `zarrloc split`.")
+    Markup('&lt;3; make it with <code>zarrloc split</code>.')
+    """
+    plain = str(escape(text))
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", plain))
 
 
 def per_label_rows(c: Contents) -> str:
