@@ -10,7 +10,8 @@ start() {
     chown -R munge: /etc/munge /run/munge
     chmod 400 /etc/munge/munge.key
     chmod 755 /run/munge
-    [ -e /run/munge/munge.socket.2 ] || runuser -u munge -- munged
+    # A socket alone says nothing: one whose munged was killed makes all of Slurm wait.
+    timeout 5 munge -n >/dev/null 2>&1 || runuser -u munge -- munged --force
     cat > /etc/slurm/slurm.conf <<CONF
 ClusterName=one
 SlurmctldHost=$host(127.0.0.1)

@@ -73,6 +73,7 @@ def test_workers_that_reach_their_wall_time_are_followed_by_new_ones(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SlurmConfig, "lifetime_s", 15)
+    monkeypatch.setattr(SlurmConfig, "stagger_s", 2)
     one = config.model_copy(update={"workers": 1})
     begin = time.monotonic()
     summary = run_toy(tmp_path / "s", rows=160, config=one, nap=2.0)

@@ -179,7 +179,12 @@ def test_a_job_asks_for_what_the_file_says(tmp_path: Path) -> None:
     assert (options["queue"], options["account"], options["job_cpu"]) == ("gpu", "lab", 8)
     assert "--gpus=1" in options["job_extra_directives"]
     assert options["worker_extra_args"][:2] == ["--lifetime", f"{26 * 3600 - 600}s"]
+    assert options["worker_extra_args"][2:4] == ["--lifetime-stagger", "30s"]
     assert SlurmConfig(walltime="00:20:00").lifetime_s == 1080
+    for short in ("00:00:01", "00:01:00", "00:04:00"):  # the latest still ends within its job
+        one = SlurmConfig(walltime=short)
+        assert 0 <= one.stagger_s <= 30
+        assert one.lifetime_s + one.stagger_s <= one.seconds
     jobqueue = pytest.importorskip("dask_jobqueue")
     with jobqueue.SLURMCluster(**options) as cluster:
         script = cluster.job_script()

@@ -102,7 +102,7 @@ def test_fields_that_stand_out_are_shown_with_the_reason(
     monkeypatch.setattr("zarrloc.report.words.SHOWN_ODD", 1)
     write_report(path, tmp_path / "r.html", CONFIG)
     page = (tmp_path / "r.html").read_text()
-    assert "1 are shown; `zarrloc outliers oc.zarr` names all" in page
+    assert "1 are shown; <code>zarrloc outliers oc.zarr</code> names all" in page
     assert page.count("FID00000005") == 0
 
 

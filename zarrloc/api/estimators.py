@@ -1,5 +1,6 @@
 """Heads and nearest neighbours as scikit-learn estimators: `fit`, `predict`, `predict_proba`."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ BLOCK_ROWS = 1024
 """Rows whose similarities to all training rows are held at once."""
 
 
-class _Labels(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class _Labels(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """One label a row (any values), or several (a 0/1 matrix `(n, label)`)."""
 
     classes_: npt.NDArray[Any]
@@ -44,8 +45,9 @@ class _Labels(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise ValueError(f"Classifier can't train when only one class is present: {y[:1]}")
         return Truth(positive, np.ones_like(positive))
 
+    @abstractmethod
     def _score(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.floating[Any]]:
-        raise NotImplementedError
+        """Of each label, `(n, label)`, before it is cut to 0 to 1."""
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.floating[Any]]:
         """Probability of each label, `(n, label)`; a row sums to 1 where it has one label.

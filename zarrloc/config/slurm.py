@@ -55,3 +55,8 @@ class SlurmConfig(Config):
     def lifetime_s(self) -> int:
         """How long a worker takes work: a tenth of the wall time, at most ten minutes, is left."""
         return max(1, self.seconds - min(600, self.seconds // 10))
+
+    @property
+    def stagger_s(self) -> int:
+        """How much sooner or later a worker ends, so that not all do at once: never too late."""
+        return min(30, (self.seconds - self.lifetime_s) // 2)

@@ -169,7 +169,8 @@ def slurm_options(settings: SlurmConfig, run: RunConfig, prefetch: int) -> dict[
     if settings.host is not None:
         scheduler["host"] = settings.host
     # A block that was cut off is done again, so a worker in its last minutes takes no new one.
-    lifetime = ["--lifetime", f"{settings.lifetime_s}s", "--lifetime-stagger", "30s"]
+    lifetime = ["--lifetime", f"{settings.lifetime_s}s"]
+    lifetime += ["--lifetime-stagger", f"{settings.stagger_s}s"]
     options = {
         "queue": settings.queue,
         "account": settings.account,

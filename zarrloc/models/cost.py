@@ -41,6 +41,12 @@ def shape_of(spec: BackboneSpec) -> Shape:
     return _SHAPES[key]
 
 
+def tokens_of(spec: BackboneSpec, height: int, width: int, channels: int = 1) -> int:
+    """Tokens of one image of so many pixels: its patches, of each channel by itself or of all."""
+    patches = -(-height // spec.patch) * -(-width // spec.patch)
+    return 1 + patches * (channels if spec.tokens == "channel" else 1)
+
+
 def forward_flops(spec: BackboneSpec, tokens: int) -> float:
     """Floating-point operations of one image's forward pass."""
     shape = shape_of(spec)

@@ -4,6 +4,7 @@ In shapes: n samples, v views of which the first g are global, k prototypes, p p
 view. The loop, the guard, resuming, caches and lineage know this much of an objective and no more.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -63,7 +64,7 @@ class Together(Network):
         return output.view(len(views), -1, output.shape[1])
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """One way to learn without labels. Buffers are what it remembers from step to step."""
 
     teaches: ClassVar[bool] = True
@@ -82,13 +83,13 @@ class Objective(nn.Module):
         self.config = config
         self.spec = spec
 
+    @abstractmethod
     def views(self) -> list[View]:
         """How a sample is shown, the global views first."""
-        raise NotImplementedError
 
+    @abstractmethod
     def head(self) -> nn.Module:
         """A fresh head on the backbone's features."""
-        raise NotImplementedError
 
     def network(self, backbone: nn.Module, head: nn.Module) -> Network:
         """Backbone and head as one module, called as `network(views, drawn)`."""
@@ -102,9 +103,9 @@ class Objective(nn.Module):
         """What the student is to answer; called without gradients."""
         return None
 
+    @abstractmethod
     def loss(self, answer: Any, targets: Any, drawn: Tensor) -> Tensor:
         """The student's loss, a mean over the samples."""
-        raise NotImplementedError
 
     def tally(self, targets: Any) -> Tensor:
         """What is remembered of a step's targets, as a mean over its samples `(m,)`."""

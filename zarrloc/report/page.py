@@ -35,6 +35,7 @@ def render(location: Location, contents: Contents, config: ReportConfig) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["with_code"] = words.with_code
     drawn = draw(contents)
     scripts, divs = "", {}
     if drawn.figures:

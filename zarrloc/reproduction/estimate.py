@@ -15,7 +15,7 @@ import torch
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.groups.fovs import Fovs
 from zarrloc.models import backbones
-from zarrloc.models.cost import CLASSIC_S, forward_flops, shape_of
+from zarrloc.models.cost import CLASSIC_S, forward_flops, shape_of, tokens_of
 from zarrloc.models.inputs import Size
 from zarrloc.models.specs import SPECS, BackboneSpec
 from zarrloc.models.vit import Backbone
@@ -128,7 +128,7 @@ def _embedding(job: Job, done: bool, location: Location, fovs: Fovs, machine: Ma
         each = CLASSIC_S * height * width
         return Cost(done, rows, rows * each, 0.0, rows * CLASSIC * 4, _blocks(fovs))
     plan = Size.parse(config.size).plan(height, width, spec.patch, fovs.pixel_size_um)
-    tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
+    tokens = tokens_of(spec, plan.height, plan.width, len(fovs.roles))
     maps = [config.channels, *(n.settings.channels for n in job.needs if n.kind == "pretrain")]
     passes = len(fovs.roles) if "replicate" in maps else 1
     flops = rows * passes * forward_flops(spec, tokens)

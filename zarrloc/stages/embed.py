@@ -80,8 +80,9 @@ def embed(
         if config.level == "cell" and config.cells:
             need(location, f"cells/{config.cells}", f"segment STORE --name {config.cells}")
         forward, settings, about, row_s = _extractor(config, fovs)
-        reading_s = READ_S * fovs.rows * fovs.megapixels * len(fovs.roles)
-        cost = None if location.path is None else (row_s, reading_s)  # else a network's, unknown
+        reading_s = None  # over a network, nobody knows
+        if location.path is not None:
+            reading_s = READ_S * fovs.rows * fovs.megapixels * len(fovs.roles)
         # Imported late: what can be refused is refused before torch is loaded, which takes seconds.
         from zarrloc.tasks.embed_cells import EmbedCells
         from zarrloc.tasks.embed_fovs import EmbedFovs
@@ -96,11 +97,11 @@ def embed(
                 config.all_cells, config.precision,
             )  # fmt: skip
             rows = _cell_rows(location, fovs, str(config.cells))
-            return _embedding(cells, rows, forward.width, settings, cost)
+            return _embedding(cells, rows, forward.width, settings, row_s, reading_s)
         fields = EmbedFovs(
             location, group, forward, fovs.height, fovs.width, fovs.dtype, config.precision
         )
-        return _embedding(fields, _fov_rows(fovs), forward.width, settings, cost)
+        return _embedding(fields, _fov_rows(fovs), forward.width, settings, row_s, reading_s)
 
     outcome = carry_out(location, group, make, run, overwrite=overwrite)
     notes[-1] += f"; largest value {float(outcome.columns['largest_input'].max(initial=0)):.1f}"
@@ -113,9 +114,10 @@ def _embedding(
     rows: Rows[P],
     width: int,
     settings: Mapping[str, Any],
-    cost: tuple[float, float] | None,
+    row_s: float,
+    reading_s: float | None,
 ) -> Plan[P, D, S]:
-    """`cost`: about how long a core takes for a row, and for reading all fields, in seconds."""
+    """What to do. A core takes about `row_s` for a row, and `reading_s` to read all fields."""
     attrs = StageAttrs.of(
         "embed", settings, rows.inputs,
         block_rows=rows.block_rows, array="embedding", digested=list(COLUMNS),
@@ -132,8 +134,8 @@ def _embedding(
         ],
         unit="FOV" if rows.dim == "fov" else "cell",
         block_s=None
-        if cost is None
-        else rows.block_rows * cost[0] + cost[1] / max(1, len(rows.parts)),
+        if reading_s is None
+        else rows.block_rows * row_s + reading_s / max(1, len(rows.parts)),
     )
 
 
@@ -218,7 +220,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     refuse_norm(norm, mapping.input_roles, trained)
     plan = _plan(config, fovs, spec.patch)
 
-    from zarrloc.models.cost import CORE_FLOPS, forward_flops
+    from zarrloc.models.cost import CORE_FLOPS, forward_flops, tokens_of
     from zarrloc.models.forward import Forward, Model
 
     backbone = backbones.load(config.backbone, config.weights)
@@ -247,7 +249,7 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
         "precision": config.precision,
         **_physical(config, fovs),
     }
-    tokens = 1 + -(-plan.height // spec.patch) * -(-plan.width // spec.patch)
+    tokens = tokens_of(spec, plan.height, plan.width, len(fovs.roles))
     row_s = mapping.feature_width(1) * forward_flops(spec, tokens) / CORE_FLOPS
     notes = [f"channels: {mapping.describe()}", _describe(plan)]
     return forward, settings, notes, row_s
