@@ -121,7 +121,9 @@ def learned(store: Path, folder: Path, objective: str, seed: int, seconds: float
     steps = int(json.loads(steps_file.read_text()))
     began = time.process_time()
     out = folder / f"{objective}-{seed}"
-    pretrain(store, out, PretrainConfig.of({**config, "steps": steps}), say=lambda text: None)
+    own = PretrainConfig.of({**config, "steps": steps})
+    if pretrain(store, out, own, say=lambda text: None):
+        raise SystemExit(f"{out}: not trained to its end; the same command continues")
     found = {"steps": steps, "cpu_seconds": round(time.process_time() - began, 1)}
     told.write_text(json.dumps(found))
     return found
