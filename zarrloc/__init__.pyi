@@ -228,6 +228,7 @@ def pretrain(
     local_scale: tuple[float, float] = ...,
     warp: float = ...,
     flip: float = ...,
+    turn: float = ...,
     jitter: float = ...,
     remove_channel: float = ...,
     rescale_protein: float = ...,

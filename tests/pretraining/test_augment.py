@@ -348,3 +348,18 @@ def test_noise_and_blur_are_drawn_only_if_wanted() -> None:
     shown = resample(images, extents, two.matrix, 16, wanted.span)
     expected = recolour(blurred(shown, two.blur), two, protein)
     torch.testing.assert_close(found, expected)
+
+
+def test_a_turned_view_is_the_view_with_its_axes_swapped() -> None:
+    """In about as many samples as asked for; nothing else is drawn otherwise."""
+    wanted = dataclasses.replace(VIEW, turn=0.3)
+    one, two = drawn(), drawn(wanted)
+    for name in ("brightness", "contrast", "keep"):
+        assert torch.equal(getattr(one, name), getattr(two, name))
+    turned = (one.matrix != two.matrix).any(2).any(1)
+    assert turned.float().mean().item() == pytest.approx(0.3, abs=0.04)
+    images = torch.from_numpy(smooth_image(3, 40, 40)).expand(40, -1, -1, -1)
+    extents = torch.full((40, 2), 40)
+    plain, other = (resample(images, extents, each.matrix[:40], 16) for each in (one, two))
+    wanted_views = torch.where(turned[:40, None, None, None], plain.mT, plain)
+    torch.testing.assert_close(other, wanted_views, atol=1e-5, rtol=0)

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,27 @@ def test_a_value_is_made_of_what_each_process_has(monkeypatch: pytest.MonkeyPatc
         for ask in (alone.highest, alone.total, alone.mean):
             assert float(ask(torch.tensor(float(own)))) == own
     assert (two.shared("mine"), alone.shared("mine")) == ("first", "mine")
+
+
+def test_rows_are_gathered_and_their_gradients_come_back_summed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """This is the second of two processes; the first has tens, and its loss weighs rows by 7."""
+
+    def all_gather(parts: list[torch.Tensor], own: torch.Tensor) -> None:
+        parts[0].fill_(10)
+        parts[1].copy_(own)
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    monkeypatch.setattr(dist, "all_reduce", lambda held: held.add_(7))
+    rows = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    whole = World(1, 2).gathered(rows)
+    assert whole.tolist() == [[10, 10], [10, 10], [1, 2], [3, 4]]
+    weights = torch.arange(8.0).reshape(4, 2)
+    (whole * weights).sum().backward()
+    assert rows.grad is not None
+    assert torch.equal(rows.grad, weights[2:] + 7)
+    assert World().gathered(rows) is rows
 
 
 def test_a_process_whose_parent_died_while_it_started_ends(
@@ -206,6 +229,28 @@ def test_a_terminals_interrupt_ends_all_processes_cleanly(
     assert process.returncode == 1
     assert "Traceback" not in said
     assert len(list(tmp_path.glob("saved-*"))) == (0 if stubborn else 2)
+
+
+def test_handlers_are_set_in_the_main_thread_alone_and_put_back() -> None:
+    """Elsewhere Python allows none, and the work goes on without."""
+
+    def found(one: AbstractContextManager[None]) -> object:
+        with one:
+            return signal.getsignal(signal.SIGINT)
+
+    def elsewhere() -> None:
+        seen.extend([found(module._interrupts_ignored()), found(on_stop(lambda: None))])
+
+    before = signal.getsignal(signal.SIGINT)
+    assert found(module._interrupts_ignored()) is signal.SIG_IGN
+    assert signal.getsignal(signal.SIGINT) is before
+    assert found(on_stop(lambda: None)) not in (before, signal.SIG_IGN)
+    assert signal.getsignal(signal.SIGINT) is before
+    seen: list[object] = []
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert seen == [before, before]
 
 
 @pytest.mark.slow

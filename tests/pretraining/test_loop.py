@@ -235,6 +235,29 @@ def test_training_lowers_the_loss() -> None:
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.1
 
 
+def test_a_row_of_the_log_says_how_fast_and_from_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saving and checking are no part of the time; each row begins anew."""
+    now, decoded = iter(range(1000)), iter(range(0, 1000, 6))
+    monkeypatch.setattr("zarrloc.pretraining.loop.time.perf_counter", lambda: float(next(now)))
+    ticking = property(lambda self: next(decoded), lambda self, given: None)
+    monkeypatch.setattr(Arrays, "decodes", ticking, raising=False)
+    config = config_of(log_steps=3)
+    state = begin(config)
+    rows: list[dict[str, float]] = []
+
+    def saved() -> bool:
+        next(now), next(now)  # a save of two more seconds
+        return True
+
+    plan = Plan.of(config, 40, 1, "cpu")
+    train(config, plan, state, source(), None, inputs(), ALONE, rows.append, saved)
+    # The clock ticks when it is asked: once a step, and once more where a row ended.
+    assert [row["images_per_s"] for row in rows] == [3 * 8 / 3, 3 * 8 / 4]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert [row["epoch"] for row in rows] == [0.6, 1.2]
+    assert [row["decodes_per_sample"] for row in rows] == [6 / 24, 6 / 24]
+
+
 @pytest.mark.parametrize("kind", ["natural", "replicate"])
 def test_resumed_is_undisturbed_to_the_last_digit(kind: str) -> None:
     """Stopped between two rows of the log, packed, unpacked elsewhere, and continued."""

@@ -25,7 +25,7 @@ class PretrainConfig(Config):
             *("momentum", "freeze_last", "drop_path"),
         ),
         "Views": (
-            *("local_size", "local_views", "global_scale", "local_scale", "warp", "flip"),
+            *("local_size", "local_views", "global_scale", "local_scale", "warp", "flip", "turn"),
             *("jitter", "remove_channel", "rescale_protein", "noise", "blur"),
         ),
         "Objective": (
@@ -133,6 +133,12 @@ class PretrainConfig(Config):
     local_scale: tuple[float, float] = Field((0.05, 0.4), description="Area of a local view.")
     warp: float = Field(0.25, ge=0, lt=0.5, description="Furthest inward move of one corner.")
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a flip on each axis.")
+    turn: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability of swapped axes; with flips, all eight orientations.",
+    )
     jitter: float = Field(0.5, ge=0, description="sd of brightness and contrast, per channel.")
     remove_channel: float = Field(0.2, ge=0, le=1, description="Probability; never the protein.")
     rescale_protein: float = Field(0.2, ge=0, le=1, description="Probability.")

@@ -1,6 +1,6 @@
 """Multi-crop views of microscopy images, drawn for each sample and computed in batches.
 
-Geometry is one homography a sample (crop, flips and corner warp composed), so that every view is
+Geometry is one homography a sample (crop, flips, turn, corner warp), so that every view is
 resampled exactly once. Parameters are drawn on the CPU from a seed, apart from the pixels: a view
 depends neither on the device nor on how a batch is spread over processes.
 
@@ -33,6 +33,7 @@ class View:
     rescale_protein: float
     noise: float = 0.0  # largest sd at full brightness
     blur: float = 0.0  # largest sd of the optics' blur, px
+    turn: float = 0.0  # probability that x and y are swapped
 
     def averaged(self, side: int) -> int:
         """Pixels along each axis that are averaged into one before the view is cut.
@@ -105,7 +106,10 @@ def draw(view: View, protein: Tensor, aspect: Tensor, generator: Generator) -> D
     if view.noise:
         noise = torch.randn(n, c, view.size, view.size, generator=generator)
         noise *= view.noise * uniform(n)[:, None, None, None]
-    return replace(drawn, blur=blur, noise=noise)
+    if view.turn:
+        swapped = matrix[:, :, [1, 0, 2]]
+        matrix = torch.where(happens(view.turn)[:, None, None], swapped, matrix)
+    return replace(drawn, matrix=matrix, blur=blur, noise=noise)
 
 
 def crop(scale: tuple[float, float], random: Tensor, flip: Tensor, aspect: Tensor) -> Tensor:

@@ -107,7 +107,7 @@ class Mae(Objective):
         return [
             View(
                 given.size, given.global_scale, 0.0, given.flip, 0.0,
-                remove_channel=0.0, rescale_protein=0.0,
+                remove_channel=0.0, rescale_protein=0.0, turn=given.turn,
             )
         ]  # fmt: skip
 

@@ -127,6 +127,7 @@ def multi_crop_views(config: PretrainConfig) -> list[View]:
     """Two global views, the first of them warped and with all its channels, then local ones."""
     shared = {
         "flip": config.flip,
+        "turn": config.turn,
         "jitter": config.jitter,
         "rescale_protein": config.rescale_protein,
         "noise": config.noise,
