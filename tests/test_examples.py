@@ -109,6 +109,17 @@ def test_own_data_is_scored_beside_all_baselines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "found"),
+    [((96, 24), (48, 96)), ((160, 80), (128, 125)), ((64, 100), (64, 100)), ((32, 0), (32, 0))],
+)
+def test_own_data_is_shrunk_where_time_is_short(
+    given: tuple[int, float], found: tuple[int, float]
+) -> None:
+    """Side in pixels, and how often each image would be seen."""
+    assert runpy.run_path(str(EXAMPLES / "own_data" / "learn.py"))["smaller"](*given) == found
+
+
+@pytest.mark.parametrize(
     ("files", "more", "words"),
     [
         ([], [], "no image in .*raw: a folder a class holds .tif, .tiff, .png"),

@@ -43,6 +43,9 @@ RESAMPLES = 1000
 SUFFIXES = (".tif", ".tiff", ".png")
 SIDES = (32, 48, 64, 96, 128, 160)
 """What images are shrunk to for training: larger ones cost too much without a GPU."""
+LEAST_SIDE = 48
+EPOCHS = 100
+"""Images are shrunk further, to LEAST_SIDE, where the time is too short to see each so often."""
 TRIAL_STEPS = 6
 COMPARES = ("dinov2", "simclr", "vicreg")
 
@@ -135,11 +138,51 @@ def folds_of(store: Path, by: str) -> int:
 def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> list[str]:
     """A ViT that fits the images, with random weights and trained; names of the embeddings."""
     fovs = xr.open_zarr(store, group="fovs")
-    side = min(SIDES, key=lambda s: abs(s - min(fovs.image.shape[2:])))
-    patch = 4 if side <= 32 else 8
     count = int((fovs.error.values == "").sum())
     batch = min(64, max(8, count // 8), count)
-    shared: dict[str, Any] = {
+    planned = out / "planned.json"
+    if not planned.exists():  # a second call trains on, it does not begin another run
+        side = min(SIDES, key=lambda s: abs(s - min(fovs.image.shape[2:])))
+        config = settings(side, objective, batch) | {"steps": TRIAL_STEPS, "guard_epochs": 0}
+        zarrloc.pretrain(store, out / "trial", zarrloc.PretrainConfig(**config))
+        last = json.loads((out / "trial" / "log.jsonl").read_text().splitlines()[-1])
+        side, epochs = smaller(side, 60 * minutes * last["images_per_s"] / count)
+        steps = max(20, round(epochs * count / batch))
+        planned.write_text(json.dumps({"side": side, "steps": steps}))
+    side, steps = json.loads(planned.read_text()).values()
+    every = max(1, steps * batch // count // 5)
+    folder = out / "trained"
+    print(f"training a ViT of {side} px by {objective}: {steps} steps, about {minutes:g} minutes")
+    config = settings(side, objective, batch) | {
+        "steps": steps, "guard_epochs": every, "log_steps": max(1, steps // 50),
+    }  # fmt: skip
+    done = zarrloc.pretrain(store, folder, zarrloc.PretrainConfig(**config))
+    if done.exit_code:
+        sys.exit(f"training ended early; see above, or try another --objective or --out than {out}")
+    names = {"random ViT": "random:0", f"{objective}, trained": None}
+    for name, weights in names.items():
+        embedding = zarrloc.EmbedConfig(
+            backbone=str(folder), weights=weights, norm="trained", size=str(side)
+        )
+        zarrloc.embed(store, embedding, re.sub(r"\W+", "-", name), run=run)
+    return [re.sub(r"\W+", "-", name) for name in names]
+
+
+def smaller(side: int, epochs: float) -> tuple[int, float]:
+    """The largest side up to `side` that leaves time for EPOCHS, and for how many it does.
+
+    Nothing below LEAST_SIDE; the time of an image grows with its patches.
+    """
+    while epochs < EPOCHS and side > LEAST_SIDE:
+        less = max(each for each in SIDES if each < side)
+        side, epochs = less, epochs * (side / less) ** 2
+    return side, epochs
+
+
+def settings(side: int, objective: str, batch: int) -> dict[str, Any]:
+    """Of a training with views of `side` px."""
+    patch = 4 if side <= 32 else 8
+    return {
         "arch": "vit_tiny_patch16",
         "arch_options": (f"patch_size={patch}", "embed_dim=128", "depth=4", "num_heads=4"),
         "objective": objective,
@@ -164,30 +207,6 @@ def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> l
         "cache": "device",
         "log_steps": 2,
     }
-    trial = out / "trial"
-    zarrloc.pretrain(
-        store, trial, zarrloc.PretrainConfig(**shared, steps=TRIAL_STEPS, guard_epochs=0)
-    )
-    last = json.loads((trial / "log.jsonl").read_text().splitlines()[-1])
-    planned = out / "steps.json"
-    if not planned.exists():  # a second call trains on, it does not begin another run
-        steps = max(20, round(60 * minutes * last["images_per_s"] / batch))
-        planned.write_text(json.dumps(steps))
-    steps = json.loads(planned.read_text())
-    every = max(1, steps * batch // count // 5)
-    folder = out / "trained"
-    print(f"training a ViT of {side} px by {objective}: {steps} steps, about {minutes:g} minutes")
-    settings = {**shared, "steps": steps, "guard_epochs": every, "log_steps": max(1, steps // 50)}
-    done = zarrloc.pretrain(store, folder, zarrloc.PretrainConfig(**settings))
-    if done.exit_code:
-        sys.exit(f"training ended early; see above, or try another --objective or --out than {out}")
-    names = {"random ViT": "random:0", f"{objective}, trained": None}
-    for name, weights in names.items():
-        config = zarrloc.EmbedConfig(
-            backbone=str(folder), weights=weights, norm="trained", size=str(side)
-        )
-        zarrloc.embed(store, config, re.sub(r"\W+", "-", name), run=run)
-    return [re.sub(r"\W+", "-", name) for name in names]
 
 
 def scores(store: Path, split: str, names: list[str], learned: str) -> dict[str, dict[str, float]]:
