@@ -2,25 +2,33 @@
 
 import contextlib
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+import xarray as xr
 from click.testing import CliRunner
 from zarrloc_cli.main import zarrloc as cli
 
 from tests.image_files import write_opencell
+from tests.stores import make_field
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.reproduce import StandInsConfig
 from zarrloc.config.run import RunConfig
+from zarrloc.config.segment import SegmentConfig
 from zarrloc.errors import ConfigError, StoreError, WeightsError
 from zarrloc.groups.fovs import Fovs
+from zarrloc.groups.judgements import read_cells
 from zarrloc.reproduction import reproduce as module
 from zarrloc.reproduction.jobs import task_of
 from zarrloc.reproduction.reproduce import plan, reproduce
 from zarrloc.stages.ingest import ingest
+from zarrloc.stages.label import label
+from zarrloc.stages.segment import segment
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
 
@@ -339,3 +347,56 @@ def test_the_command_line(store: Path, tmp_path: Path) -> None:
     )
     assert made.return_value == 0, made.output
     assert "| random | macro-F1 |" in made.output
+
+
+def test_what_processes_of_their_own_are_given_can_be_sent() -> None:
+    """On several GPUs a training starts one each, and sends them its arguments."""
+    assert pickle.loads(pickle.dumps(module._silent))("step 1") is None
+
+
+def test_cells_of_another_cutoff_are_cells_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The expert judged the same objects, so the judgements go along."""
+    (tmp_path / "raw").mkdir()
+    for number, cells in enumerate((4, 6)):
+        image = make_field(cells, seed=number)[0].astype(np.uint16)
+        tifffile.imwrite(tmp_path / "raw" / f"{number}.tif", image, photometric="minisblack")
+    (tmp_path / "labels.csv").write_text("path,label\n0.tif,golgi\n1.tif,er\n")
+    store = tmp_path / "s"
+    ingest(
+        tmp_path / "raw", store,
+        IngestConfig(axes="CYX", channels=("protein", "nucleus"), pixel_size_um=0.2),
+        labels=tmp_path / "labels.csv", run=SERIAL,
+    )  # fmt: skip
+    location = Location.of(store)
+    segment(store, SegmentConfig.of({"model": "watershed"}), "ws", crop_um=8.0, run=SERIAL)
+    known = read_cells(location, "ws")
+    fovs = {row: name for name, row in known.fovs.items()}
+    judged = [
+        f"{fovs[int(fov)]},{mask},yes,yes"
+        for fov, mask in zip(known.fov_index, known.mask_label, strict=True)
+    ]
+    (tmp_path / "expert.csv").write_text("\n".join(["fov,mask_label,whole,confirmed", *judged]))
+    label(store, "ws", tmp_path / "expert.csv")
+    file = written(
+        tmp_path, {**ROW, "backbone": "classic", "weights": None}, level="cell", cells="ws",
+        segment={"model": "watershed"}, crop_um=8.0, knn=[1], size="native",
+        choices={"keep_percentile": [None, 50.0], "weak": ["positive", "ignore"]},
+    )  # fmt: skip
+    code, record, _ = run(file, store, sensitivity=True)
+    assert code == 0
+    both = ("ws", "ws-keep_percentile-50-0")
+    first, other = (read_cells(location, name) for name in both)
+    assert np.array_equal(first.mask_label, other.mask_label)
+    tables = [xr.open_zarr(store, group=f"cells/{name}", chunks=None) for name in both]
+    assert tables[1].expert_confirmed.values.all()
+    assert (tables[1].expert_grade.values == tables[0].expert_grade.values).all()
+    assert tables[1].keep.values.sum() < tables[0].keep.values.sum()
+    figures = [other["results"][0]["measured"]["k=1"]["mean"] for other in record["alternatives"]]
+    assert None not in figures
+    nothing = {"knn": {1: {"macro_f1": None}}}
+    monkeypatch.setattr(module, "evaluate", lambda location, config: nothing)
+    code, record, _ = run(file, store)
+    assert (code, record["rows"][0]["measured"]) == (3, {})
+    assert "no cell with a label by labels: expert" in record["rows"][0]["missing"]

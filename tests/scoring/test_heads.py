@@ -116,8 +116,9 @@ def test_one_fold_is_plain_pytorch(monkeypatch):
 
 def test_dropout_keeps_the_share_it_says_and_every_fold_differs():
     noise = [torch.Generator().manual_seed(s) for s in range(3)]
-    for p in (0.0, 0.25, 0.5):
+    for p in (0.999, 0.0, 0.25, 0.5):
         keep = module._keep(torch.Size((3, 200, 50)), p, noise)
+        assert keep.any()
         share = keep.float().mean(dim=(1, 2))
         assert ((share - (1 - p)).abs() < 0.015).all()
     assert (keep[0] != keep[1]).float().mean() == pytest.approx(0.5, abs=0.02)
@@ -134,6 +135,7 @@ def test_dropped_relu_has_the_gradient_of_relu_then_dropout():
     got, z.grad = z.grad, None
     (torch.relu(z) * keep / 0.5 * out).sum().backward()
     torch.testing.assert_close(got, z.grad)
+    assert module._DroppedReLU.apply(torch.ones(2, 30, 7), 0.999, noise).isfinite().all()
 
 
 def test_rare_labels_are_drawn_as_often_as_common_ones():

@@ -1,12 +1,15 @@
 """An expert's table in, checked against what the rows say; and what must leave no trace."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import xarray as xr
+import zarr
 from click.testing import CliRunner
+from zarr.errors import ZarrUserWarning
 from zarrloc_cli.label import command
 from zarrloc_cli.main import main
 
@@ -104,6 +107,29 @@ def test_a_later_table_adds_and_corrects(store: Path, tmp_path: Path) -> None:
     assert np.flatnonzero(cells.expert_confirmed).tolist() == [0, 4]
     assert cells.expert_grade.values[0].tolist() == FIELD_GRADE
     assert cells.expert_grade.values[1].tolist() == [0, 0, 0]
+
+
+def test_judgements_go_along_with_the_same_objects(store: Path, tmp_path: Path) -> None:
+    """Where nobody judged there is nothing to take; of other objects they would be wrong."""
+    make_store(tmp_path / "other.zarr", name="twin")
+    make_store(tmp_path / "more.zarr", name="more", cells=(4, 1, 6))
+    for name, source in (("twin", "other"), ("more", "more")):
+        for room in ("cells", "segmentations"):
+            shutil.copytree(tmp_path / f"{source}.zarr" / room / name, store / room / name)
+    with pytest.warns(ZarrUserWarning, match="Consolidated"):
+        zarr.consolidate_metadata(store)
+    assert stage.carry(store, "cp", "twin") == 0
+    assert "expert_seen" not in xr.open_zarr(store, group="cells/twin", chunks=None)
+    csv = table(tmp_path, "fov,mask_label,whole,confirmed\nFID00000000,2,yes,yes")
+    stage.label(store, "cp", csv)
+    assert stage.carry(store, "cp", "twin") == 1
+    twin, own = xr.open_zarr(store, group="cells/twin", chunks=None), cells_of(store)
+    for name in ("expert_seen", "expert_whole", "expert_confirmed", "expert_grade"):
+        assert (twin[name].values == own[name].values).all()
+    before = contents(store)
+    with pytest.raises(StoreError, match="cells/cp and cells/more speak of different objects"):
+        stage.carry(store, "cp", "more")
+    assert contents(store) == before
 
 
 def test_grades_follow_a_grown_vocabulary(store: Path, tmp_path: Path) -> None:

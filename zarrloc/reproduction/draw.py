@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +18,7 @@ from zarrloc.reproduction.results import Result
 from zarrloc.scoring.metrics import truth_of
 from zarrloc.store.columns import array_of, read_column
 from zarrloc.store.location import Location
-from zarrloc.store.read import need
+from zarrloc.store.read import need, stage_attrs
 
 EXAMPLES = 3
 """Examples of right calls, and as many of wrong ones."""
@@ -104,7 +105,8 @@ def examples(location: Location, result: Result) -> Figure:
     head = read_head(location, result.head)
     group, fovs = need(location, head.path, "train"), need(location, "fovs", "ingest")
     probability = read_column(group, "probability")
-    truth = truth_of(read_labels(fovs).grade, "positive")
+    weak: Any = stage_attrs(group).config.get("weak", "ignore")
+    truth = truth_of(read_labels(fovs).grade, weak)
     called = (probability >= 0.5) & np.isfinite(probability)
     right = (called == truth.positive).all(1) & truth.labelled
     sure = np.nan_to_num(np.abs(probability - 0.5)).mean(1)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,15 @@ def with_stand_ins(table: ReproduceConfig, given: StandInsConfig) -> ReproduceCo
     if given.pretrain:
         merged["pretrain"] = {**table.pretrain, **given.pretrain}
     return table.model_copy(update=merged)
+
+
+def alternative(table: ReproduceConfig, name: str, value: Any) -> ReproduceConfig:
+    """The table with another value of one setting, and with cells of its own if it makes them."""
+    changed = table.model_copy(update={name: value})
+    if table.level == "fov" or _cells(changed) == _cells(table):
+        return changed
+    own = re.sub(r"\W+", "-", f"{table.cells}-{name}-{value}")
+    return changed.model_copy(update={"cells": own})
 
 
 def task_of(

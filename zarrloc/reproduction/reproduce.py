@@ -19,6 +19,7 @@ from zarrloc.reproduction.estimate import Cost, Machine, cost, fetched, is_done
 from zarrloc.reproduction.jobs import (
     Job,
     Task,
+    alternative,
     read_stand_ins,
     read_table,
     task_of,
@@ -27,6 +28,7 @@ from zarrloc.reproduction.jobs import (
 from zarrloc.reproduction.results import Alternative, Figure, Result, as_markdown, write
 from zarrloc.stages.embed import embed
 from zarrloc.stages.evaluate import evaluate
+from zarrloc.stages.label import carry
 from zarrloc.stages.pretrain import pretrain
 from zarrloc.stages.segment import segment
 from zarrloc.stages.split import split
@@ -89,7 +91,7 @@ class Reproduction:
 
     def with_choice(self, name: str, value: Any) -> ReproduceConfig:
         """The table with one of these."""
-        return self.table.model_copy(update={name: value})
+        return alternative(self.table, name, value)
 
     # --- before ---
 
@@ -237,9 +239,11 @@ class Reproduction:
                 config = SegmentConfig.of(settings["config"])
                 table = {key: settings[key] for key in ("crop_um", "keep_percentile")}
                 segment(self._path, config, job.name, run=self.run, **table)
+            if job.name != self.table.cells:  # an alternative: the expert judged the same cells
+                carry(store, self.table.cells, job.name)
         elif job.kind == "pretrain":
             folder = self.out / "backbones" / job.name
-            code = pretrain(store, folder, settings, say=lambda text: None)
+            code = pretrain(store, folder, settings, say=_silent)
             if code == 1:
                 raise KeyboardInterrupt
             if code:
@@ -268,6 +272,8 @@ class Reproduction:
             baselines=False, bootstrap=0,
         )  # fmt: skip
         by_k = evaluate(self.location, given)["knn"]
+        if any(scores["macro_f1"] is None for scores in by_k.values()):
+            raise CannotRun(f"no cell with a label by labels: {table.labels}, weak: {table.weak}")
         return {f"k={k}": Figure(scores["macro_f1"]) for k, scores in by_k.items()}
 
 
@@ -404,6 +410,10 @@ def _alternatives(what: Reproduction) -> list[Alternative]:
         results = what.results(what.with_choice(name, value))
         found.append(Alternative(name, str(value), results))
     return found
+
+
+def _silent(text: str) -> None:
+    """Say nothing; a function of the module, which processes of their own can be given."""
 
 
 def _without(blank: Result, reason: str) -> Result:

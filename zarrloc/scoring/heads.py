@@ -239,7 +239,12 @@ def _keep(shape: torch.Size, p: float, noise: Sequence[torch.Generator]) -> Tens
     drawn = torch.empty(len(noise), words, dtype=torch.int64, device=device)
     for row, generator in zip(drawn, noise, strict=True):
         row.random_(-(2**63), None, generator=generator)
-    return drawn.view(torch.uint8)[:, : shape[1:].numel()].view(shape) >= round(p * 256)
+    return drawn.view(torch.uint8)[:, : shape[1:].numel()].view(shape) >= _dropped(p)
+
+
+def _dropped(p: float) -> int:
+    """Of 256 equally likely values, those that drop: never all, or nothing would be left."""
+    return min(round(p * 256), 255)
 
 
 class _DroppedReLU(torch.autograd.Function):
@@ -247,7 +252,7 @@ class _DroppedReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, p: float, noise: Sequence[torch.Generator]) -> Tensor:
-        ctx.gain = 256 / (256 - round(p * 256))
+        ctx.gain = 256 / (256 - _dropped(p))
         h = z.relu_().mul_(_keep(z.shape, p, noise)).mul_(ctx.gain)
         ctx.mark_dirty(h)
         ctx.save_for_backward(h)

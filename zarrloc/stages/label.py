@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from zarrloc.errors import SourceError
+from zarrloc.errors import SourceError, StoreError
 from zarrloc.groups.judgements import COLUMNS, Cells, Verdict, columns, held, read_cells
 from zarrloc.images.tables import Row, Table, read
 from zarrloc.store.columns import revise
@@ -55,6 +55,29 @@ def label(store: str | Path | Location, cells: str, csv: str | Path) -> Summary:
         confirmed=sum(verdict.confirmed for verdict in verdicts),
         blank=blank,
     )
+
+
+def carry(store: str | Path | Location, cells: str, other: str) -> int:
+    """Take the judgements of `cells/<cells>` over to `cells/<other>`, of the same objects.
+
+    Returns how many cells were judged; where none is, nothing is written. Raises StoreError
+    where the tables speak of different objects, and LockedError.
+    """
+    location = Location.of(store)
+    known, wanted = read_cells(location, cells), read_cells(location, other)
+    values = held(location.group(f"cells/{cells}", mode="r"), known)
+    seen = int(values["expert_seen"].sum())
+    if not seen:
+        return 0
+    for name in ("fov_index", "mask_label"):
+        if not np.array_equal(getattr(known, name), getattr(wanted, name)):
+            raise StoreError(
+                f"cells/{cells} and cells/{other} speak of different objects ({name}); the "
+                "judgements of one do not hold for the other"
+            )
+    with hold(location, f"cells/{other}", uuid.uuid4().hex):
+        revise(location, f"cells/{other}", columns(wanted, [], values))
+    return seen
 
 
 def judge(table: Table, cells: Cells) -> tuple[list[Verdict], int]:
