@@ -52,6 +52,16 @@ def test_teacher_is_a_moving_average() -> None:
     torch.testing.assert_close(teacher.weight.detach(), expected)
 
 
+def test_the_teacher_has_the_running_statistics_of_its_student() -> None:
+    """A batch norm's are no parameters, and without them the teacher would norm by 0 and 1."""
+    student, teacher = nn.BatchNorm1d(3), nn.BatchNorm1d(3).eval()
+    student(torch.randn(50, 3) * 4 + 7)
+    update_teacher(teacher, student, 0.9)
+    for name, value in student.named_buffers():
+        assert torch.equal(teacher.get_buffer(name), value)
+    assert teacher.running_mean is not student.running_mean
+
+
 def test_schedules() -> None:
     """Linear to the start, half a cosine to the end, and the end thereafter."""
     plain = Schedule(0.996, 1.0, 101)

@@ -199,6 +199,26 @@ def test_an_embedding_knows_how_its_backbone_was_trained(store: Path, tmp_path: 
     assert any("trained, without labels, on 18 fields" in note for note in notes_on(samples))
 
 
+def test_a_batch_norm_is_embedded_as_it_was_trained(store: Path, tmp_path: Path) -> None:
+    """Its running statistics went along: features are as far apart as in training."""
+    given = {"arch": None, "arch_options": (), "from": "timm:test_resnet", "weights": "random:0"}
+    train(store, tmp_path / "ft", **given, objective="simclr", size=32, steps=16)
+    made = backbones.load(str(tmp_path / "ft"))
+    norms = [m for m in made.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert all((norm.running_mean != 0).any() for norm in norms)
+    last = max((tmp_path / "ft" / "checkpoints").iterdir())
+    packed = torch.load(last, weights_only=False)
+    for name, value in made.vit.state_dict().items():
+        assert torch.equal(packed["student"][f"backbone.vit.{name}"], value)
+    copy = tmp_path / "oc.zarr"
+    shutil.copytree(store, copy)
+    embed(copy, EmbedConfig(backbone=str(tmp_path / "ft"), size="32"), "e", run=SERIAL)
+    features = read_samples(Location.of(copy), "e").features
+    assert np.isfinite(features).all()
+    assert features.std(0).max() > 0
+
+
 class Counting(WrapperStore[Any]):
     """Notes which bytes of the images are fetched."""
 

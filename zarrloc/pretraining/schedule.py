@@ -28,9 +28,14 @@ class Schedule:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """theta_t <- momentum * theta_t + (1 - momentum) * theta_s (paper, eq. 3)."""
+    """theta_t <- momentum * theta_t + (1 - momentum) * theta_s (paper, eq. 3).
+
+    Buffers, such as a batch norm's running statistics, are the student's.
+    """
     average = get_ema_multi_avg_fn(momentum)  # type: ignore[no-untyped-call]
     average(list(teacher.parameters()), list(student.parameters()), 0)
+    for own, new in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(new)
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
