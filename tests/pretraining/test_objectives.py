@@ -424,7 +424,9 @@ def test_what_compares_samples_needs_two(objective: str) -> None:
 
 
 def test_patches_are_hidden_only_where_zarrloc_makes_the_tokens() -> None:
-    config = config_of("mae", **{"from": "timm:test_vit", "arch": None, "local_size": 16})
+    config = config_of(
+        "mae", **{"from": "timm:test_vit", "arch": None, "arch_options": (), "local_size": 16}
+    )
     with pytest.raises(ConfigError, match="--objective mae hides patches"):
         start_spec(config, ROLES)
 

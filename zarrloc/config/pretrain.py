@@ -199,6 +199,15 @@ class PretrainConfig(Config):
             )
         if self.start == "scratch" and self.arch is None:
             raise ValueError("--from scratch needs --arch, such as vit_small_patch8")
+        if self.start == "scratch" and self.weights is not None:
+            raise ValueError(
+                "weights is for a start from a backbone: name it (from), or leave weights out"
+            )
+        if self.start != "scratch" and self.arch_options:
+            raise ValueError(
+                f"arch_options is for a start from scratch: {self.start} is what it is; leave "
+                "arch_options out"
+            )
         return self
 
     def result(self) -> dict[str, object]:

@@ -11,7 +11,7 @@ from zarrloc.models.channels import ChannelMap, resolve
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 from zarrloc.models.weights import fill, random_state
-from zarrloc.pretraining.objectives import OBJECTIVES
+from zarrloc.pretraining.objectives import OBJECTIVES, objective_of
 
 
 def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
@@ -40,14 +40,15 @@ def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
                 f"--also needs a backbone of channel tokens, and a token of {config.start} is a "
                 "patch; start from scratch with --tokens channel"
             )
-    if OBJECTIVES[config.objective].masks and spec.position == "timm":
+    if OBJECTIVES[config.objective].masks and (spec.position == "timm" or spec.pool_heads):
         raise ConfigError(
             f"--objective {config.objective} hides patches, which {config.start} cannot do; start "
             "from scratch or from a DINO, DINOv2 or Dino4Cells backbone"
         )
+    sides = {view.size for view in objective_of(config, spec).views()}
     for name in ("size", "local_size"):
         side = getattr(config, name)
-        if side % spec.patch:
+        if side in sides and side % spec.patch:
             raise ConfigError(
                 f"--{name.replace('_', '-')} {side} is not a multiple of the patch, {spec.patch}"
             )
@@ -56,6 +57,7 @@ def start_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
 
 def _scratch_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpec:
     import timm
+    from timm.models.vision_transformer import VisionTransformer
 
     arch = str(config.arch)
     model = arch if timm.is_model(arch) else f"{arch}_224"
@@ -64,8 +66,17 @@ def _scratch_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpe
         arch, model, roles, 1, 0, "zarrloc pretrain", default_channels="natural", options=options,
         tokens=config.tokens,
     )  # fmt: skip
-    with torch.device("meta"):
-        vit = Backbone(draft).vit
+    try:
+        with torch.device("meta"):
+            vit = Backbone(draft).vit
+    except (TypeError, AttributeError):  # it takes no image size, has no width, or not that option
+        vit = None
+    if type(vit) is not VisionTransformer or vit.cls_token is None or vit.no_embed_class:
+        asked = f", or takes no {', '.join(config.arch_options)}" * bool(config.arch_options)
+        raise ConfigError(
+            f"--arch {arch} is no plain ViT with a class token and a place for it, which --from "
+            f"scratch needs{asked}; name one such as vit_small_patch8"
+        )
     return replace(draft, patch=vit.patch_embed.patch_size[0], features=vit.num_features)
 
 
@@ -105,7 +116,18 @@ def start_backbones(config: PretrainConfig, spec: BackboneSpec) -> tuple[Backbon
         loaded = backbones.load(config.start, config.weights)
         fill(teacher.vit, loaded.vit.state_dict(), config.start)
         origin = loaded.weights_hash
-    deep = {**spec.options, "drop_path_rate": config.drop_path}
-    student = Backbone(replace(spec, options=deep))
+    student = _deep(spec, config.drop_path)
     fill(student.vit, teacher.vit.state_dict(), config.start)
     return student, teacher, origin
+
+
+def _deep(spec: BackboneSpec, drop_path: float) -> Backbone:
+    """A backbone of `spec` whose blocks are left out with probability `drop_path`."""
+    try:
+        return Backbone(replace(spec, options={**spec.options, "drop_path_rate": drop_path}))
+    except TypeError:
+        if drop_path == 0:
+            return Backbone(spec)
+        raise ConfigError(
+            f"{spec.name} has no stochastic depth; pass --drop-path 0, or choose another backbone"
+        ) from None

@@ -1,0 +1,83 @@
+"""The backbone a run starts from: what may be one, and what is refused before it begins."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
+from zarrloc.models.vit import Backbone
+from zarrloc.pretraining.start import start_backbones, start_spec
+
+ROLES = ("nucleus", "protein")
+
+
+def config_of(**settings: Any) -> PretrainConfig:
+    return PretrainConfig.of({"size": 28, "local_size": 28, **settings})
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [
+        *("resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "mixer_s16_224"),
+        *("vit_base_patch16_siglip_224", "deit_tiny_distilled_patch16_224"),
+        *("vit_small_patch14_reg4_dinov2", "eva02_tiny_patch14_224"),
+    ],
+)
+def test_only_a_plain_vit_starts_from_scratch(arch: str) -> None:
+    """What zarrloc cannot make the tokens of: no ViT, no class token, or none with a place."""
+    with pytest.raises(ConfigError, match=f"--arch {arch} is no plain ViT with a class token"):
+        start_spec(config_of(arch=arch), ROLES)
+
+
+def test_an_option_that_timm_does_not_know_is_named() -> None:
+    with pytest.raises(ConfigError, match="or takes no depht=1; name one"):
+        start_spec(config_of(arch="vit_tiny_patch16", arch_options=("depht=1",)), ROLES)
+
+
+@pytest.mark.parametrize("arch", ["vit_tiny_patch16", "vit_small_patch14_dinov2"])
+@pytest.mark.parametrize("tokens", ["patch", "channel"])
+def test_a_plain_vit_starts_from_scratch(arch: str, tokens: str) -> None:
+    config = config_of(arch=arch, tokens=tokens, arch_options=("depth=1", "patch_size=14"))
+    spec = start_spec(config, ROLES)
+    assert (spec.patch, spec.roles) == (14, ROLES)
+    assert Backbone(spec)(torch.rand(2, 2, 28, 42)).shape == (2, spec.features)
+
+
+def test_stochastic_depth_is_asked_of_what_has_it() -> None:
+    """A network without goes, if none is asked for."""
+    given = {"from": "timm:densenet121", "weights": "random:0"}
+    config = config_of(**given)
+    with pytest.raises(ConfigError, match=r"timm:densenet121 has no stochastic depth.*--drop-path"):
+        start_backbones(config, start_spec(config, ROLES))
+    config = config_of(**given, drop_path=0.0)
+    student, teacher, _ = start_backbones(config, start_spec(config, ROLES))
+    torch.testing.assert_close(student.state_dict(), teacher.state_dict())
+
+
+@pytest.mark.parametrize("objective", ["mae", "dinov2"])
+def test_patches_are_hidden_only_where_a_feature_is_one_token(objective: str) -> None:
+    """SubCell's is a pool of all, twice as wide as a token."""
+    config = config_of(**{"from": "subcell-mae"}, objective=objective, size=32, local_size=16)
+    with pytest.raises(ConfigError, match=f"--objective {objective} hides patches"):
+        start_spec(config, ROLES)
+
+
+def test_sides_are_those_of_the_views_there_are() -> None:
+    """A local view's counts only where there is one."""
+    given = {"from": "dinov2-vits14", "local_size": 96}
+    for settings in ({"objective": "simclr"}, {"objective": "mae"}, {"local_views": 0}):
+        assert start_spec(config_of(**given, **settings), ROLES).patch == 14
+        with pytest.raises(ConfigError, match="--size 30 is not a multiple of the patch, 14"):
+            start_spec(config_of(**given, **{**settings, "size": 30}), ROLES)
+    with pytest.raises(ConfigError, match="--local-size 96 is not a multiple of the patch, 14"):
+        start_spec(config_of(**given), ROLES)
+
+
+def test_what_only_one_kind_of_start_uses_is_refused_to_the_other() -> None:
+    """Who forgets `from` would else train from nothing."""
+    with pytest.raises(ConfigError, match="weights is for a start from a backbone"):
+        config_of(arch="vit_tiny_patch16", weights="/no/such/file.pth")
+    with pytest.raises(ConfigError, match="arch_options is for a start from scratch"):
+        config_of(**{"from": "dino-vits16"}, arch_options=("depth=1",))
