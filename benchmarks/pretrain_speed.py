@@ -41,9 +41,7 @@ def speeds(store: str, config: PretrainConfig) -> dict[str, float]:
     student, teacher, _ = start_backbones(config, spec)
     state = State.begin(config, spec, student, teacher, device)
     first = next(
-        batches(
-            config, state.objective, data.source, None, inputs.replicate, range(1), WORLD, device
-        )
+        batches(config, state.objective, data.source, None, inputs, range(1), WORLD, device)
     )
 
     def bare(steps: int) -> float:

@@ -151,10 +151,11 @@ def test_a_step_shows_some_channels_only() -> None:
     """As many as drawn from 1 to all, any of them alike, and none that a store lacks."""
     present = np.array([[True, True, True], [True, False, True], [False, True, False]])
     beside, rows = Beside(present), np.array([2, 0, 1, 0])
-    assert beside.shown(rows, 3, None).tolist() == present[rows].tolist()
-    assert Beside().shown(rows, 3, None).all()
+    every = torch.ones(3, dtype=torch.bool)
+    assert beside.shown(rows, every, None).tolist() == present[rows].tolist()
+    assert Beside().shown(rows, every, None).all()
     random = torch.Generator().manual_seed(0)
-    drawn = torch.stack([beside.shown(rows, 3, random) for _ in range(600)])
+    drawn = torch.stack([beside.shown(rows, every, random) for _ in range(600)])
     assert not (drawn & ~torch.from_numpy(present[rows])).any()
     assert drawn.any(2).all()
     assert (drawn[:, 1] == drawn[:, 3]).all()
@@ -163,6 +164,21 @@ def test_a_step_shows_some_channels_only() -> None:
     assert (shares[1:] - 1 / 3).abs().max() < 0.07
     assert (whole.float().mean(0) - 2 / 3).abs().max() < 0.07
     assert drawn[:, 0].tolist() == [[False, True, False]] * 600
+
+
+def test_channels_that_the_network_is_not_given_are_never_shown() -> None:
+    """What is drawn is drawn from the others, so that each sample shows one at least."""
+    used, random = torch.tensor([True, False, True]), torch.Generator().manual_seed(0)
+    for present in (None, np.array([[True, True, True], [True, True, False]])):
+        rows = np.array([0, 1, 0])
+        whole = used.repeat(3, 1)
+        if present is not None:
+            whole &= torch.from_numpy(present[rows])
+        assert torch.equal(Beside(present).shown(rows, used, None), whole)
+        drawn = torch.stack([Beside(present).shown(rows, used, random) for _ in range(600)])
+        assert not (drawn & ~whole).any()
+        assert drawn.any(2).all()
+        assert abs((drawn[:, 0].sum(1) == 2).float().mean() - 0.5) < 0.07
 
 
 def test_siblings_are_other_fields_of_a_protein() -> None:

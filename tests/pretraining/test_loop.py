@@ -132,7 +132,7 @@ def test_a_step_is_what_the_formulas_say() -> None:
         return torch.func.functional_call(model, weights, ([view],))[0]
 
     for t, batch in enumerate(
-        batches(config, Dino(config, SPEC), source(), None, False, range(3), ALONE, CPU), 1
+        batches(config, Dino(config, SPEC), source(), None, inputs(), range(3), ALONE, CPU), 1
     ):
         views = multi_crop(
             batch.pixels.unit(),
@@ -306,7 +306,9 @@ def test_two_processes_train_as_one(tmp_path) -> None:
 def test_brightness_reaches_the_network() -> None:
     """A brighter draw is a brighter input: the affine is fixed. A z-score would hide it."""
     config = config_of(flip=0, remove_channel=0, rescale_protein=0)
-    (batch, *_) = batches(config, Dino(config, SPEC), source(), None, False, range(1), ALONE, CPU)
+    (batch, *_) = batches(
+        config, Dino(config, SPEC), source(), None, inputs(), range(1), ALONE, CPU
+    )
     dark = [
         dataclasses.replace(
             d, brightness=torch.full_like(d.brightness, 0.5), contrast=torch.ones_like(d.contrast)
@@ -342,7 +344,9 @@ def test_replicate_shows_one_channel_in_all_inputs_of_all_views() -> None:
         jitter=0,
         local_scale=(0.3, 0.4),
     )
-    (batch, *_) = batches(config, Dino(config, SPEC), marked, None, True, range(1), ALONE, CPU)
+    (batch, *_) = batches(
+        config, Dino(config, SPEC), marked, None, inputs("replicate"), range(1), ALONE, CPU
+    )
     kinds = []
     for view in multi_crop(
         batch.pixels.unit(),
@@ -373,6 +377,23 @@ def test_out_of_memory_halves_and_says_so() -> None:
     assert "accumulating over 4 parts" in said[-1]
     with pytest.raises(ConfigError, match="one sample's views do not fit"):
         parts_that_fit(lambda parts: trial(0), 1, 8, said.append)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(8, [1, 2, 4]), (7, [1, 2, 3]), (2, [1])])
+def test_samples_that_are_compared_are_never_alone_in_a_part(
+    share: int, expected: list[int]
+) -> None:
+    """Two of a kind that do not fit are refused; one alone would teach nothing, or NaN."""
+    tried: list[int] = []
+
+    def trial(parts: int) -> None:
+        tried.append(parts)
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ConfigError, match="the views of two samples, which are compared"):
+        parts_that_fit(trial, 1, share, [].append, compares=True)
+    assert tried == expected
+    assert share // tried[-1] >= 2
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:
@@ -411,7 +432,9 @@ def test_the_second_view_is_of_a_sibling() -> None:
     objective = SimClr(config, SPEC)
     beside = Beside(siblings=Siblings(protein, fov))
     for held, resident in ((data, None), (data, pixels(data.images, data.extents))):
-        (batch,) = batches(config, objective, held, resident, False, range(1), ALONE, CPU, beside)
+        (batch,) = batches(
+            config, objective, held, resident, inputs(), range(1), ALONE, CPU, beside
+        )
         rows = [int((data.images == p.numpy().view(np.uint16)).all((1, 2, 3)).argmax())
                 for p in batch.pixels.images]  # fmt: skip
         assert batch.sibling is not None
@@ -440,18 +463,56 @@ def test_channels_that_are_not_shown_are_nan_in_all_views() -> None:
         objective, held = Dino(config, spec), source()
         counts = []
         for batch in batches(
-            config, objective, held, None, False, range(20), ALONE, CPU, Beside(present)
+            config, objective, held, None, inputs(), range(20), ALONE, CPU, Beside(present)
         ):
             assert batch.channels is not None
             views = batch.views(objective.views())
-            for view in views:
-                torch.testing.assert_close(view.isnan().all((2, 3)), ~batch.channels)
-                torch.testing.assert_close(view.isnan().any((2, 3)), ~batch.channels)
-            counts.append(batch.channels.sum().item())
+            for view, shown in zip(views, batch.channels, strict=True):
+                assert torch.equal(shown, batch.channels[0])
+                torch.testing.assert_close(view.isnan().all((2, 3)), ~shown)
+                torch.testing.assert_close(view.isnan().any((2, 3)), ~shown)
+            counts.append(batch.channels[0].sum().item())
             part = batch.part(slice(1, 3)).channels
             assert part is not None
-            assert part.tolist() == batch.channels[1:3].tolist()
+            assert torch.equal(torch.stack(part), torch.stack(batch.channels)[:, 1:3])
         assert (min(counts) == 8) == sampled
-    (plain,) = batches(config_of(), Dino(config_of(), SPEC), source(), None, False, range(1),
+    (plain,) = batches(config_of(), Dino(config_of(), SPEC), source(), None, inputs(), range(1),
                        ALONE, CPU)  # fmt: skip
     assert plain.channels is None
+
+
+def test_every_step_shows_a_channel_that_the_network_is_given() -> None:
+    """Also where the channel map leaves out a channel of the store."""
+    spec, config = dataclasses.replace(SPEC, tokens="channel"), config_of()
+    one = Inputs(resolve("protein=protein", ROLES, ROLES, "natural"), (0.3,) * 2, (0.2,) * 2)
+    objective = Dino(config, spec)
+    for batch in batches(config, objective, source(), None, one, range(20), ALONE, CPU):
+        for view in batch.views(objective.views()):
+            assert not one(view)[:, 1].isnan().any()
+
+
+@pytest.mark.parametrize("sampled", [True, False])
+def test_each_of_two_views_shows_the_channels_of_its_own_store(sampled: bool) -> None:
+    """A sibling's missing channel is hidden, and one that only the sibling has is shown."""
+    spec = dataclasses.replace(SPEC, tokens="channel")
+    config = config_of(objective="simclr", views="protein", cache="ram", channel_sampling=sampled)
+    present = np.ones((40, 2), bool)
+    present[::2, 0] = present[1::4, 1] = False
+    siblings = Siblings(np.repeat(np.arange(20), 2).astype(str), np.arange(40))
+    data, objective = source(), SimClr(config, spec)
+    twice = 0
+    for batch in batches(
+        config, objective, data, None, inputs(), range(20), ALONE, CPU, Beside(present, siblings)
+    ):
+        rows = np.array([
+            (data.images == p.numpy().view(np.uint16)).all((1, 2, 3)).argmax()
+            for p in batch.pixels.images
+        ])  # fmt: skip
+        for view, of in zip(batch.views(objective.views()), (rows, rows ^ 1), strict=True):
+            seen = ~view.isnan().any((2, 3))
+            there = torch.from_numpy(present[of])
+            assert seen.any(1).all()
+            assert not (seen & ~there).any()
+            assert sampled or torch.equal(seen, there)
+            twice += int(seen.all(1).sum())
+    assert twice > 0

@@ -387,7 +387,7 @@ def test_everything_that_is_trained_gets_a_gradient(objective: str) -> None:
     """Or a run over several processes would wait for it for ever."""
     config = config_of(objective)
     state = begin(config)
-    (batch, *_) = batches(config, state.objective, source(), None, False, range(1), ALONE, CPU)
+    (batch, *_) = batches(config, state.objective, source(), None, inputs(), range(1), ALONE, CPU)
     gradients(Plan.of(config, 40, 1, "cpu"), state, state.student, batch, inputs())
     without = [name for name, p in state.student.named_parameters() if p.grad is None]
     assert without == []

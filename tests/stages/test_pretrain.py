@@ -760,6 +760,10 @@ def test_what_cannot_be_trained_together_is_refused(
     absent = config_of(**CHANNELS, also=(str(other),), split="absent")
     with pytest.raises(StoreError, match="absent"):
         pretrain(store, tmp_path / "x", absent)
+    without = config_of(**CHANNELS, also=(str(other),), channels="nucleus=nucleus")
+    for call in (lambda: plan(store, without), lambda: pretrain(store, tmp_path / "x", without)):
+        with pytest.raises(ConfigError, match="8 of 26 samples have none of the channels"):
+            call()
     assert not (tmp_path / "x").exists()
 
 

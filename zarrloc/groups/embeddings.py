@@ -165,11 +165,11 @@ def read_labels(fovs: zarr.Group, target: str | None = None) -> Labels:
     return Labels(tuple(read_text(fovs, "label").tolist()), read_column(fovs, "grade"))
 
 
-def proteins_of(fovs: zarr.Group) -> npt.NDArray[np.str_]:
-    """The protein of each field; a field that names none counts as a protein of its own."""
+def proteins_of(fovs: zarr.Group, unnamed: str = "field ") -> npt.NDArray[np.str_]:
+    """The protein of each field; one that names none counts as one of its own, `unnamed` FOV."""
     fov = read_text(fovs, "fov")
     protein = read_text(fovs, "protein") if "protein" in fovs else np.full(len(fov), "")
-    return np.where(protein == "", np.char.add("field ", fov), protein)
+    return np.where(protein == "", np.char.add(unnamed, fov), protein)
 
 
 @dataclass(frozen=True)

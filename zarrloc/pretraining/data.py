@@ -137,20 +137,21 @@ class Beside:
     siblings: "Siblings | None" = None
     """Where two views are of two fields."""
 
-    def shown(self, rows: Rows, channels: int, generator: torch.Generator | None) -> Tensor:
+    def shown(self, rows: Rows, used: Tensor, generator: torch.Generator | None) -> Tensor:
         """The channels that a step shows of samples `rows`, bool `(n, channel)`.
 
-        With a generator some are left out, the same for all samples that have the same: as many
-        as a draw from 1 to all of them leaves, in a drawn order (ChannelViT's hierarchical channel
-        sampling, Bao et al. 2024, section 3.2).
+        They are of those that the network is given: `used`, bool `(channel,)`. With a generator
+        some are left out, the same for all samples that have the same: as many as a draw from 1 to
+        all of them leaves, in a drawn order (ChannelViT's hierarchical channel sampling, Bao et
+        al. 2024, section 3.2).
         """
-        there = torch.ones(len(rows), channels, dtype=torch.bool)
+        there = used.repeat(len(rows), 1)
         if self.present is not None:
-            there = torch.from_numpy(self.present[rows])
+            there &= torch.from_numpy(self.present[rows])
         if generator is None:
             return there
-        most = 1 + int(torch.randint(channels, (1,), generator=generator))
-        order = torch.randperm(channels, generator=generator)
+        most = 1 + int(torch.randint(int(used.sum()), (1,), generator=generator))
+        order = torch.randperm(len(used), generator=generator)
         sorted_ = there[:, order]
         kept = sorted_ & (sorted_.cumsum(1) <= most)
         return torch.zeros_like(there).index_copy(1, order, kept)

@@ -31,6 +31,12 @@ class Inputs:
         """Whether a sample is one channel, in all inputs."""
         return self.channels.kind == "replicate"
 
+    @property
+    def used(self) -> Tensor:
+        """Which of the store's channels go into any input, bool `(channel,)`."""
+        taken = {channel for inputs in self.channels.passes for channel in inputs}
+        return torch.tensor([i in taken for i in range(len(self.channels.store_roles))])
+
     def __call__(self, views: Tensor) -> Tensor:
         """Training views `(n, channel, y, x)` -> `(n, input, y, x)`; replicated ones hold one."""
         if self.replicate:

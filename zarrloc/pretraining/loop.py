@@ -97,7 +97,7 @@ class Batch:
     draws: list[Draw]  # one a view
     drawn: Tensor  # (n, ...) what else the objective drew
     least: int = 0  # pixels along a side of any sample there is
-    channels: Tensor | None = None  # (n, c) bool, which are shown; None: all
+    channels: list[Tensor] | None = None  # one a view, (n, c) bool, which are shown; None: all
     sibling: Pixels | None = None  # of another field, for the second view
 
     def part(self, rows: slice) -> "Batch":
@@ -109,7 +109,7 @@ class Batch:
             draws,
             self.drawn[rows],
             self.least,
-            None if self.channels is None else self.channels[rows],
+            None if self.channels is None else [shown[rows] for shown in self.channels],
             None if self.sibling is None else self.sibling[rows],
         )
 
@@ -124,8 +124,10 @@ class Batch:
             of = self.sibling
             found += multi_crop(of.unit(), of.extents, self.protein, *rest, self.least)
         if self.channels is not None:
-            hidden = ~self.channels[..., None, None]
-            found = [view.masked_fill(hidden, torch.nan) for view in found]
+            found = [
+                view.masked_fill(~shown[..., None, None], torch.nan)
+                for view, shown in zip(found, self.channels, strict=True)
+            ]
         return found
 
 
@@ -134,7 +136,7 @@ def batches(
     objective: Objective,
     source: Source,
     resident: Pixels | None,
-    replicate: bool,
+    inputs: Inputs,
     steps: range,
     world: World,
     device: torch.device,
@@ -159,7 +161,7 @@ def batches(
         for rows, pixels in zip(rows_of, found, strict=True):
             random = torch.Generator().manual_seed(seed_of(config.seed, step, 0))
             protein = is_protein.expand(config.batch, -1)
-            if replicate:  # one channel a sample, the same in all its views
+            if inputs.replicate:  # one channel a sample, the same in all its views
                 channel = torch.randint(len(source.roles), (config.batch,), generator=random)
                 protein = is_protein[channel][:, None]
                 pixels = pixels.channel(channel[share].to(pixels.images.device))
@@ -167,7 +169,7 @@ def batches(
             if beside.siblings is not None:
                 others = beside.siblings.drawn(rows, random)
                 sibling = taken(source, resident, others[share])
-                if replicate:
+                if inputs.replicate:
                     sibling = sibling.channel(channel[share].to(sibling.images.device))
             draws = []
             for i, view in enumerate(views):
@@ -177,7 +179,10 @@ def batches(
             channels = None
             if objective.spec.tokens == "channel":
                 sampler = random if config.channel_sampling else None
-                channels = beside.shown(rows, len(source.roles), sampler)[share].to(device)
+                # One draw for both samples, of which each has the channels of its own store.
+                both = beside.shown(np.concatenate([rows, others]), inputs.used, sampler)
+                own, other = (shown[share].to(device) for shown in both.chunk(2))
+                channels = [other if i else own for i in range(len(views))]
             yield Batch(
                 pixels.to(device),
                 protein[share].to(device),
@@ -284,8 +289,7 @@ def train(
     steps = range(state.step, plan.steps)
     arriving = ahead(
         batches(
-            config, state.objective, source, resident, inputs.replicate, steps, world, device,
-            beside,
+            config, state.objective, source, resident, inputs, steps, world, device, beside,
         )
     )  # fmt: skip
     since, served, decoded = time.perf_counter(), 0, source.decodes
@@ -319,19 +323,30 @@ def train(
 
 
 def parts_that_fit(
-    trial: Callable[[int], None], parts: int, share: int, say: Callable[[str], None]
+    trial: Callable[[int], None],
+    parts: int,
+    share: int,
+    say: Callable[[str], None],
+    compares: bool = False,
 ) -> int:
-    """The fewest parts, from `parts` on by doubling, in which a step's `share` fits in memory."""
+    """The fewest parts, from `parts` on by doubling, in which a step's `share` fits in memory.
+
+    None is smaller than one sample; where the objective `compares` samples, than two.
+    """
+    most = share // 2 if compares else share
     while True:
         try:
             trial(parts)
         except torch.OutOfMemoryError:
-            if parts >= share:
+            if parts >= most:
+                few = "one sample's views"
+                if compares:
+                    few = "the views of two samples, which are compared,"
                 raise ConfigError(
-                    "one sample's views do not fit in the GPU's memory; use a smaller --arch, "
-                    "--size or --local-views"
+                    f"{few} do not fit in the GPU's memory; use a smaller --arch, --size or "
+                    "--local-views"
                 ) from None
-            parts = min(2 * parts, share)
+            parts = min(2 * parts, most)
             torch.cuda.empty_cache()
             say(f"GPU out of memory: accumulating over {parts} parts of {share / parts:g} samples")
         else:

@@ -23,6 +23,7 @@ from zarrloc.groups.embeddings import proteins_of, read_labels, siblings_of
 from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
+from zarrloc.models.channels import ChannelMap
 from zarrloc.pixels.window import window_px
 from zarrloc.pretraining.data import (
     ALONE,
@@ -84,7 +85,8 @@ class CellSource:
         mine = self._crops.keep & np.isin(self._crops.fov_index, rows)
         self.stored = np.flatnonzero(mine).astype(np.int64)
         self.roles = self._crops.channels
-        self.shape, self.dtype = (len(self.roles), window, window), np.dtype(np.uint16)
+        self.shape = (len(self.roles), window, window)
+        self.dtype = np.dtype(np.float32 if fovs.dtype == "float32" else np.uint16)
         self.fov = self._crops.fov_index[self.stored].astype(np.int64)
         self.shard = self.fov // fovs.shard
         self.extents = np.full((len(self.stored), 2), window)
@@ -94,12 +96,14 @@ class CellSource:
         self._counting = threading.Lock()  # several threads load
 
     def load(self, rows: Rows) -> Image:
-        """Cells `rows` as `(n, channel, y, x)` uint16 counts above the background."""
+        """Cells `rows` as `(n, channel, y, x)`, above the background; whole counts where stored."""
         images = np.empty((len(rows), *self.shape), self.dtype)
         for fov in np.unique(self.fov[rows]):  # one field at a time: crops come as float32
             inside = self.fov[rows] == fov
             pixels = self._crops.take(self.stored[rows[inside]]).pixels
-            images[inside] = pixels.round().clamp(max=65535).numpy()
+            if self.dtype == np.uint16:
+                pixels = pixels.round().clamp(max=65535)
+            images[inside] = pixels.numpy()
             with self._counting:
                 self.decodes += 1
         return images
@@ -180,7 +184,7 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
     on.
     """
     stores = [location, *map(Location.of, config.also)]
-    each = [_open_one(store, config) for store in stores]
+    each = [_open_one(store, config, number) for number, store in enumerate(stores)]
     data = each[0] if len(each) == 1 else _joined(stores, each)
     if config.views == "protein":
         siblings = Siblings(data.protein, data.source.fov)
@@ -191,6 +195,19 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
             )
         data = replace(data, beside=replace(data.beside, siblings=siblings))
     return data
+
+
+def refuse_blank(data: Data, channels: ChannelMap) -> None:
+    """Raise `ConfigError` where a store has no channel that goes into the network."""
+    if data.beside.present is None:
+        return
+    blank = ~data.beside.present[:, [*channels.channel_of.values()]].any(axis=1)
+    if blank.any():
+        raise ConfigError(
+            f"{int(blank.sum())} of {len(data.protein)} samples have none of the channels that go "
+            f"into the backbone, {', '.join(channels.channel_of)}: leave their store out of "
+            "--also, or give a channel of it an input (--channels)"
+        )
 
 
 def _joined(stores: Sequence[Location], each: Sequence[Data]) -> Data:
@@ -210,7 +227,7 @@ def _joined(stores: Sequence[Location], each: Sequence[Data]) -> Data:
     )
 
 
-def _open_one(location: Location, config: PretrainConfig) -> Data:
+def _open_one(location: Location, config: PretrainConfig, number: int) -> Data:
     fovs, group = Fovs.of(location), need(location, FOVS, "ingest SOURCE STORE")
     trainable, held_out = _trainable(location, group, config.split)
     if config.views == "protein":
@@ -229,7 +246,10 @@ def _open_one(location: Location, config: PretrainConfig) -> Data:
         source = FovSource(location, fovs, rows)
     grade = read_labels(group).grade
     by_protein = config.views == "protein"
-    protein = proteins_of(group) if by_protein else siblings_of(group).group
+    # Fields of two stores may have one name; only a protein's makes them siblings.
+    protein = (
+        proteins_of(group, f"store {number} field ") if by_protein else siblings_of(group).group
+    )
     return Data(source, count, grade[source.fov], protein[source.fov], held_out)
 
 

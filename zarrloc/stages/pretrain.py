@@ -39,7 +39,7 @@ from zarrloc.pretraining.launch import World, launch, on_stop
 from zarrloc.pretraining.log import Log, write_baselines, write_checks
 from zarrloc.pretraining.loop import State, batches, gradients, parts_that_fit, train
 from zarrloc.pretraining.objectives import objective_of
-from zarrloc.pretraining.samples import Data, cached, open_data
+from zarrloc.pretraining.samples import Data, cached, open_data, refuse_blank
 from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
@@ -62,6 +62,7 @@ def plan(store: str | Path | Location, config: PretrainConfig) -> str:
     config = fitted(config, len(data.protein))
     spec = start_spec(config, data.source.roles)
     channels = start_channels(config, spec, data.source.roles)
+    refuse_blank(data, channels)
     device = World().device(config.device).type
     made = Plan.of(config, len(data.protein), max(1, config.processes), device)
     student, _, _ = start_backbones(config, spec)
@@ -103,7 +104,7 @@ def pretrain(
     data = open_data(location, config)
     config = fitted(config, len(data.protein))
     spec = start_spec(config, data.source.roles)
-    start_channels(config, spec, data.source.roles)
+    refuse_blank(data, start_channels(config, spec, data.source.roles))
     start_backbones(config, spec)
     return launch(_member, (location, out, config, overwrite, say), config.processes, config.device)
 
@@ -265,8 +266,8 @@ class Run:
         if device.type != "cuda":
             return
         (batch, *_) = batches(
-            self.config, self.state.objective, source, resident, self.inputs.replicate,
-            range(1), self.world, device, self.data.beside,
+            self.config, self.state.objective, source, resident, self.inputs, range(1),
+            self.world, device, self.data.beside,
         )  # fmt: skip
         # What the optimizer and DDP will hold from the first step on.
         held = [torch.empty_like(p) for p in self.state.student.parameters() for _ in range(3)]
@@ -278,7 +279,8 @@ class Run:
             gradients(trial_plan, self.state, student, batch, self.inputs)
             student.zero_grad(set_to_none=True)
 
-        parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say)
+        compares = self.state.objective.compares
+        parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say, compares)
         del held
         self.plan = replace(self.plan, parts=self.world.largest(parts, device))
 
