@@ -269,6 +269,15 @@ def test_processes_end_when_the_one_that_started_them_is_killed(tmp_path: Path) 
     assert len(list(tmp_path.glob("saved-*"))) == 2
 
 
+def test_inside_torchrun_this_process_is_one_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "h"}
+    monkeypatch.setattr(module.os, "environ", theirs)
+    monkeypatch.setattr(module, "_member", lambda *given: given)
+    given = (World(3, 4, 1), "env://", "cpu", _code, (7,))
+    for processes in (0, 4):
+        assert launch(_code, (7,), processes, "cpu") == given
+
+
 def test_processes_beside_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count is torchrun's."""
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():

@@ -13,7 +13,7 @@ from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import resolve
 from zarrloc.models.specs import BackboneSpec
-from zarrloc.pretraining.augment import multi_crop
+from zarrloc.pretraining.augment import draw, multi_crop
 from zarrloc.pretraining.data import Arrays, Beside, Siblings, decode_all, pixels
 from zarrloc.pretraining.dino import Dino
 from zarrloc.pretraining.estimate import Plan
@@ -23,6 +23,7 @@ from zarrloc.pretraining.loop import (
     State,
     batches,
     parts_that_fit,
+    seed_of,
     train,
     train_step,
 )
@@ -451,6 +452,19 @@ def test_the_second_view_is_of_a_sibling() -> None:
             )
         half = batch.part(slice(2, 6))
         torch.testing.assert_close(half.views(objective.views())[1], views[1][2:6])
+
+
+def test_crops_are_drawn_for_the_shape_of_the_image() -> None:
+    """Half as wide as high."""
+    config = config_of(objective="simclr")
+    data = source()
+    data.extents[:] = (20, 10)
+    objective = SimClr(config, SPEC)
+    (batch,) = batches(config, objective, data, None, False, range(1), ALONE, CPU)
+    random = torch.Generator().manual_seed(seed_of(config.seed, 0, 0))
+    for view, found in zip(objective.views(), batch.draws, strict=True):
+        expected = draw(view, batch.protein, torch.full((8,), 0.5), random)
+        torch.testing.assert_close(found.matrix, expected.matrix)
 
 
 def test_channels_that_are_not_shown_are_nan_in_all_views() -> None:

@@ -165,6 +165,12 @@ def test_rectangles_hide_as_many_patches_as_asked() -> None:
     many = torch.stack([dinov2.rectangles(7, 12, random) for _ in range(300)]).float().mean(0)
     assert float(many.min()) > 0.05
     assert float(many.max()) < 0.6
+    # No side is hidden more often than the one across.
+    other = torch.Generator().manual_seed(1)
+    many = torch.stack([dinov2.rectangles(7, 12, other) for _ in range(2000)]).float()
+    rows, columns = many.view(-1, 7, 7).mean((0, 2)), many.view(-1, 7, 7).mean((0, 1))
+    for share in (rows, columns):
+        torch.testing.assert_close(share, share.flip(0), atol=0.02, rtol=0)
     # One patch alone is one rectangle: it lies anywhere, the last row and column too.
     alone = torch.stack([dinov2.rectangles(4, 1, random) for _ in range(400)]).float().mean(0)
     assert 0.5 / 16 < float(alone.min()) <= float(alone.max()) < 2 / 16
