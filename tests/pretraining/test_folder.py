@@ -140,3 +140,15 @@ def test_a_setting_that_is_newer_than_the_run_had_its_default(tmp_path: Path) ->
         folder.take(out, {**settings, "noise": 0.5}, overwrite=False)
     with pytest.raises(ConfigError, match=r"\(data: None -> 7\)"):
         folder.take(out, {**settings, "data": "7"}, overwrite=False)
+
+
+def test_a_run_that_noted_no_weights_goes_on(tmp_path: Path) -> None:
+    """An earlier zarrloc's; where they are noted, others are another run."""
+    out = tmp_path / "run"
+    folder.take(out, SETTINGS, overwrite=False)
+    folder.take(out, {**SETTINGS, "weights": "0a"}, overwrite=False)
+    folder.take(out, {**SETTINGS, "weights": "0a"}, overwrite=True)
+    (out / "log.jsonl").write_text("")
+    folder.take(out, {**SETTINGS, "weights": "0a"}, overwrite=False)
+    with pytest.raises(ConfigError, match=r"\(weights: 0a -> 0b\)"):
+        folder.take(out, {**SETTINGS, "weights": "0b"}, overwrite=False)

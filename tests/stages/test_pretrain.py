@@ -315,6 +315,25 @@ def test_a_fine_tune_starts_from_what_it_is_given(store: Path, tmp_path: Path) -
     assert not (tmp_path / "none").exists()
 
 
+def test_other_weights_are_another_run(store: Path, tmp_path: Path) -> None:
+    """By what is in the file: one that only moved continues, as does a run that noted none."""
+    given = {"arch": None, "arch_options": (), "from": "timm:test_vit", "local_size": 16}
+    out, file, moved = tmp_path / "ft", tmp_path / "start.safetensors", tmp_path / "moved"
+    train(store, out, **given, weights="random:0", steps=2)
+    with pytest.raises(ConfigError, match=r"\(weights: \w{32} -> \w{32}\); pass --overwrite"):
+        train(store, out, **given, weights="random:1", steps=2)
+    shutil.copy(out / "backbone.safetensors", file)
+    train(store, tmp_path / "on", **given, weights=str(file), steps=2)
+    moved.mkdir()
+    file.rename(moved / file.name)
+    again = {**given, "weights": str(moved / file.name), "steps": 2}
+    assert "nothing to do" in train(store, tmp_path / "on", **again)[-1]
+    marker = json.loads((tmp_path / "on" / "run.json").read_text())
+    assert marker["settings"].pop("weights") == backbones.load(str(out)).weights_hash
+    (tmp_path / "on" / "run.json").write_text(json.dumps(marker))
+    assert "nothing to do" in train(store, tmp_path / "on", **again)[-1]
+
+
 def test_fractions_take_fields_and_steps_stay(store: Path) -> None:
     """A smaller fraction is inside a larger; equal epochs are fewer steps, --steps are equal."""
     location = Location.of(store)

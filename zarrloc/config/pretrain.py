@@ -211,5 +211,5 @@ class PretrainConfig(Config):
         return self
 
     def result(self) -> dict[str, object]:
-        """The settings that the trained weights depend on."""
+        """The settings that the trained weights depend on, beside those they start from."""
         return self.model_dump(mode="json", exclude=set(self.RUN_ONLY))

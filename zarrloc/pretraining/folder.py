@@ -146,8 +146,9 @@ def _default(key: str) -> Any:
 
 
 def _refuse_difference(found: dict[str, Any], wanted: dict[str, Any], out: Path) -> None:
-    # A setting that is newer than the run had its default then.
-    before = {key: found.get(key, _default(key)) for key in found.keys() | wanted.keys()}
+    # A setting that is newer than the run had its default then; earlier runs noted no weights.
+    then = {key: _default(key) for key in found.keys() | wanted.keys()}
+    before = {**then, "weights": wanted.get("weights"), **found}
     changes = [
         f"{key}: {before[key]} -> {wanted.get(key)}"
         for key in sorted(before)

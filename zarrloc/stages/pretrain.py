@@ -185,6 +185,7 @@ class Run:
         self.spec = start_spec(self.config, roles)
         self.channels = start_channels(self.config, self.spec, roles)
         self.plan = Plan.of(self.config, len(self.data.protein), self.world.size, device.type)
+        self.student, self.teacher, self.origin = start_backbones(self.config, self.spec)
 
     # --- setting up ---
 
@@ -195,8 +196,9 @@ class Run:
         self.world.barrier()
 
     def identity(self) -> dict[str, Any]:
-        """What the trained weights depend on."""
-        return {**self.config.result(), "data": f"{self.data.source.digest:016x}"}
+        """What the trained weights depend on; those it starts from by their hash, not their path."""
+        data = f"{self.data.source.digest:016x}"
+        return {**self.config.result(), "weights": self.origin, "data": data}
 
     def complete(self) -> bool:
         """Whether an earlier run of the same came to its end, and what it wrote is whole."""
@@ -211,8 +213,7 @@ class Run:
 
     def begin(self, device: torch.device, location: Location) -> None:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
-        student, teacher, self.origin = start_backbones(self.config, self.spec)
-        self.state = State.begin(self.config, self.spec, student, teacher, device)
+        self.state = State.begin(self.config, self.spec, self.student, self.teacher, device)
         packed = self._last_saved(device)
         n = len(self.data.protein)
         rows = nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
