@@ -1,6 +1,7 @@
 """What a run will do: the batch that fits few samples, the tokens and the memory it says."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,3 +74,18 @@ def test_memory_grows_with_the_samples_of_a_step_the_network_and_its_outputs() -
     assert gib(prototypes=4000) > 1.5 * once
     deeper = ("patch_size=4", "depth=4", "embed_dim=24", "num_heads=3")
     assert gib(arch_options=deeper) > 1.2 * once
+
+
+def test_a_run_goes_on_in_no_more_parts_than_it_has_samples() -> None:
+    """As the checkpoint says, unless more are asked for now, or there are more processes."""
+
+    def plan(processes: int = 1, **settings: Any) -> Plan:
+        config = PretrainConfig(arch="x", batch=8, **settings)
+        return Plan.of(config, 100, processes, "cpu")
+
+    assert plan().resumed(4, True) == replace(plan(accumulate=4), bfloat16=True)
+    assert plan(accumulate=8).resumed(4, False).parts == 8
+    assert plan(processes=4).resumed(4, False).parts == 2
+    assert plan(processes=8).resumed(4, False).parts == 1
+    assert plan(processes=4, objective="simclr").resumed(4, False).parts == 1
+    assert plan(objective="simclr").resumed(8, False).parts == 4

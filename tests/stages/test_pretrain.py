@@ -44,7 +44,7 @@ from zarrloc.pretraining.samples import cached, open_data
 from zarrloc.report.write import write_report
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
-from zarrloc.stages.pretrain import plan, pretrain
+from zarrloc.stages.pretrain import Run, plan, pretrain
 from zarrloc.stages.split import split
 from zarrloc.store.location import Location
 from zarrloc.store.lock import hold
@@ -399,6 +399,22 @@ def test_killed_and_continued_is_undisturbed_to_the_last_digit(store: Path, tmp_
     assert losses(out) == losses(whole)
     first, second = (backbones.load(str(folder)) for folder in (whole, out))
     assert first.weights_hash == second.weights_hash
+
+
+def test_a_run_goes_on_in_smaller_parts(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With more --accumulate than before; and whether they fit is tried again."""
+    tried: list[int] = []
+    monkeypatch.setattr(Run, "fit_memory", lambda self, *given: tried.append(self.plan.parts))
+    given = {"checkpoint_steps": 4, "keep": 9}
+    train(store, tmp_path / "ft", **given)
+    for file in ("backbone.json", "checkpoints/step-00000008.pt"):
+        (tmp_path / "ft" / file).unlink()
+    train(store, tmp_path / "ft", **given, accumulate=2)
+    last = torch.load(tmp_path / "ft" / "checkpoints" / "step-00000008.pt", weights_only=False)
+    assert last["settled"]["parts"] == 2
+    assert tried == [1, 2]
 
 
 @pytest.mark.parametrize("ignored", [False, True])

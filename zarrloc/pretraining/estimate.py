@@ -1,7 +1,7 @@
 """What a run will do, worked out before it does it."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -44,6 +44,8 @@ class Plan:
     bfloat16: bool
     parts: int
     """Pieces a share is cut into, one after the other."""
+    most_parts: int
+    """With more, one would lack a sample, or another to compare it with."""
 
     @classmethod
     def of(cls, config: PretrainConfig, samples: int, processes: int, device: str) -> "Plan":
@@ -59,8 +61,8 @@ class Plan:
                 f"--batch {config.batch} does not divide among {processes} processes; use "
                 f"{config.batch // processes * processes or processes}"
             )
-        alone = config.batch // processes // config.accumulate < 2
-        if OBJECTIVES[config.objective].compares and alone:
+        share, compares = config.batch // processes, OBJECTIVES[config.objective].compares
+        if compares and share // config.accumulate < 2:
             raise ConfigError(
                 f"--objective {config.objective} compares samples that go through the network "
                 f"together: --batch {config.batch} over {processes} processes and --accumulate "
@@ -73,7 +75,7 @@ class Plan:
         bfloat16 = config.precision == "bf16" or (config.precision == "auto" and device == "cuda")
         return cls(
             samples=samples,
-            share=config.batch // processes,
+            share=share,
             steps=steps,
             steps_per_epoch=per_epoch,
             learning_rate=Schedule(
@@ -85,8 +87,14 @@ class Plan:
             else Schedule(0.0, 0.0, steps),
             frozen_steps=round(config.freeze_last * steps),
             bfloat16=bfloat16,
-            parts=min(config.accumulate, config.batch // processes),
+            parts=min(config.accumulate, share),
+            most_parts=share // 2 if compares else share,
         )
+
+    def resumed(self, parts: int, bfloat16: bool) -> "Plan":
+        """Go on as a checkpoint says, but in smaller parts where that is asked for now."""
+        parts = min(max(parts, self.parts), self.most_parts)
+        return replace(self, parts=parts, bfloat16=bfloat16)
 
     def rates(self, step: int) -> Rates:
         """The schedules at a step."""

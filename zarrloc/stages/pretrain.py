@@ -135,8 +135,7 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
     if run.ended_by_guard:
         return run.say_collapsed()
     source, resident = cached(config, data.source, location, world, device)
-    if run.state.step == 0:
-        run.fit_memory(device, source, resident)
+    run.fit_memory(device, source, resident)
     log = _unlogged
     if world.first:
         log = run.log = Log(out, config, run.plan, run.state.step, run.say)
@@ -234,7 +233,7 @@ class Run:
             )
         else:
             self.state.unpack(packed)
-            self.plan = replace(self.plan, **packed["settled"])
+            self.plan = self.plan.resumed(**packed["settled"])
             mean, sd = map(tuple, packed["affine"])
             self.inputs = Inputs(self.channels, mean, sd, absent)
             self.checks, self.warnings = packed["checks"], packed["warnings"]
@@ -270,11 +269,13 @@ class Run:
             self.config, self.state.objective, source, resident, self.inputs, range(1),
             self.world, device, self.data.beside,
         )  # fmt: skip
-        # What the optimizer and DDP will hold from the first step on.
-        held = [torch.empty_like(p) for p in self.state.student.parameters() for _ in range(3)]
+        student = self.state.student
+        # What DDP will hold from the first step on, and the optimizer, if it does not yet.
+        copies = 1 if self.state.optimizer.state else 3
+        held = [torch.empty_like(p) for p in student.parameters() for _ in range(copies)]
+        buffers = [(buffer, buffer.clone()) for buffer in student.buffers()]
 
         def trial(parts: int) -> None:
-            student = self.state.student
             student.zero_grad(set_to_none=True)
             trial_plan = replace(self.plan, parts=parts)
             gradients(trial_plan, self.state, student, batch, self.inputs)
@@ -283,6 +284,8 @@ class Run:
         compares = self.state.objective.compares
         parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say, compares)
         del held
+        for buffer, before in buffers:  # running statistics, which the trials have moved
+            buffer.copy_(before)
         self.plan = replace(self.plan, parts=self.world.largest(parts, device))
 
     # --- between steps ---
