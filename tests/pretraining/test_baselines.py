@@ -72,6 +72,19 @@ def test_classic_features_are_those_of_the_same_samples(tmp_path: Path) -> None:
     assert list(neighbour_baselines(location, several, data, some)) == TITLES[:2]
 
 
+def test_an_embedding_older_than_the_last_ingest_is_left_alone(tmp_path: Path) -> None:
+    """Though it has all the samples: the training goes on without."""
+    store = make_store(tmp_path / "a.zarr")
+    location = Location.of(store)
+    fovs, rows = need(location, "fovs", "ingest"), np.arange(50)
+    truth = (read_column(fovs, "grade") == 3).astype(np.float32)[:100]
+    names = (read_column(fovs, column)[:100] for column in ("fov", "protein"))
+    settings = {"backbone": CLASSIC, "level": "fov"}
+    write_embedding(location, "d", truth, *names, stage_attrs(fovs), **settings)
+    data = known(store, rows, rows)
+    assert list(neighbour_baselines(location, PretrainConfig(arch="x"), data, rows)) == TITLES[:2]
+
+
 def test_classic_features_of_cells_are_of_this_table(tmp_path: Path) -> None:
     store = make_store(tmp_path / "a.zarr")
     add_cells(store, expert=False, backbone=CLASSIC)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.errors import ConfigError
 from zarrloc.models.vit import Backbone
 from zarrloc.pretraining.estimate import Plan, describe, fitted
 from zarrloc.pretraining.objectives import objective_of
@@ -31,6 +32,17 @@ def test_a_batch_that_fits_stays() -> None:
     config = PretrainConfig(arch="x")
     assert fitted(config, 4 * config.batch) is config
     assert fitted(config, 4 * config.batch - 1).batch == config.batch // 2
+
+
+@pytest.mark.parametrize("level", ["fov", "cell"])
+def test_nothing_to_train_on_is_said_as_that(level: str) -> None:
+    """Not as a batch that is too large for it."""
+    config = PretrainConfig(arch="x", level=level)
+    with pytest.raises(ConfigError, match=f"there is no {level} to train on"):
+        Plan.of(fitted(config, 0), 0, 1, "cpu")
+    with pytest.raises(ConfigError, match="--batch 64 is more than the 9 samples") as refused:
+        Plan.of(config, 9, 1, "cpu")
+    assert ("--level cell" in str(refused.value)) == (level == "fov")
 
 
 def told(**settings: Any) -> str:

@@ -25,6 +25,8 @@ def test_the_log_forgets_steps_that_are_taken_again(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         log({"step": step, "loss": 2.0, "learning_rate": 1e-3, "images_per_s": 10.0})
     assert said[1] == "step 2/100  loss 2.0000  lr 1.00e-03  10.0 images/s  00:01:38 left"
+    log({"step": 4, "loss": 2.0, "learning_rate": 1e-3, "images_per_s": 960 / 90_061})
+    assert said[-1].endswith("25:01:01 left")
     with (tmp_path / "log.jsonl").open("a") as file:
         file.write('{"step": 2, "lo\n}\nnull\n{"step": 2, "lo')
     log_of(tmp_path, 2, said)

@@ -32,6 +32,13 @@ def test_torchrun_and_srun_are_recognised() -> None:
     torchrun = {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "h"}
     assert detect(torchrun) == (World(3, 4, 1), "env://")
     assert detect(SRUN) == (World(5, 8, 1), "tcp://gpu003:24711")
+    meets = {
+        detect({**SRUN, "SLURM_JOB_ID": str(job), "SLURM_STEP_ID": str(step)})
+        for job in range(4711, 4721)
+        for step in range(10)
+    }
+    assert len(meets) == 100  # steps and jobs that share a node meet apart
+    assert (World(5, 8, 1), "tcp://gpu003:24711") in meets
     batch = {name: value for name, value in SRUN.items() if "STEP" not in name}
     assert detect(batch) is None
     assert detect({}) is None

@@ -13,7 +13,7 @@ from zarrloc.scoring.baselines import intensity_statistics
 from zarrloc.store.columns import read_column
 from zarrloc.store.document import groups
 from zarrloc.store.location import Location
-from zarrloc.store.read import committed, stage_attrs
+from zarrloc.store.read import committed, need, stage_attrs
 
 Array32 = npt.NDArray[np.float32]
 
@@ -63,6 +63,7 @@ def brightness_of(source: Source, rows: Rows) -> Array32:
 
 def _classic(location: Location, config: PretrainConfig, data: Data, rows: Rows) -> Array32 | None:
     """Classic features `(n, f)` of samples `rows`, where all have some."""
+    fovs = need(location, "fovs", "ingest SOURCE STORE")
     for path in sorted(groups(location)):
         group = committed(location, path) if path.startswith("embeddings/") else None
         given = {} if group is None else stage_attrs(group).config
@@ -70,8 +71,10 @@ def _classic(location: Location, config: PretrainConfig, data: Data, rows: Rows)
             continue
         if config.level == "cell" and given.get("cells") != config.cells:
             continue
-        wanted = data.source.stored[rows]
-        if wanted.max() < len(read_column(group, "error")):
+        wanted, held = data.source.stored[rows], len(read_column(group, "error"))
+        if config.level == "fov" and held != len(read_column(fovs, "fov")):
+            continue  # of before the last ingest
+        if wanted.max() < held:
             features = read_samples(location, path.split("/")[1]).features[wanted]
             if np.isfinite(features).all():
                 return features

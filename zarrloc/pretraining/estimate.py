@@ -50,11 +50,18 @@ class Plan:
     @classmethod
     def of(cls, config: PretrainConfig, samples: int, processes: int, device: str) -> "Plan":
         """Raises `ConfigError` where the batch fits neither the data nor the processes."""
+        if samples == 0:
+            raise ConfigError(
+                f"there is no {config.level} to train on: none is kept, free of errors, and in the "
+                "training part of the split; see `zarrloc report`, and ingest or segment again"
+            )
         if config.batch > samples:
+            cells = ", or train on cells, of which there are more (--level cell)"
             raise ConfigError(
                 f"--batch {config.batch} is more than the {samples} samples there are; "
-                f"lower it (such as --batch {max(1, samples // 4)}), or train on cells, of which "
-                "there are more (--level cell)"
+                f"lower it (such as --batch {max(1, samples // 4)})"
+                + cells
+                * (config.level == "fov")
             )
         if config.batch % processes:
             raise ConfigError(

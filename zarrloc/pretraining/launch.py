@@ -140,7 +140,9 @@ def detect(environ: Mapping[str, str]) -> tuple[World, str] | None:
     if size == 1:
         return None
     world = World(int(environ["SLURM_PROCID"]), size, int(environ["SLURM_LOCALID"]))
-    port = 20000 + int(environ["SLURM_JOB_ID"]) % 20000
+    # Steps of one job, and jobs in a row, may share a node.
+    step = int(environ.get("SLURM_STEP_ID", 0))
+    port = 20000 + (int(environ["SLURM_JOB_ID"]) + 7919 * step) % 20000
     return world, f"tcp://{first_host(environ['SLURM_STEP_NODELIST'])}:{port}"
 
 

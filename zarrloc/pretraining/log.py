@@ -6,7 +6,6 @@ Written while it trains, and read again for the report.
 import csv
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -38,11 +37,11 @@ class Log:
         """Keep one row and say it."""
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        left = (self._steps - row["step"]) * self._batch / row["images_per_s"]
+        left = round((self._steps - row["step"]) * self._batch / row["images_per_s"])
         self._say(
             f"step {row['step']}/{self._steps}  loss {row['loss']:.4f}  "
             f"lr {row['learning_rate']:.2e}  {row['images_per_s']:.1f} images/s  "
-            f"{time.strftime('%H:%M:%S', time.gmtime(left))} left"
+            f"{left // 3600:02}:{left // 60 % 60:02}:{left % 60:02} left"
         )
         if self._board is not None:
             for name, value in row.items():

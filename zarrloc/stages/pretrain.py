@@ -195,7 +195,7 @@ class Run:
         self.world.barrier()
 
     def identity(self) -> dict[str, Any]:
-        """What the trained weights depend on; those it starts from by their hash, not their path."""
+        """What the trained weights depend on; those it starts from by hash, not by path."""
         data = f"{self.data.source.digest:016x}"
         return {**self.config.result(), "weights": self.origin, "data": data}
 
