@@ -248,13 +248,16 @@ def test_nothing_drawn_changes_nothing() -> None:
 
 
 def test_a_sample_is_the_same_in_any_batch() -> None:
-    """Views of rows 3 to 7 computed alone equal those computed with all."""
+    """Views of some rows computed alone equal those computed with all; blurred ones too."""
     images, extents = torch.rand(10, 3, 32, 32), torch.full((10, 2), 32)
-    protein, draws = PROTEIN.expand(10, -1), [drawn(n=10)]
-    together = multi_crop(images, extents, protein, [VIEW], draws)[0]
-    rows = slice(3, 7)
-    alone = multi_crop(images[rows], extents[rows], protein[rows], [VIEW], [draws[0].rows(rows)])
-    torch.testing.assert_close(alone[0], together[rows])
+    protein = PROTEIN.expand(10, -1)
+    for view in (VIEW, dataclasses.replace(VIEW, blur=2.0)):
+        draws = drawn(view, n=10)
+        together = multi_crop(images, extents, protein, [view], [draws])[0]
+        for rows in (slice(3, 7), *(slice(i, i + 1) for i in range(10))):
+            part = [draws.rows(rows)]
+            alone = multi_crop(images[rows], extents[rows], protein[rows], [view], part)
+            torch.testing.assert_close(alone[0], together[rows])
 
 
 @pytest.mark.parametrize(
@@ -296,7 +299,7 @@ def test_blur_is_a_gaussian() -> None:
     """SciPy's, of each sample's own width, channels apart; none at 0."""
     images = torch.rand(3, 2, 24, 20, generator=torch.Generator().manual_seed(0))
     sd = torch.tensor([0.0, 0.8, 1.7])
-    found = blurred(images, sd)
+    found = blurred(images, sd, 1.7)
     torch.testing.assert_close(found[0], images[0])
     for i in (1, 2):
         for c in range(2):
@@ -304,7 +307,7 @@ def test_blur_is_a_gaussian() -> None:
                 images[i, c].double().numpy(), sd[i].item(), mode="mirror", radius=6
             )
             np.testing.assert_allclose(found[i, c], expected, atol=2e-5)
-    small = blurred(torch.rand(1, 1, 3, 3), torch.tensor([4.0]))  # wider than the view
+    small = blurred(torch.rand(1, 1, 3, 3), torch.tensor([4.0]), 4.0)  # wider than the view
     assert small.shape == (1, 1, 3, 3)
 
 
@@ -346,7 +349,7 @@ def test_noise_and_blur_are_drawn_only_if_wanted() -> None:
     extents, protein = torch.full((50, 2), 40), PROTEIN.expand(50, -1)
     (found,) = multi_crop(images, extents, protein, [wanted], [two])
     shown = resample(images, extents, two.matrix, 16, wanted.span)
-    expected = recolour(blurred(shown, two.blur), two, protein)
+    expected = recolour(blurred(shown, two.blur, 2.0), two, protein)
     torch.testing.assert_close(found, expected)
 
 

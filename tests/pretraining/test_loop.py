@@ -22,6 +22,7 @@ from zarrloc.pretraining.launch import World, launch
 from zarrloc.pretraining.loop import (
     State,
     batches,
+    decoders,
     parts_that_fit,
     seed_of,
     train,
@@ -395,6 +396,15 @@ def test_samples_that_are_compared_are_never_alone_in_a_part(
         parts_that_fit(trial, 1, share, [].append, compares=True)
     assert tried == expected
     assert share // tried[-1] >= 2
+
+
+def test_processes_share_the_cores_among_their_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of this node; with a GPU each, there are no more of them than GPUs."""
+    monkeypatch.setattr("zarrloc.pretraining.loop.cores", lambda: 64)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    gpu = torch.device("cuda", 0)
+    assert [decoders(World(size=n), CPU) for n in (1, 4, 8, 32)] == [8, 4, 2, 1]
+    assert [decoders(World(size=n), gpu) for n in (1, 4, 8, 32)] == [8, 4, 4, 4]
 
 
 def test_a_loss_that_is_no_number_stops_the_run() -> None:

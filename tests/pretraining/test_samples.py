@@ -1,5 +1,6 @@
 """Samples of a store, as the training is given them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,15 @@ import tifffile
 import torch
 
 from tests.stores import BACKGROUND, make_field
-from tests.written import revise, write_group
+from tests.written import put, revise, write_group
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
 from zarrloc.errors import ConfigError
 from zarrloc.groups.crops import Crops
 from zarrloc.pixels import measure
-from zarrloc.pretraining.samples import Data, open_data
+from zarrloc.pretraining.data import Beside, nested_subset
+from zarrloc.pretraining.samples import ENOUGH, Data, open_data
 from zarrloc.stages.ingest import ingest
 from zarrloc.store.location import Location
 
@@ -85,3 +87,57 @@ def test_unnamed_fields_of_two_stores_are_no_siblings(tmp_path: Path) -> None:
     three, four = (make_store(tmp_path / f"{i}.zarr") for i in (3, 4))
     with pytest.raises(ConfigError, match="no protein has two fields"):
         opened(three, **TOGETHER, also=(str(four),))
+
+
+def test_a_protein_held_out_of_one_store_is_trained_on_in_none(tmp_path: Path) -> None:
+    """By name, it would be no proof; fields without a name may have those of another store."""
+    one, two = (make_store(tmp_path / f"{i}.zarr", None, ("P0", "P0", "")) for i in range(2))
+    given = {**TOGETHER, "also": (str(two),), "split": "s"}
+
+    def held_out(*folds: list[int]) -> Data:
+        for path, fold in zip((one, two), folds, strict=True):
+            columns = {"fold": (("fov",), np.array(fold, np.int8))}
+            write_group(Location.of(path), "splits/s", columns, attrs={})
+        return opened(one, **given)
+
+    data = held_out([0, 1, -1], [1, 0, 2])
+    assert data.protein.tolist() == ["P0", "P0", "P0", "P0", "store 1 field f2"]
+    for folds in (([-1, -1, 0], [0, 0, 1]), ([0, 0, 1], [-1, -1, 0])):
+        with pytest.raises(
+            ConfigError, match="holds out fields of 1 that it trains on, such as P0"
+        ):
+            held_out(*folds)
+
+
+def test_some_samples_have_every_channel_between_them() -> None:
+    """However few are asked for; those that have all channels are what they always were."""
+    present = np.ones((5020, 3), bool)
+    present[:5000, 2] = present[5000:, 0] = False
+    grade, protein = np.zeros((5020, 0), np.uint8), np.full(5020, "")
+    without = Data(None, 0, grade, protein, "")  # type: ignore[arg-type]
+    data = dataclasses.replace(without, beside=Beside(present))
+    drawn = nested_subset(5020, 50, 0)
+    assert not present[drawn, 2].any(), "or this test shows nothing"
+    np.testing.assert_array_equal(without.some(50, 0), drawn)
+    found = data.some(50, 0)
+    assert set(drawn.tolist()) < set(found.tolist())
+    assert present[found, 2].sum() == ENOUGH
+    assert (np.diff(found) > 0).all()
+    np.testing.assert_array_equal(data.some(4000, 0), nested_subset(5020, 4000, 0))
+
+
+@pytest.mark.parametrize("also", [False, True])
+def test_a_store_with_nothing_to_train_on_is_refused(tmp_path: Path, also: bool) -> None:
+    """It says what is missing, also of one store of several."""
+    bad = make_store(tmp_path / "bad.zarr")
+    first, given = bad, {}
+    if also:
+        first = make_store(tmp_path / "good.zarr")
+        given = {"also": (str(bad),), "tokens": "channel"}
+    put(Location.of(bad), "cells/cp", "keep", slice(None), False)
+    with pytest.raises(ConfigError, match=r"bad\.zarr: cells/cp has no cell that was kept"):
+        opened(first, **CELLS, **given)
+    put(Location.of(bad), "fovs", "error", slice(None), "torn")
+    for level in ({}, CELLS):
+        with pytest.raises(ConfigError, match=r"bad\.zarr: all 3 fields have an error or are held"):
+            opened(first, **level, **given)

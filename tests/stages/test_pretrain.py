@@ -39,6 +39,7 @@ from zarrloc.models.channels import resolve
 from zarrloc.models.inputs import Size
 from zarrloc.models.preprocess import prepare
 from zarrloc.pixels import measure
+from zarrloc.pretraining.data import nested_subset
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.samples import cached, open_data
 from zarrloc.report.write import write_report
@@ -774,6 +775,18 @@ def test_a_missing_channel_is_absent_not_black(store: Path, other: Path, tmp_pat
     inputs[:, 0] = torch.nan
     np.testing.assert_allclose(found[:1], backbone(inputs).detach().numpy(), rtol=1e-4, atol=1e-5)
     assert np.abs(found[:1] - black).max() > 1e-3
+
+
+def test_a_rare_channel_is_scaled_by_its_own_samples(
+    store: Path, other: Path, tmp_path: Path
+) -> None:
+    """Though none of the samples that the guard draws has it; of none, it would become NaN."""
+    seed = next(s for s in range(9) if (nested_subset(FIELDS + 8, 2, s) < FIELDS).all())
+    given = {**CHANNELS, "also": (str(other),), "guard_samples": 2, "seed": seed, "steps": 2}
+    train(store, tmp_path / "ft", **given)
+    about = json.loads((tmp_path / "ft" / "backbone.json").read_text())["normalisation"]
+    assert about["mean"][2] == pytest.approx(0.3, abs=0.2)
+    assert about["sd"][2] == pytest.approx(0.2, abs=0.15)
 
 
 def test_what_cannot_be_trained_together_is_refused(

@@ -195,10 +195,13 @@ def recolour(views: Tensor, drawn: Draw, protein: Tensor) -> Tensor:
     return views + drawn.noise * views.sqrt() if drawn.noise is not None else views
 
 
-def blurred(views: Tensor, sd: Tensor) -> Tensor:
-    """Views `(n, c, y, x)` through a Gaussian of `sd` `(n,)` pixels, as optics out of focus do."""
+def blurred(views: Tensor, sd: Tensor, largest: float) -> Tensor:
+    """Views `(n, c, y, x)` through a Gaussian of `sd` `(n,)` pixels, as optics out of focus do.
+
+    No sd is above `largest`, which says how far the Gaussian is followed, in any part of a batch.
+    """
     n, c, height, width = views.shape
-    reach = min(int(3 * float(sd.max())) + 1, height - 1, width - 1)
+    reach = min(int(3 * largest) + 1, height - 1, width - 1)
     at = torch.arange(-reach, reach + 1, device=views.device)
     kernel = (-0.5 * (at / sd.clamp(min=1e-3)[:, None]).square()).softmax(1)
     kernel = kernel.repeat_interleave(c, 0)[:, None, None]  # (n * c, 1, 1, k)
@@ -228,6 +231,6 @@ def multi_crop(
             averaged[by] = F.avg_pool2d(images, by)
         shown = resample(averaged[by], extents // by, drawn.matrix, view.size, view.span)
         if drawn.blur is not None:
-            shown = blurred(shown, drawn.blur)
+            shown = blurred(shown, drawn.blur, view.blur)
         found.append(recolour(shown, drawn, protein))
     return found

@@ -154,7 +154,7 @@ def batches(
     for rows_of in epochs(source.shard, config.pool_shards, config.seed, config.batch, steps):
         mine = [rows[share] for rows in rows_of]
         found = (
-            pooled(source, mine, decoders())
+            pooled(source, mine, decoders(world, device))
             if resident is None
             else (resident[torch.from_numpy(rows).to(device)] for rows in mine)
         )
@@ -195,9 +195,11 @@ def batches(
             step += 1
 
 
-def decoders() -> int:
-    """Threads that decode for one process: a quarter of its share of the cores."""
-    processes = max(1, torch.cuda.device_count())
+def decoders(world: World, device: torch.device) -> int:
+    """Threads that decode for one process: a quarter of its share of its node's cores."""
+    processes = world.size
+    if device.type == "cuda":  # a GPU each, so that more of them are on other nodes
+        processes = min(processes, torch.cuda.device_count())
     return min(MOST_DECODERS, max(1, cores() // processes // 4))
 
 

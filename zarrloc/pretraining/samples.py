@@ -44,6 +44,9 @@ from zarrloc.store.digest import combine, digest
 from zarrloc.store.location import Location
 from zarrloc.store.read import need
 
+ENOUGH = 16
+"""Samples that tell a channel's mean and sd."""
+
 
 class FovSource:
     """Whole fields; only the chunks of its own rows are ever read."""
@@ -173,6 +176,18 @@ class Data:
     """A phrase for the fields that are never read."""
     beside: Beside = ALONE
 
+    def some(self, count: int, seed: int) -> Rows:
+        """`count` of the samples, ascending, and a few with each channel that none of them has."""
+        n, present = len(self.protein), self.beside.present
+        rows = nested_subset(n, min(n, count), seed)
+        if present is None:
+            return rows
+        for has in present.T:
+            if not has[rows].any():
+                mine = np.flatnonzero(has)
+                rows = np.union1d(rows, mine[nested_subset(len(mine), ENOUGH, seed)])
+        return rows
+
 
 def open_data(location: Location, config: PretrainConfig) -> Data:
     """The samples that `config` trains on; with a split, none of its test rows is among them.
@@ -184,6 +199,8 @@ def open_data(location: Location, config: PretrainConfig) -> Data:
     on.
     """
     stores = [location, *map(Location.of, config.also)]
+    if config.views == "protein":
+        _refuse_shared_proteins(stores, config.split)
     each = [_open_one(store, config, number) for number, store in enumerate(stores)]
     data = each[0] if len(each) == 1 else _joined(stores, each)
     if config.views == "protein":
@@ -230,9 +247,12 @@ def _joined(stores: Sequence[Location], each: Sequence[Data]) -> Data:
 def _open_one(location: Location, config: PretrainConfig, number: int) -> Data:
     fovs, group = Fovs.of(location), need(location, FOVS, "ingest SOURCE STORE")
     trainable, held_out = _trainable(location, group, config.split)
-    if config.views == "protein":
-        _refuse_shared_proteins(group, trainable, config.split)
     rows = np.flatnonzero(trainable)
+    if len(rows) == 0:
+        raise ConfigError(
+            f"{location.name}: all {len(trainable)} fields have an error or are held out, so that "
+            "none is left to train on; `zarrloc info STORE --errors` lists the errors"
+        )
     count = round(config.fraction * len(rows))
     if count == 0:
         raise ConfigError(
@@ -242,30 +262,42 @@ def _open_one(location: Location, config: PretrainConfig, number: int) -> Data:
     source: FovSource | CellSource
     if config.level == "cell":
         source = CellSource(location, fovs, rows, config.cells, config.crop_um)
+        if len(source.stored) == 0:
+            raise ConfigError(
+                f"{location.name}: cells/{config.cells} has no cell that was kept in the {count} "
+                "fields to train on; segment with other settings, or train on fields (--level fov)"
+            )
     else:
         source = FovSource(location, fovs, rows)
     grade = read_labels(group).grade
     by_protein = config.views == "protein"
-    # Fields of two stores may have one name; only a protein's makes them siblings.
-    protein = (
-        proteins_of(group, f"store {number} field ") if by_protein else siblings_of(group).group
-    )
+    protein = _proteins(group, number) if by_protein else siblings_of(group).group
     return Data(source, count, grade[source.fov], protein[source.fov], held_out)
 
 
-def _refuse_shared_proteins(
-    fovs: zarr.Group, trainable: npt.NDArray[np.bool_], split: str | None
-) -> None:
-    """Refuse a split whose held-out fields show proteins that are trained on by name."""
-    protein = proteins_of(fovs)
-    sound = read_column(fovs, "error") == ""
-    shared = np.intersect1d(protein[trainable], protein[sound & ~trainable])
-    if len(shared):
+def _refuse_shared_proteins(stores: Sequence[Location], split: str | None) -> None:
+    """Refuse a split whose held-out fields show proteins that are trained on, in any store."""
+    trained, held = set[str](), set[str]()
+    for number, location in enumerate(stores):
+        fovs = need(location, FOVS, "ingest SOURCE STORE")
+        protein, sound = _proteins(fovs, number), read_column(fovs, "error") == ""
+        trainable, _ = _trainable(location, fovs, split)
+        trained.update(protein[trainable].tolist())
+        held.update(protein[sound & ~trainable].tolist())
+    shared = sorted(trained & held)
+    if shared:
         raise ConfigError(
             f"--views protein learns proteins by name, and split '{split}' holds out fields of "
             f"{len(shared)} that it trains on, such as {shared[0]}: their scores would be no "
             "proof. Use a split grouped by protein (`zarrloc split --group protein`)"
+            + ", with the same proteins in the test part of each store"
+            * (len(stores) > 1)
         )
+
+
+def _proteins(fovs: zarr.Group, number: int) -> npt.NDArray[np.str_]:
+    """The protein of each field of a store; fields that name none are apart, in any store."""
+    return proteins_of(fovs, f"store {number} field ")
 
 
 def _trainable(

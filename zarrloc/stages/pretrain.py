@@ -24,7 +24,7 @@ from zarrloc.models.weights import (
 )
 from zarrloc.pretraining import checkpoint, folder
 from zarrloc.pretraining.baselines import neighbour_baselines
-from zarrloc.pretraining.data import Pixels, Source, nested_subset
+from zarrloc.pretraining.data import Pixels, Source
 from zarrloc.pretraining.estimate import Plan, describe, fitted
 from zarrloc.pretraining.guard import (
     Guard,
@@ -214,8 +214,7 @@ class Run:
         """State, inputs and guard: fresh, or as the last checkpoint holds them."""
         self.state = State.begin(self.config, self.spec, self.student, self.teacher, device)
         packed = self._last_saved(device)
-        n = len(self.data.protein)
-        rows = nested_subset(n, min(n, self.config.guard_samples), self.config.seed)
+        rows = self.data.some(self.config.guard_samples, self.config.seed)
         images = torch.empty(0)
         if self.world.first:
             images = whole_images(self.data.source, rows, self.config.size)
