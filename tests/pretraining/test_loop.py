@@ -470,7 +470,7 @@ def test_crops_are_drawn_for_the_shape_of_the_image() -> None:
     data = source()
     data.extents[:] = (20, 10)
     objective = SimClr(config, SPEC)
-    (batch,) = batches(config, objective, data, None, False, range(1), ALONE, CPU)
+    (batch,) = batches(config, objective, data, None, inputs(), range(1), ALONE, CPU)
     random = torch.Generator().manual_seed(seed_of(config.seed, 0, 0))
     for view, found in zip(objective.views(), batch.draws, strict=True):
         expected = draw(view, batch.protein, torch.full((8,), 0.5), random)
