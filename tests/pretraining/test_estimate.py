@@ -76,6 +76,19 @@ def test_tokens_of_a_sample_are_counted() -> None:
     assert "10 of 20000 samples, 50 an epoch (0.2 epochs)" in text
 
 
+def test_tokens_are_those_of_every_channel_where_each_has_its_own() -> None:
+    assert f"{2 * 33 + 3 * 9} tokens a sample" in told(tokens="channel")
+    assert gib(tokens="channel", prototypes=2) > 1.7 * gib(prototypes=2)
+
+
+def test_hidden_patches_are_answered_by_prototypes_too() -> None:
+    """32 patches of two views, half of them hidden in all views, by student and teacher."""
+    settings = {"objective": "dinov2", "mask_range": (0.5, 0.5), "mask_probability": 1.0}
+    of_patches = gib(**settings) - gib(**{**settings, "mask_probability": 0.0})
+    assert of_patches == pytest.approx(20_000 * 2 * 16 * 1000 * 12 / 2**30, abs=0.11)
+    assert gib(objective="dinov2", mask_probability=0.0) == pytest.approx(gib(), abs=0.11)
+
+
 def test_memory_grows_with_the_samples_of_a_step_the_network_and_its_outputs() -> None:
     once, twice, thrice = (gib(batch=batch) for batch in (20_000, 40_000, 60_000))
     assert once > 1

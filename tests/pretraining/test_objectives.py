@@ -423,6 +423,22 @@ def test_without_a_teacher_the_student_itself_is_exported(objective: str) -> Non
         torch.testing.assert_close(state.teacher.backbone.state_dict()[name], value)
 
 
+@pytest.mark.parametrize("objective", ["dino", "dinov2"])
+def test_the_plan_counts_the_answers_to_a_sample(objective: str) -> None:
+    """Logits of student and teacher, of views and of as many patches as are hidden on average."""
+    config = config_of(objective, mask_range=(0.2, 0.6), mask_probability=0.7)
+    state, n = begin(config), 300
+    views = [torch.randn(n, 2, view.size, view.size) for view in state.objective.views()]
+    drawn = state.objective.draw(n, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        answer = state.student(views, drawn)
+        targets = state.objective.targets(state.teacher, views, drawn)
+    given = [*answer[:2], *targets] if objective == "dinov2" else [answer, targets]
+    found = sum(each.numel() for each in given) / n
+    assert state.objective.outputs() == pytest.approx(found, rel=0.05)
+    assert objective_of(config_of("simclr"), state.objective.spec).outputs() == 0
+
+
 @pytest.mark.parametrize("objective", ["dinov2", "simclr", "vicreg"])
 def test_what_compares_samples_needs_two(objective: str) -> None:
     with pytest.raises(ConfigError, match=f"--objective {objective} compares samples"):

@@ -100,6 +100,10 @@ class Dino(Objective):
         """Move the centre (eq. 4)."""
         self.center.lerp_(tally, 1 - self.config.center_momentum)
 
+    def outputs(self) -> float:
+        """One a prototype: the student's of all views, the teacher's of the global ones."""
+        return (len(self.views()) + 2) * self.config.prototypes
+
     def frozen(self, network: Network) -> Iterable[nn.Parameter]:
         """The prototypes."""
         found: Iterable[nn.Parameter] = network.head.prototypes.parameters()

@@ -175,6 +175,13 @@ class DinoV2(Objective):
             + given.koleo_weight * spread
         )
 
+    def outputs(self) -> float:
+        """One a prototype: as DINO's, and both networks' of the hidden patches of two views."""
+        given = self.config
+        share = given.mask_probability * sum(given.mask_range) / 2
+        hidden = 2 * share * (given.size // self.spec.patch) ** 2
+        return (len(self.views()) + 2 + 2 * hidden) * given.prototypes
+
     def frozen(self, network: Network) -> Iterable[nn.Parameter]:
         """Both heads' prototypes."""
         head = network.head

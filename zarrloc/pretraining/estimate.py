@@ -9,6 +9,7 @@ from torch import nn
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import ChannelMap
+from zarrloc.models.cost import tokens_of
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.objective import Objective
 from zarrloc.pretraining.objectives import OBJECTIVES
@@ -140,14 +141,14 @@ def describe(
     held_out: str,
 ) -> str:
     """The plan, line by line; memory is an estimate."""
-    sides = Counter(view.size for view in objective.views())
-    tokens = sum(count * (1 + (side // spec.patch) ** 2) for side, count in sides.items())
+    sides, inputs = Counter(view.size for view in objective.views()), len(spec.roles)
+    tokens = sum(count * tokens_of(spec, side, side, inputs) for side, count in sides.items())
     views = " + ".join(f"{count} x {side} px" for side, count in sides.items())
     rates = ", ".join(
         f"{share:.0%} {plan.learning_rate.at(round(share * (plan.steps - 1))):.2e}"
         for share in (0, 0.05, 0.1, 0.25, 0.5, 0.75, 1)
     )
-    memory = _memory(config, plan, spec, student, objective, tokens)
+    memory = _memory(plan, spec, student, objective, tokens)
     lines = [
         f"objective  {config.objective}",
         f"backbone   {spec.timm_model} from {config.start}, {spec.features} features",
@@ -164,7 +165,6 @@ def describe(
 
 
 def _memory(
-    config: PretrainConfig,
     plan: Plan,
     spec: BackboneSpec,
     student: nn.Module,
@@ -181,8 +181,8 @@ def _memory(
     # without the attention maps, which fused attention does not keep).
     kept = 34 * (1 if plan.bfloat16 else 2) * spec.features * blocks
     activations = part * kept * tokens
-    views = len(objective.views())
-    logits = part * (2 + views) * config.prototypes * 4 * 3 * hasattr(head, "prototypes")
+    # Of each number in 32 bits: itself, its log-softmax or its share by Sinkhorn, a gradient.
+    logits = part * objective.outputs() * 4 * 3
     # Student, gradients, two of Adam's and the teacher: five times four bytes a weight.
     total: float = 20 * weights + activations + logits
     return total

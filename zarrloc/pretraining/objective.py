@@ -114,6 +114,13 @@ class Objective(nn.Module, ABC):
     def remember(self, tally: Tensor) -> None:
         """Take the tally of a whole step, of all processes, into the buffers."""
 
+    def outputs(self) -> float:
+        """Logits that student and teacher give for a sample on average, all their answers together.
+
+        What the plan of a run needs to know of its memory; few numbers do not count.
+        """
+        return 0.0
+
     def frozen(self, network: Network) -> Iterable[nn.Parameter]:
         """Parameters that stand still in the first steps (`--freeze-last`)."""
         return ()
