@@ -439,6 +439,33 @@ def test_the_plan_counts_the_answers_to_a_sample(objective: str) -> None:
     assert objective_of(config_of("simclr"), state.objective.spec).outputs() == 0
 
 
+WHOSE = {"DINO, DINOv2": {"dino", "dinov2"}, "Not MAE": OBJECTIVES.keys() - {"mae"}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("size", 24), ("global_scale", (0.5, 0.6)), ("flip", 0.1), ("turn", 0.1)),
+        *(("local_size", 12), ("local_views", 2), ("local_scale", (0.1, 0.2)), ("warp", 0.1)),
+        *(("jitter", 0.1), ("remove_channel", 0.1), ("rescale_protein", 0.1)),
+        *(("noise", 0.1), ("blur", 0.1), ("momentum", 0.5), ("freeze_last", 0.5)),
+    ],
+)
+def test_a_setting_says_which_objectives_use_it(setting: str, value: object) -> None:
+    """By the first words of its description: all do where it names none."""
+    spec = start_spec(config_of("dino"), ROLES)
+
+    def shows(objective: str, **changes: object) -> tuple[object, ...]:
+        made = objective_of(config_of(objective, **changes), spec)
+        plan = Plan.of(made.config, 40, 1, "cpu")
+        frozen = [*made.frozen(made.network(nn.Identity(), made.head()))]
+        return made.views(), plan.momentum, plan.frozen_steps * bool(frozen)
+
+    said = str(PretrainConfig.model_fields[setting].description).partition(":")[0]
+    found = {name for name in OBJECTIVES if shows(name) != shows(name, **{setting: value})}
+    assert found == WHOSE.get(said, OBJECTIVES.keys())
+
+
 @pytest.mark.parametrize("objective", ["dinov2", "simclr", "vicreg"])
 def test_what_compares_samples_needs_two(objective: str) -> None:
     with pytest.raises(ConfigError, match=f"--objective {objective} compares samples"):

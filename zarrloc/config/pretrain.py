@@ -100,17 +100,26 @@ class PretrainConfig(Config):
     weight_decay: float = Field(0.04, ge=0, description="Decay at the start; on matrices only.")
     final_weight_decay: float = Field(0.4, ge=0, description="Decay at the end of its cosine.")
     clip: float = Field(3.0, gt=0, description="Largest gradient norm of a parameter.")
-    momentum: float = Field(0.996, ge=0, le=1, description="Teacher's EMA momentum, cosine to 1.")
+    momentum: float = Field(
+        0.996, ge=0, le=1, description="DINO, DINOv2: teacher's EMA momentum, cosine to 1."
+    )
     freeze_last: float = Field(
-        0.01, ge=0, le=1, description="Share of the steps with the head's last layer frozen."
+        0.01,
+        ge=0,
+        le=1,
+        description="DINO, DINOv2: share of the steps with the head's last layer frozen.",
     )
     drop_path: float = Field(0.1, ge=0, lt=1, description="Stochastic depth of the student.")
 
     prototypes: int = Field(65536, ge=2, description="Outputs of DINO's and DINOv2's heads.")
-    head_hidden: int = Field(2048, ge=1, description="Hidden width of the head.")
-    bottleneck: int = Field(256, ge=1, description="Width before the prototypes.")
-    student_temperature: float = Field(0.1, gt=0, description="Softness of the student's output.")
-    teacher_temperature: float = Field(0.04, gt=0, description="Sharpening of the teacher's.")
+    head_hidden: int = Field(2048, ge=1, description="Not MAE: hidden width of the head.")
+    bottleneck: int = Field(256, ge=1, description="DINO, DINOv2: width before the prototypes.")
+    student_temperature: float = Field(
+        0.1, gt=0, description="DINO, DINOv2: softness of the student's output."
+    )
+    teacher_temperature: float = Field(
+        0.04, gt=0, description="DINO, DINOv2: sharpening of the teacher's."
+    )
     center_momentum: float = Field(0.9, ge=0, le=1, description="Momentum of DINO's centre.")
     ibot_weight: float = Field(1.0, ge=0, description="DINOv2: weight of hidden patches.")
     koleo_weight: float = Field(0.1, ge=0, description="DINOv2: weight of KoLeo.")
@@ -127,11 +136,15 @@ class PretrainConfig(Config):
     projection: int = Field(128, ge=1, description="SimCLR: width that views are compared in.")
 
     size: int = Field(224, ge=1, description="Side of a global view, px; the embedding's size too.")
-    local_size: int = Field(96, ge=1, description="Side of a local view, px.")
-    local_views: int = Field(8, ge=0, description="Local views a sample.")
+    local_size: int = Field(96, ge=1, description="DINO, DINOv2: side of a local view, px.")
+    local_views: int = Field(8, ge=0, description="DINO, DINOv2: local views a sample.")
     global_scale: tuple[float, float] = Field((0.4, 1.0), description="Area of a global view.")
-    local_scale: tuple[float, float] = Field((0.05, 0.4), description="Area of a local view.")
-    warp: float = Field(0.25, ge=0, lt=0.5, description="Furthest inward move of one corner.")
+    local_scale: tuple[float, float] = Field(
+        (0.05, 0.4), description="DINO, DINOv2: area of a local view."
+    )
+    warp: float = Field(
+        0.25, ge=0, lt=0.5, description="Not MAE: furthest inward move of one corner."
+    )
     flip: float = Field(0.5, ge=0, le=1, description="Probability of a flip on each axis.")
     turn: float = Field(
         0.0,
@@ -139,14 +152,20 @@ class PretrainConfig(Config):
         le=1,
         description="Probability of swapped axes; with flips, all eight orientations.",
     )
-    jitter: float = Field(0.5, ge=0, description="sd of brightness and contrast, per channel.")
-    remove_channel: float = Field(0.2, ge=0, le=1, description="Probability; never the protein.")
-    rescale_protein: float = Field(0.2, ge=0, le=1, description="Probability.")
+    jitter: float = Field(
+        0.5, ge=0, description="Not MAE: sd of brightness and contrast, per channel."
+    )
+    remove_channel: float = Field(
+        0.2, ge=0, le=1, description="Not MAE: probability; never the protein."
+    )
+    rescale_protein: float = Field(0.2, ge=0, le=1, description="Not MAE: probability.")
 
     noise: float = Field(
-        0.0, ge=0, description="Largest sd of a camera's noise at full brightness, 1."
+        0.0, ge=0, description="Not MAE: largest sd of a camera's noise at full brightness, 1."
     )
-    blur: float = Field(0.0, ge=0, description="Largest sd of a blur by the optics, px of a view.")
+    blur: float = Field(
+        0.0, ge=0, description="Not MAE: largest sd of a blur by the optics, px of a view."
+    )
 
     guard_epochs: int = Field(5, ge=0, description="Check for collapse every N epochs; 0 never.")
     eval_every: int | None = Field(
