@@ -374,11 +374,12 @@ def test_out_of_memory_halves_and_says_so() -> None:
         if parts < 3:
             raise torch.OutOfMemoryError
 
-    assert parts_that_fit(trial, 1, 8, said.append) == 4
+    plan = Plan.of(config_of(), 40, 1, "cpu")
+    assert parts_that_fit(trial, plan, said.append) == 4
     assert tried == [1, 2, 4]
     assert "accumulating over 4 parts" in said[-1]
     with pytest.raises(ConfigError, match="one sample's views do not fit"):
-        parts_that_fit(lambda parts: trial(0), 1, 8, said.append)
+        parts_that_fit(lambda parts: trial(0), plan, said.append)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(8, [1, 2, 4]), (7, [1, 2, 3]), (2, [1])])
@@ -386,14 +387,14 @@ def test_samples_that_are_compared_are_never_alone_in_a_part(
     share: int, expected: list[int]
 ) -> None:
     """Two of a kind that do not fit are refused; one alone would teach nothing, or NaN."""
-    tried: list[int] = []
+    plan, tried = Plan.of(config_of(objective="simclr", batch=share), 40, 1, "cpu"), list[int]()
 
     def trial(parts: int) -> None:
         tried.append(parts)
         raise torch.OutOfMemoryError
 
     with pytest.raises(ConfigError, match="the views of two samples, which are compared"):
-        parts_that_fit(trial, 1, share, [].append, compares=True)
+        parts_that_fit(trial, plan, [].append)
     assert tried == expected
     assert share // tried[-1] >= 2
 

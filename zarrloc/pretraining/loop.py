@@ -324,25 +324,16 @@ def train(
     return True
 
 
-def parts_that_fit(
-    trial: Callable[[int], None],
-    parts: int,
-    share: int,
-    say: Callable[[str], None],
-    compares: bool = False,
-) -> int:
-    """The fewest parts, from `parts` on by doubling, in which a step's `share` fits in memory.
-
-    None is smaller than one sample; where the objective `compares` samples, than two.
-    """
-    most = share // 2 if compares else share
+def parts_that_fit(trial: Callable[[int], None], plan: Plan, say: Callable[[str], None]) -> int:
+    """The fewest parts, from the plan's on by doubling, in which a step's share fits in memory."""
+    parts, share, most = plan.parts, plan.share, plan.most_parts
     while True:
         try:
             trial(parts)
         except torch.OutOfMemoryError:
             if parts >= most:
                 few = "one sample's views"
-                if compares:
+                if most < share:
                     few = "the views of two samples, which are compared,"
                 raise ConfigError(
                     f"{few} do not fit in the GPU's memory; use a smaller --arch, --size or "

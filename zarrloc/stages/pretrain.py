@@ -280,8 +280,7 @@ class Run:
             gradients(trial_plan, self.state, student, batch, self.inputs)
             student.zero_grad(set_to_none=True)
 
-        compares = self.state.objective.compares
-        parts = parts_that_fit(trial, self.plan.parts, len(batch.pixels), self.say, compares)
+        parts = parts_that_fit(trial, self.plan, self.say)
         del held
         for buffer, before in buffers:  # running statistics, which the trials have moved
             buffer.copy_(before)
