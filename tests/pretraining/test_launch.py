@@ -82,7 +82,13 @@ def test_a_value_is_made_of_what_each_process_has(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(
         dist, "broadcast_object_list", lambda held, source: held.__setitem__(source, "first")
     )
+    met: list[int] = []
+    monkeypatch.setattr(dist, "barrier", lambda: met.append(1))
     cpu, two, alone = torch.device("cpu"), World(0, 2), World()
+    alone.barrier()
+    assert met == []
+    two.barrier()
+    assert met == [1]
     for own in (3, 9):
         assert two.largest(own, cpu) == max(own, 7)
         assert float(two.highest(torch.tensor(float(own)))) == max(own, 7)
