@@ -57,12 +57,10 @@ class Plan:
                 "training part of the split; see `zarrloc report`, and ingest or segment again"
             )
         if config.batch > samples:
-            cells = ", or train on cells, of which there are more (--level cell)"
+            more = "" if config.level == "cell" else ", or train on cells (--level cell)"
             raise ConfigError(
                 f"--batch {config.batch} is more than the {samples} samples there are; "
-                f"lower it (such as --batch {max(1, samples // 4)})"
-                + cells
-                * (config.level == "fov")
+                f"lower it (such as --batch {max(1, samples // 4)}){more}"
             )
         if config.batch % processes:
             raise ConfigError(

@@ -286,12 +286,11 @@ def _refuse_shared_proteins(stores: Sequence[Location], split: str | None) -> No
         held.update(protein[sound & ~trainable].tolist())
     shared = sorted(trained & held)
     if shared:
+        each = " with the same proteins held out in each store" if len(stores) > 1 else ""
         raise ConfigError(
             f"--views protein learns proteins by name, and split '{split}' holds out fields of "
             f"{len(shared)} that it trains on, such as {shared[0]}: their scores would be no "
-            "proof. Use a split grouped by protein (`zarrloc split --group protein`)"
-            + ", with the same proteins in the test part of each store"
-            * (len(stores) > 1)
+            f"proof. Use a split grouped by protein (`zarrloc split --group protein`){each}"
         )
 
 
