@@ -43,6 +43,7 @@ from zarrloc.pretraining.data import nested_subset
 from zarrloc.pretraining.launch import World
 from zarrloc.pretraining.samples import cached, open_data
 from zarrloc.report.write import write_report
+from zarrloc.stages import pretrain as pretrain_module
 from zarrloc.stages.embed import embed
 from zarrloc.stages.ingest import ingest
 from zarrloc.stages.pretrain import Run, plan, pretrain
@@ -416,6 +417,31 @@ def test_a_run_goes_on_in_smaller_parts(
     last = torch.load(tmp_path / "ft" / "checkpoints" / "step-00000008.pt", weights_only=False)
     assert last["settled"]["parts"] == 2
     assert tried == [1, 2]
+
+
+def test_trying_what_fits_leaves_no_trace(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at the start nor when it goes on, though a batch norm notes whatever it sees."""
+    given = {"arch": None, "arch_options": (), "from": "timm:test_resnet", "weights": "random:0"}
+    given |= {"objective": "simclr", "size": 32, "checkpoint_steps": 4, "keep": 9}
+    train(store, tmp_path / "plain", **given)
+    fit, made, cpu, tried = Run.fit_memory, pretrain_module.batches, torch.device("cpu"), []
+
+    def as_on_a_gpu(run: Run, device: torch.device, *rest: Any) -> None:
+        fit(run, torch.device("cuda"), *rest)
+        tried.append(run.state.step)
+
+    monkeypatch.setattr(Run, "fit_memory", as_on_a_gpu)
+    monkeypatch.setattr(pretrain_module, "batches", lambda *g: made(*g[:-2], cpu, g[-1]))
+    train(store, tmp_path / "tried", **given)
+    for file in ("backbone.json", "checkpoints/step-00000008.pt"):
+        (tmp_path / "tried" / file).unlink()
+    train(store, tmp_path / "tried", **given)
+    assert tried == [0, 4]
+    assert losses(tmp_path / "tried") == losses(tmp_path / "plain")
+    found = [backbones.load(str(tmp_path / name)).weights_hash for name in ("plain", "tried")]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("ignored", [False, True])
