@@ -148,7 +148,8 @@ def _training(
     for i, view in enumerate(objective.views()):
         # Forward and backward of the student, and the teacher's forward of a global view.
         times = 4 if i < 2 and objective.teaches else 3
-        each += times * forward_flops(spec, 1 + (view.size // spec.patch) ** 2)
+        tokens = tokens_of(spec, view.size, view.size, len(fovs.roles))
+        each += times * forward_flops(spec, tokens)
     flops, size = seen * each, 20 * shape_of(spec).weights
     return Cost(done, samples, flops / machine.flops, flops / GPU_FLOPS, size, 8)
 
