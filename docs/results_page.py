@@ -63,7 +63,7 @@ def embeddings(rows: dict[str, dict[str, Any]]) -> list[str]:
         "## What embeddings know",
         "",
         f"{next(iter(rows.values()))['rows']:,} simulated fields, two a protein; the ViT was "
-        "trained on cells of other proteins by DINO, for ten minutes of CPU time.",
+        "trained on cells of other proteins by VICReg, for fifty minutes of CPU time.",
         "",
         *_head("rows, features", "head", "linear probe", "kNN, k = " + ", ".join(NEIGHBOURS)),
     ]
