@@ -72,7 +72,8 @@ def _scratch_spec(config: PretrainConfig, roles: tuple[str, ...]) -> BackboneSpe
     except (TypeError, AttributeError):  # it takes no image size, has no width, or not that option
         vit = None
     if type(vit) is not VisionTransformer or vit.cls_token is None or vit.no_embed_class:
-        asked = f", or takes no {', '.join(config.arch_options)}" * bool(config.arch_options)
+        given = ", ".join(config.arch_options)
+        asked = f", or takes no {given}" if given else ""
         raise ConfigError(
             f"--arch {arch} is no plain ViT with a class token and a place for it, which --from "
             f"scratch needs{asked}; name one such as vit_small_patch8"
