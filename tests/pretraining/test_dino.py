@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from zarrloc.pretraining.dino import Head, dino_loss, teacher_probabilities
+from zarrloc.config.pretrain import PretrainConfig
+from zarrloc.models.specs import BackboneSpec
+from zarrloc.pretraining.dino import Dino, Head, dino_loss, teacher_probabilities
 from zarrloc.pretraining.objective import Network
 from zarrloc.pretraining.schedule import Schedule, parameter_groups, update_teacher
 
@@ -33,6 +35,50 @@ def test_loss_is_equation_2_of_the_paper() -> None:
     targets = teacher_probabilities(torch.from_numpy(teacher), torch.from_numpy(center), t_t)
     loss = dino_loss(torch.from_numpy(student), targets, t_s)
     assert float(loss) == pytest.approx(np.mean(total), rel=1e-12)
+
+
+def objective_of(**settings: object) -> Dino:
+    """With 10 prototypes on 6 features."""
+    given = {"arch": "none", "prototypes": 10, "head_hidden": 8, "bottleneck": 4, **settings}
+    return Dino(PretrainConfig.of(given), BackboneSpec("toy", "none", ("protein",), 4, 6, ""))
+
+
+def test_the_centre_follows_the_teachers_mean() -> None:
+    """Equation 4, from 0 on; it is taken off the teacher's logits, and each has its temperature."""
+    rng = np.random.default_rng(0)
+    objective = objective_of(student_temperature=0.3, teacher_temperature=0.2, center_momentum=0.8)
+    center = np.zeros(10)
+    for _ in range(3):
+        answer, teacher = rng.normal(size=(4, 3, 10)), rng.normal(size=(2, 3, 10)) + 2
+        targets = torch.from_numpy(teacher).float()
+        total = [
+            -softmax((teacher[g, i] - center) / 0.2) @ np.log(softmax(answer[v, i] / 0.3))
+            for i in range(3)
+            for g in range(2)
+            for v in range(4)
+            if v != g
+        ]
+        loss = objective.loss(torch.from_numpy(answer), targets, torch.empty(3, 0))
+        assert float(loss) == pytest.approx(np.mean(total), rel=1e-5)
+        seen = objective.probabilities(Network(nn.Identity(), nn.Identity()), targets[0])
+        expected = [softmax((teacher[0, i] - center) / 0.2) for i in range(3)]
+        np.testing.assert_allclose(seen, expected, rtol=1e-5)
+        objective.remember(objective.tally(targets))
+        center = 0.8 * center + 0.2 * teacher.mean((0, 1))
+        np.testing.assert_allclose(objective.center, center, rtol=1e-5)
+
+
+def test_the_teacher_is_asked_for_the_global_views_alone() -> None:
+    """Two of them, the first; each prototype of all views answers once, the teacher's of two."""
+    objective = objective_of(local_views=3)
+    network = objective.network(nn.Flatten(), nn.Linear(6, 10, bias=False))
+    views = [torch.rand(5, 6, 1, 1) for _ in range(5)]
+    targets = objective.targets(network, views, torch.empty(5, 0))
+    torch.testing.assert_close(targets, network(views)[:2])
+    assert objective.outputs() == network(views)[:, 0].numel() + targets[:, 0].numel()
+    head = objective.head()
+    assert head(torch.rand(3, 6)).shape == (3, 10)
+    assert [*objective.frozen(Network(None, head))] == [head.prototypes.weight]
 
 
 def test_no_gradient_reaches_the_teacher() -> None:
@@ -75,6 +121,8 @@ def test_schedules() -> None:
     assert warm.at(round(quarter)) == pytest.approx(expected)
     assert warm.at(109) == pytest.approx(0.1)
     assert warm.at(500) == pytest.approx(0.1)
+    assert [Schedule(0.5, 0.1, 2).at(step) for step in (0, 1)] == [0.5, 0.1]
+    assert Schedule(0.5, 0.1, 1).at(0) == 0.5
 
 
 def test_head_gives_cosines() -> None:
@@ -123,5 +171,6 @@ def test_only_matrices_decay() -> None:
     assert all(p.ndim > 1 for p in decaying["params"])
     assert all(p.ndim == 1 for p in plain["params"])
     assert plain["weight_decay"] == 0
+    assert (decaying["decays"], plain["decays"]) == (True, False)
     together = [*decaying["params"], *plain["params"]]
     assert {id(p) for p in together} == {id(p) for p in network.parameters()}

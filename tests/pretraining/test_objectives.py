@@ -136,6 +136,8 @@ def test_koleo_is_the_log_of_the_nearest_distance() -> None:
     nearest = [min(np.linalg.norm(unit[i] - unit[j]) for j in range(6) if j != i) for i in range(6)]
     assert found == pytest.approx(-np.mean(np.log(nearest)), rel=1e-6)
     assert found == pytest.approx(LIGHTLY["koleo"], rel=1e-6)
+    # Of two that are opposite, neither is nearest to itself.
+    assert float(dinov2.koleo_loss(torch.tensor([[3.0, 0], [-2, 0]]))) == pytest.approx(-np.log(2))
 
 
 def test_sinkhorn_is_the_reference_implementations() -> None:
@@ -182,6 +184,36 @@ def test_rectangles_hide_as_many_patches_as_asked() -> None:
     assert float(beside) > 2 * 12 / 49
 
 
+@pytest.mark.parametrize(("aspect", "height", "width"), [(0.0, 6, 20), (0.5, 11, 11), (1.0, 20, 6)])
+@pytest.mark.parametrize(("top", "left"), [(0.0, 0.999), (0.999, 0.0), (0.5, 0.25)])
+def test_one_rectangle_is_as_drawn(
+    aspect: float, height: int, width: int, top: float, left: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 0.3 to 1 / 0.3 as high as wide, anywhere in the grid; what is too much is cut off."""
+    monkeypatch.setattr(
+        dinov2.torch, "rand", lambda *_, **__: torch.tensor([1.0, aspect, top, left])
+    )
+    random = torch.Generator()
+    hidden = dinov2.rectangles(40, 120, random).view(40, 40)
+    y, x = int(top * (41 - height)), int(left * (41 - width))
+    expected = torch.zeros(40, 40, dtype=torch.bool)
+    expected[y : y + height, x : x + width] = True
+    expected[y + height - 1, x + width - 1] = height * width == 120
+    assert torch.equal(hidden, expected)
+
+
+@pytest.mark.parametrize(("aspect", "patch"), [(0.0, (39, 38)), (1.0, (38, 39))])
+def test_a_rectangle_has_the_area_of_a_patch_at_least(
+    aspect: float, patch: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a narrow one, which lies in the last corner, the first is kept."""
+    monkeypatch.setattr(
+        dinov2.torch, "rand", lambda *_, **__: torch.tensor([0.0, aspect, 0.999, 0.999])
+    )
+    hidden = dinov2.rectangles(40, 1, torch.Generator()).view(40, 40)
+    assert hidden.nonzero().tolist() == [[*patch]]
+
+
 def test_mae_is_the_reference_implementations() -> None:
     """facebookresearch/mae: `patchify`, `forward_loss` with norm_pix_loss."""
     images, patch = fixed(2, 3, 8, 12), 4
@@ -209,6 +241,20 @@ def test_maes_positions_are_the_reference_implementations() -> None:
     ]
     rows.insert(0, np.zeros(width))
     np.testing.assert_allclose(mae.sine_cosine(side, width)[0], np.stack(rows), atol=1e-6)
+
+
+def test_a_patch_is_judged_only_where_it_was_hidden() -> None:
+    """What the decoder paints over shown patches costs nothing."""
+    objective = objective_of(config_of("mae"), backbone().spec)
+    view, drawn = torch.rand(3, 2, 16, 16), torch.rand(3, 16).argsort(1)[:, :5]
+    patches = objective.targets(None, [view], drawn)
+    torch.testing.assert_close(patches[1, 4 * 2 + 3, ::2], view[1, 0, 8:12, 12:16].flatten())
+    right = (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, keepdim=True)
+    for changed in (drawn, torch.ones(3, 16).scatter(1, drawn, 0).nonzero()[:, 1].view(3, 11)):
+        painted = right.clone()
+        painted[torch.arange(3)[:, None], changed] += 2
+        expected = 0 if changed is drawn else 4
+        assert float(objective.loss(painted, patches, drawn)) == pytest.approx(expected, abs=1e-3)
 
 
 # --- the networks -------------------------------------------------------------------------------
@@ -281,6 +327,49 @@ def test_dinov2_asks_for_the_hidden_patches_of_the_right_views() -> None:
             torch.testing.assert_close(patches[row], network.head.patch(token[None])[0])
 
 
+def test_dinov2s_loss_is_a_weighted_sum() -> None:
+    """Of images, hidden patches, and the spread of either global view by itself."""
+    config = config_of("dinov2", ibot_weight=0.7, koleo_weight=0.3, student_temperature=0.2)
+    objective = objective_of(config, backbone().spec)
+    views, features, patches = fixed(3, 4, 7), fixed(2, 4, 5, shift=1.0), fixed(6, 7, shift=2.0)
+    images, wanted = (fixed(2, 4, 7, shift=3.0)).softmax(-1), fixed(6, 7, shift=4.0).softmax(-1)
+    drawn = torch.zeros(4, 2, 16, dtype=torch.bool)
+    drawn[1, 0, 5] = drawn[0, 1, 3:6] = drawn[3, 1, 7:9] = True
+    answer = dinov2.Answer(views.float(), patches.float(), features.float())
+    found = objective.loss(answer, (images.float(), wanted.float()), drawn)
+    hidden = torch.cat([drawn[:, 0], drawn[:, 1]])  # view by view
+    expected = (
+        dino_loss(views, images, 0.2)
+        + 0.7 * dinov2.ibot_loss(patches, wanted, hidden, 0.2)
+        + 0.3 * (dinov2.koleo_loss(features[0]) + dinov2.koleo_loss(features[1]))
+    )
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_dinov2s_teacher_sees_whole_images_and_is_evened_out() -> None:
+    """Both global views together, and the hidden patches by themselves."""
+    config = config_of("dinov2", teacher_temperature=0.5)
+    objective = objective_of(config, backbone().spec)
+    teacher = objective.network(backbone(), objective.head()).eval()
+    views = [torch.randn(3, 2, side, side) for side in (16, 16, 8)]
+    drawn = torch.rand(3, 2, 16) < 0.3
+    with torch.no_grad():
+        images, patches = objective.targets(teacher, views, drawn)
+        tokens = [teacher.backbone.tokens(view) for view in views[:2]]
+        whole = torch.cat([teacher.head.image(each[:, 0]) for each in tokens])
+        asked = torch.cat([each[:, 1:][drawn[:, i]] for i, each in enumerate(tokens)])
+        torch.testing.assert_close(images.flatten(0, 1), dinov2.sinkhorn(whole, 0.5))
+        torch.testing.assert_close(patches, dinov2.sinkhorn(teacher.head.patch(asked), 0.5))
+        # For the guard there is no evening out.
+        seen = objective.probabilities(teacher, tokens[0][:, 0])
+        sharp = (teacher.head.image(tokens[0][:, 0]).double() / 0.5).exp()
+        torch.testing.assert_close(seen, sharp / sharp.sum(1, keepdim=True))
+        prototypes = {
+            id(each.prototypes.weight) for each in (teacher.head.image, teacher.head.patch)
+        }
+        assert {id(one) for one in objective.frozen(teacher)} == prototypes
+
+
 def test_masks_hide_what_the_settings_say() -> None:
     config = config_of("dinov2", mask_range=(0.25, 0.5), mask_probability=0.5)
     random = torch.Generator().manual_seed(0)
@@ -289,9 +378,69 @@ def test_masks_hide_what_the_settings_say() -> None:
     assert drawn.shape == (400, 2, 16)
     assert 0.4 < float((count > 0).float().mean()) < 0.6
     assert set(count[count > 0].tolist()) == {4, 5, 6, 7, 8}
-    kept = objective_of(config_of("mae", mask_ratio=0.75), backbone().spec).draw(50, random)
-    assert kept.shape == (50, 4)
-    assert all(len(set(row)) == 4 for row in kept.tolist())
+    # However large or small the share, one patch is shown and one is hidden.
+    for ratio, count in ((0.75, 4), (0.5, 8), (0.99, 1), (0.01, 15)):
+        kept = objective_of(config_of("mae", mask_ratio=ratio), backbone().spec).draw(400, random)
+        assert kept.shape == (400, count)
+        assert all(len(set(row)) == count for row in kept.tolist())
+        shares = kept.flatten().bincount(minlength=16) / 400
+        assert (shares - count / 16).abs().max() < 0.1
+
+
+def test_mae_shows_a_crop_in_its_own_colours() -> None:
+    """Turned and flipped at most (table 1e)."""
+    given = {"global_scale": (0.3, 0.9), "flip": 0.25, "turn": 0.75}
+    (view,) = objective_of(config_of("mae", **given), backbone().spec).views()
+    shown = {name: value for name, value in dataclasses.asdict(view).items() if value != 0}
+    assert shown == {"size": 16, "scale": (0.3, 0.9), "flip": 0.25, "turn": 0.75}
+
+
+def test_a_fresh_decoder_is_the_reference_implementations() -> None:
+    """Xavier's uniform weights, biases of 0 (queries have one too), a mask token of sd 0.02."""
+    torch.manual_seed(0)
+    decoder = mae.Decoder(96, 128, 2, 4, 48)
+    linear = [layer for layer in decoder.modules() if isinstance(layer, nn.Linear)]
+    assert len(linear) == 2 + 2 * 4
+    for layer in linear:
+        largest = (6 / (layer.in_features + layer.out_features)) ** 0.5
+        weight = layer.weight.detach()
+        assert 0.99 * largest < float(weight.abs().max()) <= largest
+        assert float(weight.std()) == pytest.approx(largest / 3**0.5, rel=0.03)
+        assert not layer.bias.detach().any()
+    assert float(decoder.mask_token.detach().std()) == pytest.approx(0.02, rel=0.2)
+    assert {block.attn.num_heads for block in decoder.blocks} == {4}
+    names = dict(decoder.named_parameters())
+    assert "blocks.1.attn.qkv.bias" in names
+    assert "position" not in names, "it is fixed"
+
+
+def test_the_decoder_sees_each_shown_patch_at_its_place() -> None:
+    """In whatever order they come, and the mask token at all others; registers stay behind."""
+    torch.manual_seed(0)
+    decoder = mae.Decoder(8, 32, 2, 4, 6).eval()
+    tokens, kept = torch.randn(3, 1 + 2 + 5, 8), torch.rand(3, 16).argsort(1)[:, :5]
+    with torch.no_grad():
+        found = decoder(tokens, kept)
+        entered = decoder.enter(tokens)
+        whole = decoder.mask_token.repeat(3, 17, 1)
+        for i in range(3):
+            whole[i, 0] = entered[i, 0]
+            for k, place in enumerate(kept[i].tolist()):
+                whole[i, 1 + place] = entered[i, 3 + k]
+        whole = decoder.blocks(whole + mae.sine_cosine(4, 32))[:, 1:]
+        torch.testing.assert_close(found, decoder.leave(decoder.norm(whole)))
+        order = torch.tensor([0, 1, 2, 7, 5, 3, 4, 6])
+        torch.testing.assert_close(decoder(tokens[:, order], kept[:, order[3:] - 3]), found)
+
+
+def test_a_decoder_is_as_wide_and_deep_as_the_settings_say() -> None:
+    """And paints all channels of a patch."""
+    config = config_of("mae", decoder_width=64, decoder_depth=3)
+    head = objective_of(config, backbone().spec).head()
+    assert head.leave.weight.shape == (4 * 4 * 2, 64)
+    assert head.enter.weight.shape == (64, 24)
+    assert len(head.blocks) == 3
+    assert head.position.shape == (1, 1 + 16, 64)
 
 
 # --- whole runs ---------------------------------------------------------------------------------

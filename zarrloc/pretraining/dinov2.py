@@ -35,12 +35,11 @@ def sinkhorn(
     logits = logits.detach().double() / temperature
     highest = logits.max() if len(logits) else logits.new_tensor(-torch.inf)
     share = (logits - world.highest(highest)).exp()
-    rows = world.total(torch.tensor(float(len(logits)), device=logits.device)).clamp(min=1)
-    for _ in range(iterations):
+    for _ in range(iterations):  # the reference's constant factors cancel, and are left out
         columns = world.total(share.sum(0, keepdim=True))
-        share = share / columns.clamp(min=1e-300) / share.shape[1]
-        share = share / share.sum(1, keepdim=True).clamp(min=1e-300) / rows
-    return (share * rows).float()
+        share = share / columns.clamp(min=1e-300)
+        share = share / share.sum(1, keepdim=True).clamp(min=1e-300)
+    return share.float()
 
 
 def ibot_loss(student: Tensor, targets: Tensor, hidden: Tensor, temperature: float) -> Tensor:
@@ -59,7 +58,7 @@ def koleo_loss(features: Tensor, eps: float = 1e-8) -> Tensor:
     unit = F.normalize(features, dim=-1, eps=eps)
     with torch.no_grad():
         cosine = unit @ unit.T
-        nearest = cosine.fill_diagonal_(-1).argmax(1)
+        nearest = cosine.fill_diagonal_(-torch.inf).argmax(1)
     distance = nn.functional.pairwise_distance(unit, unit[nearest], eps=eps)
     return -(distance + eps).log().mean()
 
@@ -76,9 +75,8 @@ def rectangles(side: int, count: int, generator: Generator) -> Tensor:
         y, x = int(top * (side - height + 1)), int(start * (side - width + 1))
         before = hidden.clone()
         hidden[y : y + height, x : x + width] = True
-        if int(hidden.sum()) > count:  # the last rectangle is cut short
-            fresh = (hidden & ~before).flatten().nonzero()[left:]
-            hidden.view(-1)[fresh] = False
+        surplus = (hidden & ~before).flatten().nonzero()[left:]  # the last rectangle is cut short
+        hidden.view(-1)[surplus] = False
     return hidden.flatten()
 
 
