@@ -48,6 +48,25 @@ def test_checkpoints_are_whole_and_few(saved: Path) -> None:
     assert checkpoint.newest(saved / "none", CPU, print) is None
 
 
+def test_a_checkpoint_has_its_folder_made(tmp_path: Path) -> None:
+    """Wherever the run lies; steps of any length come in their order."""
+    folder = tmp_path / "runs" / "ft" / "checkpoints"
+    for step in (9, 10, 12_345_678):
+        path = checkpoint.save(folder, step, {"step": step}, keep=3)
+        assert path == checkpoint.path_of(folder, step)
+    assert [checkpoint.load(one, CPU)["step"] for one in checkpoint.every(folder)] == [
+        *(9, 10, 12_345_678)
+    ]
+
+
+@pytest.mark.parametrize("content", [["step"], {"weights": 1}], ids=["a list", "no step"])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: Any) -> None:
+    """Though torch can read it."""
+    torch.save(content, tmp_path / "step-00000001.pt")
+    with pytest.raises(WeightsError, match="is no checkpoint of `zarrloc pretrain`"):
+        checkpoint.load(tmp_path / "step-00000001.pt", CPU)
+
+
 def damage(path: Path, how: str) -> None:
     whole = path.read_bytes()
     if how == "flipped":  # one bit of a weight, which torch.load would take as it is

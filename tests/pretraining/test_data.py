@@ -92,6 +92,34 @@ def test_unit_is_the_real_parts_range() -> None:
     assert float(unit[1].abs().max()) == 0
 
 
+def test_unit_leaves_the_stored_pixels_as_they_are() -> None:
+    """Of any number type and range, again and again; padding is cut to the range."""
+    images = np.random.default_rng(0).random((3, 2, 5, 5), np.float32) / 100
+    images[:, :, 4:] = [[[9.0]], [[-9.0]]]
+    batch = pixels(images.copy(), np.full((3, 2), [4, 5]))
+    for _ in range(2):
+        unit = batch.unit()
+        assert unit.dtype == torch.float32
+        real = images[:, :, :4]
+        low, high = real.min((2, 3), keepdims=True), real.max((2, 3), keepdims=True)
+        np.testing.assert_allclose(unit[:, :, :4], (real - low) / (high - low), atol=1e-5)
+        assert unit[:, 0, 4].eq(1).all()
+        assert unit[:, 1, 4].eq(0).all()
+    np.testing.assert_array_equal(batch.images, images)
+
+
+def test_some_of_a_batch() -> None:
+    """Pixels, ranges and extents together."""
+    images = np.random.default_rng(0).integers(0, 60_000, (4, 2, 6, 6), np.uint16)
+    batch = pixels(images, np.array([[6, 6], [5, 4], [6, 3], [2, 6]]))
+    for rows in (slice(1, 3), torch.tensor([3, 0])):
+        some = batch[rows]
+        assert len(some) == 2
+        torch.testing.assert_close(some.unit(), batch.unit()[rows])
+        assert torch.equal(some.extents, batch.extents[rows])
+        torch.testing.assert_close(some.to(torch.device("cpu")).unit(), some.unit())
+
+
 def test_one_channel_of_each_sample() -> None:
     """`channel` picks pixels and ranges together."""
     batch = pixels(source().images[:3], np.full((3, 2), 6))

@@ -80,6 +80,14 @@ def test_twenty_neighbours_vote(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [20]
 
 
+def test_half_of_the_neighbours_are_enough() -> None:
+    """21 that look alike, 11 of the first label: each has 10 of those it is of, of its 20."""
+    grade = (3 * np.eye(2, dtype=np.uint8))[(np.arange(21) > 10).astype(int)]
+    found = knn_macro_f1(np.ones((21, 4), np.float32), grade, np.arange(21))
+    # All are called the first, none rightly the second.
+    assert found == pytest.approx((2 * 11 / (11 + 21) + 0) / 2)
+
+
 def test_whole_images_in_the_order_asked_for() -> None:
     """Rows of several shards, mixed, each in [0, 1] of its own."""
     images = np.random.default_rng(0).integers(100, 60_000, (6, 2, 8, 8), np.uint16)
@@ -129,6 +137,36 @@ def test_collapse_is_seen_and_said(kind: str) -> None:
     assert "COLLAPSE at step 1" in str(collapse(healthy, collapsed))
 
 
+class Told(Dino):
+    """Its teacher's answer is the features' softmax."""
+
+    def probabilities(self, teacher: Network, features: torch.Tensor) -> torch.Tensor:
+        return features.double().softmax(-1)
+
+
+@pytest.mark.parametrize("kind", ["natural", "replicate"])
+def test_the_guards_figures_are_means_over_images_and_passes(kind: str) -> None:
+    """However the images are cut into batches, the last of which is small."""
+    images = (4 * torch.rand(21, 2, 3, 3, generator=torch.Generator().manual_seed(0))).half()
+    inputs = Inputs(resolve(kind, ROLES, ROLES, kind), (0.1, 0.3), (0.4, 0.2))
+    guard = Guard(images, np.zeros((21, 0), np.uint8), np.arange(21), inputs)
+    told = Told(OBJECTIVE.config, OBJECTIVE.spec)
+    network = Network(Mean(False), nn.Linear(1, 1)).eval()
+    seen = inputs.passes(images.float()).mean((3, 4)).double().numpy()  # (pass, n, 2)
+    share = np.exp(seen) / np.exp(seen).sum(2, keepdims=True)
+    entropy = -(share * np.log(share)).sum(2).mean()
+    whole = share.mean(1)
+    of_whole = -(whole * np.log(whole)).sum(1).mean()
+    features = np.concatenate(list(seen), axis=1)
+    for batch in (4, 21):
+        health = guard.check(network, told, 7, batch)
+        assert (health.step, health.knn_macro_f1) == (7, None)
+        assert health.teacher_entropy == pytest.approx(entropy / np.log(2), rel=1e-5)
+        assert health.information == pytest.approx(of_whole - entropy, rel=1e-3)
+        assert health.spread == pytest.approx(spread(features), rel=1e-4)
+        assert health.effective_rank == pytest.approx(effective_rank(features), rel=1e-4)
+
+
 def test_an_even_output_of_a_learning_run_is_no_collapse() -> None:
     """Seen in runs whose neighbours improve: entropy 0.99 of log k, and 0.04 nats."""
     start = Health(0, 0.52, 0.06, 24.0, 0.52, 0.23)
@@ -136,6 +174,8 @@ def test_an_even_output_of_a_learning_run_is_no_collapse() -> None:
     assert collapse(start, learning) is None
     assert collapse(start, dataclasses.replace(learning, spread=0.0004)) is not None
     assert collapse(start, dataclasses.replace(learning, effective_rank=1.1)) is not None
+    # Two directions are few, and no collapse.
+    assert collapse(start, dataclasses.replace(learning, effective_rank=2.1)) is None
 
 
 @pytest.mark.parametrize("start_rank", [24.0, 1.5])
@@ -173,6 +213,7 @@ def test_spread_is_the_share_by_which_rows_differ() -> None:
     shift[0] = np.sqrt(99 * 8)
     assert spread(rows + shift) == pytest.approx(0.01, rel=0.05)
     assert spread(np.ones((4, 3))) == 0
+    assert spread(rows / 1000) == pytest.approx(1), "whatever their unit"
 
 
 def test_neighbours_where_no_proteins_are_named() -> None:

@@ -61,3 +61,22 @@ def test_absent_channels_stay_absent() -> None:
     assert found[:, 0].isnan().all()
     assert found[1, 1].isnan().all()
     torch.testing.assert_close(found[0, 2], (images[0, 1] - mean[2]) / sd[2])
+
+
+def test_channels_that_go_into_no_input_are_not_used() -> None:
+    """Each in turn is, where one is shown in all inputs."""
+    for text, used in (
+        ("natural", [True, True]), ("protein=0", [False, True]), ("replicate", [True, True]),
+    ):  # fmt: skip
+        channels = resolve(text, HPA, ROLES, "natural")
+        inputs = Inputs(channels, (0.0,) * 4, (1.0,) * 4)
+        assert inputs.used.tolist() == used
+        assert inputs.replicate == (text == "replicate")
+
+
+def test_flat_channels_are_not_blown_up() -> None:
+    """Their sd counts as a thousandth."""
+    images = torch.rand(4, 2, 3, 3)
+    images[:, 1] = 0.25
+    mean, sd = affine_of(resolve("natural", ROLES, ROLES, "natural"), images)
+    assert (mean[1], sd[1]) == (0.25, 1e-3)

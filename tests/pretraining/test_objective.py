@@ -93,10 +93,11 @@ def test_views_of_one_size_go_through_the_backbone_together() -> None:
 
 
 def test_what_an_objective_does_without() -> None:
-    """SimCLR draws nothing beside its views and remembers nothing."""
+    """SimCLR draws nothing beside its views, remembers nothing, and its output counts as none."""
     objective = objective_of(PretrainConfig(arch="none", objective="simclr"), SPEC)
     assert objective.draw(6, torch.Generator()).shape == (6, 0)
     assert objective.tally(None).shape == (0,)
+    assert objective.outputs() == 0
     assert not objective.state_dict()
     assert [*objective.frozen(objective.network(nn.Identity(), objective.head()))] == []
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from zarrloc.config.pretrain import PretrainConfig
-from zarrloc.errors import ConfigError
+from zarrloc.errors import ConfigError, WeightsError
 from zarrloc.models.vit import Backbone
-from zarrloc.pretraining.start import start_backbones, start_spec
+from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
 
 ROLES = ("nucleus", "protein")
+PATCH = ("patch_size=14",)
 
 
 def config_of(**settings: Any) -> PretrainConfig:
@@ -81,3 +82,65 @@ def test_what_only_one_kind_of_start_uses_is_refused_to_the_other() -> None:
         config_of(arch="vit_tiny_patch16", weights="/no/such/file.pth")
     with pytest.raises(ConfigError, match="arch_options is for a start from scratch"):
         config_of(**{"from": "dino-vits16"}, arch_options=("depth=1",))
+
+
+def test_what_is_fine_tuned_is_of_its_own_kind() -> None:
+    """Its arch may be named, and no other; its tokens are what they are."""
+    given = {"from": "dino-vits16", "size": 32, "local_size": 16}
+    assert start_spec(config_of(**given, arch="vit_small_patch16"), ROLES).name == "dino-vits16"
+    with pytest.raises(WeightsError, match=r"vit_small_patch16_224 -> vit_tiny_patch16"):
+        start_spec(config_of(**given, arch="vit_tiny_patch16"), ROLES)
+    with pytest.raises(ConfigError, match="a token of dino-vits16 is a patch"):
+        start_spec(config_of(**given, tokens="channel"), ROLES)
+    with pytest.raises(ConfigError, match="--also needs a backbone of channel tokens"):
+        start_spec(config_of(**given, also=("b.zarr",)), ROLES)
+
+
+def test_options_are_numbers_of_their_kind() -> None:
+    """A dot makes a fraction; what is no number is refused."""
+    options = ("depth=2", " drop_rate =0.5", "patch_size=14")
+    spec = start_spec(config_of(arch="vit_tiny_patch16", arch_options=options), ROLES)
+    assert dict(spec.options) == {
+        "img_size": 28, "depth": 2, "drop_rate": 0.5, "patch_size": 14
+    }  # fmt: skip
+    assert isinstance(spec.options["depth"], int)
+    for wrong in ("depth", "depth=two", "drop_rate=0.5.1"):
+        with pytest.raises(ConfigError, match="expected NAME=NUMBER"):
+            start_spec(config_of(arch="vit_tiny_patch16", arch_options=(wrong,)), ROLES)
+
+
+def test_tokens_of_a_channel_are_of_one_channel() -> None:
+    """A view of one channel in all inputs has none of the others."""
+    for tokens, refused in (("patch", False), ("channel", True)):
+        config = config_of(
+            arch="vit_tiny_patch16", tokens=tokens, channels="replicate", arch_options=PATCH
+        )
+        spec = start_spec(config, ROLES)
+        if refused:
+            with pytest.raises(ConfigError, match="--channels replicate is for a backbone of"):
+                start_channels(config, spec, ROLES)
+        else:
+            assert start_channels(config, spec, ROLES).kind == "replicate"
+    natural = config_of(arch="vit_tiny_patch16", tokens="channel", arch_options=PATCH)
+    assert start_channels(natural, start_spec(natural, ROLES), ROLES).passes == ((0, 1),)
+
+
+def test_student_and_teacher_start_alike_and_the_student_alone_skips() -> None:
+    """From the seed's weights, with a share of skipped blocks that grows to what was asked for."""
+    options = ("depth=3", "embed_dim=24", "num_heads=3", *PATCH)
+    given = {"arch": "vit_tiny_patch16", "arch_options": options, "drop_path": 0.4}
+    made = []
+    for seed in (3, 3, 4):
+        config = config_of(**given, seed=seed)
+        student, teacher, origin = start_backbones(config, start_spec(config, ROLES))
+        assert origin == f"random:{seed}"
+        for name, value in student.state_dict().items():
+            assert torch.equal(value, teacher.state_dict()[name])
+        shares = [
+            [getattr(block.drop_path1, "drop_prob", 0.0) for block in one.vit.blocks]
+            for one in (student, teacher)
+        ]
+        assert shares == [[0.0, pytest.approx(0.2), pytest.approx(0.4)], [0.0] * 3]
+        made.append(teacher.vit.patch_embed.proj.weight)
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])

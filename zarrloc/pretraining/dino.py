@@ -42,8 +42,8 @@ class Head(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Cosines `(n, prototypes)`."""
-        point = F.normalize(self.mlp(features), dim=-1)
-        return F.linear(point, F.normalize(self.prototypes.weight, dim=-1))
+        point = F.normalize(self.mlp(features))
+        return F.linear(point, F.normalize(self.prototypes.weight))
 
 
 def teacher_probabilities(logits: Tensor, center: Tensor, temperature: float) -> Tensor:

@@ -55,7 +55,7 @@ def ibot_loss(student: Tensor, targets: Tensor, hidden: Tensor, temperature: flo
 
 def koleo_loss(features: Tensor, eps: float = 1e-8) -> Tensor:
     """-mean log of the distance to the nearest other, for unit-length `features` `(n, f)`."""
-    unit = F.normalize(features, dim=-1, eps=eps)
+    unit = F.normalize(features, eps=eps)
     with torch.no_grad():
         cosine = unit @ unit.T
         nearest = cosine.fill_diagonal_(-torch.inf).argmax(1)
