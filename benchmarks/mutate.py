@@ -1,6 +1,7 @@
 """Would the tests notice? Small faults planted in `zarrloc/pretraining`, one at a time.
 
-    python benchmarks/mutate.py [--only dino,loop] [--skip data] [--limit 300] [--minutes 25] [--own]
+    python benchmarks/mutate.py [--only dino,loop] [--skip data] [--own]
+        [--limit 300] [--minutes 25]
     python benchmarks/mutate.py --again FILE
 
 Every operator, comparison, condition, number and bare call of a module is changed once: `<` becomes
