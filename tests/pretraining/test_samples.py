@@ -14,11 +14,13 @@ from tests.written import put, revise, write_group
 from zarrloc.config.ingest import IngestConfig
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.config.run import RunConfig
-from zarrloc.errors import ConfigError
+from zarrloc.errors import ConfigError, StoreError
 from zarrloc.groups.crops import Crops
+from zarrloc.models.channels import resolve
 from zarrloc.pixels import measure
 from zarrloc.pretraining.data import Beside, nested_subset
-from zarrloc.pretraining.samples import ENOUGH, Data, open_data
+from zarrloc.pretraining.launch import World
+from zarrloc.pretraining.samples import ENOUGH, Data, cached, open_data, refuse_blank
 from zarrloc.stages.ingest import ingest
 from zarrloc.store.location import Location
 
@@ -27,17 +29,23 @@ TOGETHER = {"tokens": "channel", "objective": "simclr", "views": "protein", "cac
 MOST = 65_535
 
 
-def make_store(path: Path, unit: int | None = None, protein: tuple[str, ...] = ("",) * 3) -> Path:
+def make_store(
+    path: Path,
+    unit: int | None = None,
+    protein: tuple[str, ...] = ("",) * 3,
+    channels: tuple[str, ...] = ("nucleus", "protein"),
+    side: int = 60,
+) -> Path:
     """Three fields of 4 cells; with a `unit`, of float32 in units of so many counts."""
     raw, tables, masks = path.with_suffix(".raw"), [], []
     raw.mkdir()
     for fov in range(3):
-        image, mask = make_field(4, 60, fov)
+        image, mask = make_field(4, side, fov)
         masks.append(mask)
         tables.append(measure.cells(image, mask, np.float32(BACKGROUND), 24))
         stored = np.float32(image / unit) if unit else image
         tifffile.imwrite(raw / f"f{fov}.tif", stored, imagej=True, metadata={"axes": "CYX"})
-    settings = IngestConfig(channels=("nucleus", "protein"), pixel_size_um=0.2063, shard_fovs=2)
+    settings = IngestConfig(channels=channels, pixel_size_um=0.2063, shard_fovs=2)
     ingest(raw, path, settings, run=RunConfig(cluster="serial"))
     location = Location.of(path)
     revise(location, "fovs", protein=(("fov",), np.array(protein)))
@@ -141,3 +149,156 @@ def test_a_store_with_nothing_to_train_on_is_refused(tmp_path: Path, also: bool)
     for level in ({}, CELLS):
         with pytest.raises(ConfigError, match=r"bad\.zarr: all 3 fields have an error or are held"):
             opened(first, **level, **given)
+
+
+def split(path: Path, *fold: int) -> dict[str, str]:
+    """A split of the fields, and the setting that names it."""
+    columns = {"fold": (("fov",), np.array(fold, np.int8))}
+    write_group(Location.of(path), "splits/s", columns, attrs={})
+    return {"split": "s"}
+
+
+def fields(path: Path) -> np.ndarray:
+    return np.stack([tifffile.imread(path.with_suffix(".raw") / f"f{i}.tif") for i in range(3)])
+
+
+def test_fields_are_those_of_the_store(tmp_path: Path) -> None:
+    """Pixels, shards of two fields, and sides, whichever are asked for."""
+    store = make_store(tmp_path / "a.zarr")
+    data, truth = opened(store), fields(store)
+    assert (data.fields, data.source.roles) == (3, ("nucleus", "protein"))
+    assert data.source.shape == truth.shape[1:]
+    assert data.source.shard.tolist() == [0, 0, 1]
+    assert data.source.extents.tolist() == [[60, 60]] * 3
+    for rows in ([0, 1], [2], [1], [0, 2]):
+        np.testing.assert_array_equal(data.source.load(np.array(rows)), truth[rows])
+    assert data.source.decodes == 6
+    assert "nothing, every field is trained on" in data.held_out
+
+
+def test_the_test_part_of_a_split_is_held_out(tmp_path: Path) -> None:
+    """The first fold is trained on; rows count from 0 among those that are."""
+    store = make_store(tmp_path / "a.zarr")
+    data = opened(store, **split(store, -1, 0, 1))
+    assert data.source.stored.tolist() == data.source.fov.tolist() == [1, 2]
+    assert data.source.shard.tolist() == [0, 1]
+    np.testing.assert_array_equal(data.source.load(np.array([0, 1])), fields(store)[1:])
+    assert data.held_out == "the test part of split 's', 1 fields"
+    cells = opened(store, **CELLS, **split(store, -1, 0, 1))
+    assert set(cells.source.fov.tolist()) == {1, 2}
+    assert len(cells.source.stored) == 8 - 1, "one was not kept"
+    assert "no test part: every field" in opened(store, **split(store, 0, 1, 2)).held_out
+    with pytest.raises(StoreError, match="'splits/s' knows 2 fields, the store has 3"):
+        opened(store, **split(store, 0, -1))
+
+
+def test_a_fraction_is_of_the_training_fields(tmp_path: Path) -> None:
+    """Rounded; none at all is refused."""
+    store = make_store(tmp_path / "a.zarr")
+    counts = {part: opened(store, fraction=part).fields for part in (0.3, 0.5, 0.7, 1.0)}
+    assert counts == {0.3: 1, 0.5: 2, 0.7: 2, 1.0: 3}
+    assert len(opened(store, fraction=0.7, seed=3).source.stored) == 2
+    with pytest.raises(ConfigError, match=r"--fraction 0\.1 of 3 training fields leaves none"):
+        opened(store, fraction=0.1)
+
+
+def test_cells_are_decoded_a_field_at_a_time(tmp_path: Path) -> None:
+    """In windows of one side, without padding; samples of one field are of its shard."""
+    source = opened(make_store(tmp_path / "a.zarr"), **CELLS).source
+    assert source.shape == (2, 24, 24)
+    assert source.extents.tolist() == [[24, 24]] * 11
+    assert source.shard.tolist() == [0] * 7 + [1] * 4
+    assert source.fov.tolist() == [0] * 4 + [1] * 3 + [2] * 4
+    whole = source.load(np.arange(7))
+    assert source.decodes == 2
+    np.testing.assert_array_equal(source.load(np.array([2, 5])), whole[[2, 5]])
+
+
+def together(tmp_path: Path, second: tuple[str, ...], **settings: Any) -> Data:
+    """Two stores, the second of smaller fields and other channels."""
+    make_store(tmp_path / "a.zarr")
+    make_store(tmp_path / "b.zarr", channels=second, side=48)
+    given = {"tokens": "channel", "also": (str(tmp_path / "b.zarr"),), **settings}
+    return opened(tmp_path / "a.zarr", **given)
+
+
+def test_stores_are_joined_channel_by_channel(tmp_path: Path) -> None:
+    """What a store lacks is 0 there, beyond its smaller fields too."""
+    data = together(tmp_path, ("protein", "er"))
+    source = data.source
+    assert source.roles == ("nucleus", "protein", "er")
+    assert source.shape == (3, 60, 60)
+    assert source.extents.tolist() == [[60, 60]] * 3 + [[48, 48]] * 3
+    assert source.stored.tolist() == [0, 1, 2, 0, 1, 2]
+    assert source.shard.tolist() == [0, 0, 1, 2, 2, 3]
+    assert source.fov.tolist() == [0, 1, 2, 3, 4, 5]
+    present = data.beside.present
+    assert present is not None
+    assert present.tolist() == [[True, True, False]] * 3 + [[False, True, True]] * 3
+    one, two = fields(tmp_path / "a.zarr"), fields(tmp_path / "b.zarr")
+    expected = np.zeros((6, 3, 60, 60), np.uint16)
+    expected[:3, :2] = one
+    expected[3:, 1:, :48, :48] = two
+    for rows in ([0, 1], [2], [3, 4], [5]):
+        np.testing.assert_array_equal(source.load(np.array(rows)), expected[rows])
+    assert source.decodes == 6
+    assert (data.fields, len(data.grade), len(data.protein)) == (6, 6, 6)
+    assert not data.grade[3:].any()
+    assert data.held_out.startswith("a.zarr: nothing")
+    assert "; b.zarr: nothing" in data.held_out
+
+
+def test_a_store_that_shows_the_network_nothing_is_refused(tmp_path: Path) -> None:
+    data = together(tmp_path, ("er", "mito"))
+    roles = data.source.roles
+    refuse_blank(data, resolve("natural", roles, roles, "natural"))
+    refuse_blank(data, resolve("protein=0,er=1", ("x", "y"), roles, "natural"))
+    with pytest.raises(ConfigError, match="3 of 6 samples have none of the channels that go"):
+        refuse_blank(data, resolve("protein=0,nucleus=1", ("x", "y"), roles, "natural"))
+    refuse_blank(dataclasses.replace(data, beside=Beside()), resolve("er=0", ("x",), roles, ""))
+
+
+def test_counts_and_fractions_are_not_trained_on_together(tmp_path: Path) -> None:
+    make_store(tmp_path / "a.zarr")
+    make_store(tmp_path / "b.zarr", MOST)
+    with pytest.raises(ConfigError, match="need pixels of one type; got float32 and uint16"):
+        opened(tmp_path / "a.zarr", tokens="channel", also=(str(tmp_path / "b.zarr"),))
+
+
+@pytest.mark.parametrize("level", [{}, CELLS], ids=["fov", "cell"])
+def test_every_cache_has_the_pixels_of_the_store(
+    tmp_path: Path, level: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Decoded once; a file in memory leaves nothing behind, and no more than fits is begun."""
+    store = make_store(tmp_path / "a.zarr")
+    location, held = Location.of(store), tmp_path / "held"
+    held.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(held))
+    data = opened(store, **level)
+    count = len(data.source.stored)
+    expected = np.concatenate(
+        [data.source.load(np.flatnonzero(data.source.shard == shard)) for shard in (0, 1)]
+    )
+    for cache in ("none", "ram", "device"):
+        config, source = PretrainConfig(arch="x", cache=cache), opened(store, **level).source
+        found, resident = cached(config, source, location, World(), torch.device("cpu"))
+        assert resident is None
+        assert (found is source) == (cache == "none")
+        if found is not source:
+            decoded = source.decodes
+            np.testing.assert_array_equal(found.load(np.arange(count)[::-1]), expected[::-1])
+            assert source.decodes == decoded == 3, "each field once, before it is asked for"
+            assert (found.roles, found.dtype) == (source.roles, source.dtype)
+            np.testing.assert_array_equal(found.shard, source.shard)
+            np.testing.assert_array_equal(found.extents, source.extents)
+    assert not [*held.iterdir()]
+    config, source, size = PretrainConfig(arch="x", cache="ram"), data.source, expected.nbytes
+    for free in (size, size - 1):
+        usage = type("Usage", (), {"free": free})
+        monkeypatch.setattr("shutil.disk_usage", lambda path, found=usage: found)
+        if free == size:
+            cached(config, source, location, World(), torch.device("cpu"))
+            continue
+        with pytest.raises(ConfigError, match="--cache ram needs"):
+            cached(config, source, location, World(), torch.device("cpu"))
+    assert not [*held.iterdir()]
