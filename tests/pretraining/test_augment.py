@@ -1,6 +1,7 @@
 """Views against scikit-image, and the ranges and habits of what is drawn."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -78,25 +79,31 @@ def test_shrinking_averages_every_pixel() -> None:
     assert float((small - 0.5).abs().max()) < 1e-3
 
 
+@pytest.mark.parametrize("span", [1.0, 0.5])
 @pytest.mark.parametrize(
-    ("height", "width", "size"), [(128, 128, 16), (100, 100, 16), (50, 70, 16), (33, 20, 16)]
+    ("height", "width", "size"),
+    [(128, 128, 16), (100, 100, 16), (50, 70, 16), (33, 20, 16), (2, 2, 5), (1, 3, 5)],
 )
-def test_shrinking_is_bilinear_at_most_two_pixels_apart(height: int, width: int, size: int) -> None:
+def test_shrinking_is_bilinear_at_most_two_pixels_apart(
+    height: int, width: int, size: int, span: float
+) -> None:
     """As a loop over scipy's interpolation; and every pixel has a part in the view."""
     finer = 1
-    while max(height, width) / (size * finer) > 2:
+    while max(height, width) * span / (size * finer) > 2:
         finer += 1
     image = np.random.default_rng(0).random((height, width))
-    along = (np.arange(size * finer) + 0.5) / (size * finer)
+    along = span * (np.arange(size * finer) + 0.5) / (size * finer)
     at = np.meshgrid(along * height - 0.5, along * width - 0.5, indexing="ij")
     fine = ndimage.map_coordinates(image, at, order=1, mode="nearest")
     expected = fine.reshape(size, finer, size, finer).mean((1, 3))
     pixels = torch.from_numpy(image).float()[None, None].requires_grad_()
-    view = resample(pixels, torch.tensor([[height, width]]), torch.eye(3)[None], size)
+    matrix = torch.diag(torch.tensor([span, span, 1.0]))[None]
+    view = resample(pixels, torch.tensor([[height, width]]), matrix, size, span)
     np.testing.assert_allclose(view[0, 0].detach(), expected, atol=1e-4)
     view.sum().backward()
     assert pixels.grad is not None
-    assert float(pixels.grad.min()) > 0
+    seen = pixels.grad[0, 0, : math.ceil(height * span), : math.ceil(width * span)]
+    assert float(seen.min()) > 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(200, 200), (80, 200)])
@@ -145,6 +152,24 @@ def test_corner_warp_moves_one_corner() -> None:
         )
 
 
+def test_any_corner_is_moved_and_by_any_share_of_the_largest() -> None:
+    """Of a view of the whole image, three corners are the image's; x and y move apart."""
+    view = dataclasses.replace(VIEW, scale=(1.0, 1.0), flip=0.0, warp=0.3)
+    matrix = drawn(view).matrix.double()
+    corners = torch.tensor([[0.0, 0, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]]).double().T
+    where = matrix @ corners
+    kept = (where[:, :2] / where[:, 2:] - corners[:2]).abs().amax(1) < 1e-5
+    assert (kept.sum(1) == 3).all()
+    assert ((~kept).double().mean(0) - 1 / 4).abs().max() < 0.04
+    # The image's own corner is seen where it was moved to.
+    moved = corners.T[(~kept).int().argmax(1)]
+    at = torch.linalg.solve(matrix, moved)
+    inward = (at[:, :2] / at[:, 2:] - moved[:, :2]).abs() / 0.3
+    for share in (*inward.T, inward.amax(1) ** 2):
+        expected = torch.linspace(0, 1, N).double()
+        torch.testing.assert_close(share.sort()[0], expected, atol=0.05, rtol=0)
+
+
 @pytest.mark.parametrize("aspect", [1.0, 0.5, 2.0])
 def test_crops_lie_inside_with_the_drawn_area(aspect: float) -> None:
     """Area in range, ratio of sides in 3/4 to 4/3 in pixels, flips on half of the samples."""
@@ -162,7 +187,8 @@ def test_crops_lie_inside_with_the_drawn_area(aspect: float) -> None:
     ratio = side[:, 0].abs() / side[:, 1].abs() * aspect
     assert ratio.min() >= 3 / 4 - 1e-4
     assert ratio.max() <= 4 / 3 + 1e-4
-    assert ratio.std() > 0.1
+    if aspect == 1:  # even on a logarithmic scale, and drawn apart from the rest
+        torch.testing.assert_close(ratio, 3 / 4 * (16 / 9) ** random[:, 1])
 
 
 @pytest.mark.parametrize("scale", [(0.02, 0.1), (0.05, 1.0), (0.9, 1.0), (1.0, 1.0)], ids=str)
@@ -199,6 +225,9 @@ def test_channels_are_removed_at_the_given_rate_and_never_the_protein() -> None:
     assert float(removed.any(1).float().mean()) == pytest.approx(0.2, abs=0.03)
     assert float(removed[:, 0].float().mean()) == pytest.approx(0.1, abs=0.03)
     assert bool(drawn(channels=1).keep.all())
+    of_two = drawn(channels=2).keep == 0
+    assert of_two[:, 0].float().mean().item() == pytest.approx(0.2, abs=0.03)
+    assert not of_two[:, 1].any()
 
 
 def test_brightness_and_contrast_factors() -> None:
@@ -219,7 +248,7 @@ def plain(n: int, c: int = 3) -> Draw:
 
 def test_recolour_by_hand() -> None:
     """Brightness, then contrast about the mean, then protein and removal, in plain numpy."""
-    views = torch.rand(4, 3, 8, 8) * 0.4
+    views = torch.rand(4, 3, 8, 8)
     drawn = Draw(
         plain(4).matrix,
         torch.rand(4, 3) + 0.5,
@@ -275,7 +304,8 @@ def test_pixels_are_averaged_while_the_smallest_crop_stays_finer_than_its_view(
         assert by == 1 or crop_px / by >= size
 
 
-def test_averaged_pixels_give_the_views_of_a_smaller_image() -> None:
+@pytest.mark.parametrize(("size", "by"), [(24, 3), (36, 2)])
+def test_averaged_pixels_give_the_views_of_a_smaller_image(size: int, by: int) -> None:
     """Of each sample's real part; where images are not that fine, or one is small, nothing changes.
 
     A smooth image looks the same either way.
@@ -283,11 +313,12 @@ def test_averaged_pixels_give_the_views_of_a_smaller_image() -> None:
     images = torch.from_numpy(smooth_image(3, 160, 160).repeat(4, 1).repeat(4, 2)[:, :160, :160])
     images, extents = images.expand(5, -1, -1, -1).clone(), torch.full((5, 2), 160)
     extents[3:], images[3:, :, 120:] = torch.tensor([120, 160]), 1e6
-    view = dataclasses.replace(VIEW, size=24, scale=(0.4, 1.0), jitter=0.0, rescale_protein=0.0)
+    view = dataclasses.replace(VIEW, size=size, scale=(0.4, 1.0), jitter=0.0, rescale_protein=0.0)
     draws, protein = drawn(view, n=5), PROTEIN.expand(5, -1)
     (found,) = multi_crop(images, extents, protein, [view], [draws], least=120)
-    small = images[..., :159, :159].reshape(5, 3, 53, 3, 53, 3).mean((3, 5))
-    (expected,) = multi_crop(small, extents // 3, protein, [view], [draws])
+    side = 160 // by
+    small = images[..., : side * by, : side * by].reshape(5, 3, side, by, side, by).mean((3, 5))
+    (expected,) = multi_crop(small, extents // by, protein, [view], [draws])
     torch.testing.assert_close(found, expected)
     (plain,) = multi_crop(images, extents, protein, [view], [draws])
     assert (found - plain).abs().mean() < 0.03
@@ -306,9 +337,12 @@ def test_blur_is_a_gaussian() -> None:
             expected = ndimage.gaussian_filter(
                 images[i, c].double().numpy(), sd[i].item(), mode="mirror", radius=6
             )
-            np.testing.assert_allclose(found[i, c], expected, atol=2e-5)
-    small = blurred(torch.rand(1, 1, 3, 3), torch.tensor([4.0]), 4.0)  # wider than the view
-    assert small.shape == (1, 1, 3, 3)
+            np.testing.assert_allclose(found[i, c], expected, atol=3e-6)
+    for shape in ((3, 3), (3, 9), (9, 3)):  # wider than the view
+        image = torch.rand(1, 1, *shape)
+        small = blurred(image, torch.tensor([4.0]), 4.0)[0, 0]
+        expected = ndimage.gaussian_filter(image[0, 0].numpy(), 4.0, mode="mirror", radius=2)
+        np.testing.assert_allclose(small, expected, atol=1e-5)
 
 
 def test_noise_grows_with_the_root_of_the_brightness() -> None:

@@ -39,7 +39,10 @@ def test_torchrun_and_srun_are_recognised() -> None:
     }
     assert len(meets) == 100  # steps and jobs that share a node meet apart
     assert (World(5, 8, 1), "tcp://gpu003:24711") in meets
+    del torchrun["LOCAL_RANK"]  # of one node, and who is alone on it need not say so
+    assert detect(torchrun) == (World(3, 4, 0), "env://")
     batch = {name: value for name, value in SRUN.items() if "STEP" not in name}
+    assert detect({**SRUN, "SLURM_STEP_NUM_TASKS": "1"}) is None
     assert detect(batch) is None
     assert detect({}) is None
 
@@ -138,6 +141,60 @@ def test_a_process_whose_parent_died_while_it_started_ends(
             assert asked == [(os.getpid(), signal.SIGTERM)] * 2 * expected
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_process_has_the_gpu_of_its_place_on_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one; the CPU is taken if asked for, or where there is none."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=there: found)
+        expected = torch.device("cuda", 2) if there else torch.device("cpu")
+        assert World(9, 16, 6).device("auto") == expected
+        assert World(9, 16, 6).device("cpu") == torch.device("cpu")
+        assert chosen == [torch.device("cuda", 2)], "and no other work goes to the first"
+    with pytest.raises(ConfigError, match="--device cuda, but torch finds no GPU"):
+        World().device("cuda")
+    assert (World(0, 4).first, World(1, 4).first) == (True, False)
+
+
+def test_a_member_meets_the_others_works_waits_and_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It leaves after a failure too, and then waits for nobody."""
+    told: list[object] = []
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda backend, **given: told.append((backend, given))
+    )
+    monkeypatch.setattr(dist, "barrier", lambda: told.append("waited"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: told.append("left"))
+
+    def work(world: World, code: int) -> int:
+        told.append(world)
+        return code // (code - 1)
+
+    given = {"init_method": "tcp://h:1", "rank": 1, "world_size": 4, "device_id": None}
+    world, met = World(1, 4), ("gloo", given)
+    assert module._member(world, "tcp://h:1", "cpu", work, (3,)) == 1
+    assert told == [met, world, "waited", "left"]
+    told.clear()
+    with pytest.raises(ZeroDivisionError):
+        module._member(world, "tcp://h:1", "cpu", work, (1,))
+    assert told == [met, world, "left"]
+    told.clear()
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(World, "device", lambda self, name: gpu)
+    assert module._member(world, "tcp://h:1", "cuda", work, (3,)) == 1
+    assert told[0] == ("nccl", {**given, "device_id": gpu})
+
+
+@pytest.mark.parametrize("gpus", [0, 1, 3])
+def test_there_is_a_process_for_each_gpu(gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless their number is given; one of them needs no other process."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(module, "_spawn", lambda processes, *_: 100 * processes)
+    started = [launch(_code, (7,), 0, device) for device in ("auto", "cuda", "cpu")]
+    assert started == [300 if gpus == 3 else 7] * 2 + [7]
+    assert [launch(_code, (7,), n, "cpu") for n in (1, 2)] == [7, 200]
 
 
 def test_one_process_runs_here() -> None:

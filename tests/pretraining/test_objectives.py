@@ -575,8 +575,7 @@ def test_without_a_teacher_the_student_itself_is_exported(objective: str) -> Non
 @pytest.mark.parametrize("objective", ["dino", "dinov2"])
 def test_the_plan_counts_the_answers_to_a_sample(objective: str) -> None:
     """Logits of student and teacher, of views and of as many patches as are hidden on average."""
-    for hides, n, rel in (((0.2, 0.6), 300, 0.05), ((0.5, 0.5), 3, 1e-9)):
-        probability = 1.0 if n == 3 else 0.7
+    for hides, probability, n, rel in (((0.2, 0.6), 0.7, 300, 0.05), ((0.5, 0.5), 1.0, 3, 1e-9)):
         config = config_of(objective, mask_range=hides, mask_probability=probability)
         state = begin(config)
         views = [torch.randn(n, 2, view.size, view.size) for view in state.objective.views()]
