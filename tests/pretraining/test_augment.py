@@ -240,6 +240,23 @@ def test_brightness_and_contrast_factors() -> None:
     assert abs(float(torch.corrcoef(factors.T)[0, 1])) < 0.05
 
 
+def test_a_rescaled_protein_has_any_maximum_up_to_2() -> None:
+    """In a share of the samples; the others' is left alone."""
+    peak = drawn(dataclasses.replace(VIEW, rescale_protein=0.3)).peak
+    found = peak[~peak.isnan()]
+    assert len(found) / N == pytest.approx(0.3, abs=0.03)
+    expected = torch.linspace(0, 2, len(found))
+    torch.testing.assert_close(found.sort()[0], expected, atol=0.12, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [(0.05, 0.4), (0.4, 1.0), (0.9, 1.0)], ids=str)
+def test_the_span_is_the_side_of_the_largest_crop(scale: tuple[float, float]) -> None:
+    """Of the narrowest, which is as long as the image at most."""
+    view = dataclasses.replace(VIEW, scale=scale, warp=0.0)
+    side = drawn(view, n=20_000).matrix[:, [0, 1], [0, 1]].abs()
+    assert 0.97 * view.span < float(side.max()) <= view.span + 1e-6
+
+
 def plain(n: int, c: int = 3) -> Draw:
     """A draw that changes nothing."""
     one = torch.ones(n, c)

@@ -260,6 +260,46 @@ def test_a_row_of_the_log_says_how_fast_and_from_where(monkeypatch: pytest.Monke
     assert [row["decodes_per_sample"] for row in rows] == [6 / 24, 6 / 24]
 
 
+def test_a_row_holds_the_mean_loss_since_the_last() -> None:
+    """And the rate of its own step; the last row is of the last step, whenever the next was due."""
+    found = {}
+    for log_steps in (1, 3):
+        config, rows = config_of(log_steps=log_steps, steps=5), list[dict[str, float]]()
+        plan, state = Plan.of(config, 40, 1, "cpu"), begin(config)
+        arguments = (source(), None, inputs(), ALONE, rows.append)
+        assert train(config, plan, state, *arguments, lambda: True)
+        found[log_steps] = rows
+    each = [row["loss"] for row in found[1]]
+    assert [row["step"] for row in found[3]] == [3, 5]
+    means = [np.mean(each[:3]), np.mean(each[3:])]
+    assert [row["loss"] for row in found[3]] == pytest.approx(means, rel=1e-5)
+    rates = [1e-6 + (0.1 * 8 / 256 - 1e-6) * (1 + np.cos(np.pi * t / 4)) / 2 for t in range(5)]
+    assert [row["learning_rate"] for row in found[1]] == pytest.approx(rates)
+    stopped = begin(config)
+    assert not train(config, plan, stopped, *arguments, lambda: False)
+    assert stopped.step == 1
+
+
+def test_what_is_random_is_apart_for_each_step_process_and_purpose(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stochastic depth of two processes, and the views, which are the same on all."""
+    config, seen = config_of(), list[int]()
+    plan, state = Plan.of(config, 40, 1, "cpu"), begin(config)
+    given = (config, state.objective, source(), None, inputs(), range(2), ALONE, CPU)
+    (batch, *_) = batches(*given)
+    monkeypatch.setattr("zarrloc.pretraining.loop.torch.manual_seed", seen.append)
+    for step in range(3):
+        for rank in range(4):
+            state.step = step
+            world = World(rank)
+            train_step(config, plan, state, state.student, batch, inputs(), world)
+    views = [seed_of(config.seed, step, 0) for step in range(3)]
+    assert len({*seen, *views}) == 12 + 3
+    assert all(0 <= seed < 2**63 for seed in seen)
+    assert seed_of(config.seed + 1, 0, 0) not in views
+
+
 @pytest.mark.parametrize("kind", ["natural", "replicate"])
 def test_resumed_is_undisturbed_to_the_last_digit(kind: str) -> None:
     """Stopped between two rows of the log, packed, unpacked elsewhere, and continued."""
@@ -472,6 +512,7 @@ def test_crops_are_drawn_for_the_shape_of_the_image() -> None:
     data.extents[:] = (20, 10)
     objective = SimClr(config, SPEC)
     (batch,) = batches(config, objective, data, None, inputs(), range(1), ALONE, CPU)
+    assert batch.least == batch.part(slice(2)).least == 10, "which says how far pixels are averaged"
     random = torch.Generator().manual_seed(seed_of(config.seed, 0, 0))
     for view, found in zip(objective.views(), batch.draws, strict=True):
         expected = draw(view, batch.protein, torch.full((8,), 0.5), random)
