@@ -30,6 +30,7 @@ from zarrloc.pretraining.guard import (
 )
 from zarrloc.pretraining.inputs import Inputs
 from zarrloc.pretraining.objective import Network
+from zarrloc.pretraining.simclr import SimClr
 
 ROLES = ("nucleus", "protein")
 OBJECTIVE = Dino(
@@ -46,6 +47,9 @@ def test_effective_rank_counts_directions() -> None:
     assert effective_rank(np.linalg.qr(five)[0] @ basis[:5]) == pytest.approx(5, abs=0.05)
     assert effective_rank(rng.normal(size=(200, 1)) @ basis[:1]) == pytest.approx(1, abs=1e-3)
     assert effective_rank(np.ones((50, 8))) <= 1.01
+    # What all rows share is no direction.
+    rows = rng.normal(size=(200, 8))
+    assert effective_rank(rows + 100) == pytest.approx(effective_rank(rows))
 
 
 def test_knn_leaves_the_own_protein_out() -> None:
@@ -165,6 +169,10 @@ def test_the_guards_figures_are_means_over_images_and_passes(kind: str) -> None:
         assert health.information == pytest.approx(of_whole - entropy, rel=1e-3)
         assert health.spread == pytest.approx(spread(features), rel=1e-4)
         assert health.effective_rank == pytest.approx(effective_rank(features), rel=1e-4)
+        # An objective whose teacher gives no distribution has no figures of it.
+        silent = SimClr(OBJECTIVE.config, OBJECTIVE.spec)
+        without = dataclasses.replace(health, teacher_entropy=None, information=None)
+        assert guard.check(network, silent, 7, batch) == without
 
 
 def test_an_even_output_of_a_learning_run_is_no_collapse() -> None:
@@ -228,6 +236,12 @@ def test_neighbours_where_no_proteins_are_named() -> None:
     assert knn_macro_f1(found, grade, np.full(200, "P")) is None
     assert "two proteins or more, among 1" in unmeasurable(grade, np.full(200, ""))
     assert "no labels" in unmeasurable(np.zeros((200, 0), np.uint8), fields)
+
+
+def test_two_proteins_of_a_label_may_vote_for_one_another() -> None:
+    label, protein = np.repeat(np.arange(2), 20), np.repeat(np.arange(4), 10)
+    grade = (3 * np.eye(2, dtype=np.uint8))[label]
+    assert knn_macro_f1(np.eye(2, dtype=np.float32)[label], grade, protein) == 1
 
 
 def test_a_label_of_one_protein_is_left_out_of_the_mean() -> None:
