@@ -63,6 +63,10 @@ def test_steps_from_anywhere_are_the_same_steps(start: int) -> None:
     rest = [rows.tolist() for epoch in epochs(SHARD, 3, 0, 20, range(start, 12)) for rows in epoch]
     assert rest == whole[start:]
     assert len(whole) == 12  # 4 full batches of 20 an epoch
+    for epoch in (whole[:4], whole[4:8], whole[8:]):
+        assert [len(rows) for rows in epoch] == [20] * 4
+        assert len({row for rows in epoch for row in rows}) == 80
+    assert whole[0] != whole[4]
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -216,6 +220,7 @@ def test_siblings_are_other_fields_of_a_protein() -> None:
     siblings = Siblings(protein, fov)
     assert siblings.any
     assert not Siblings(protein[[1, 3, 5]], fov[[1, 3, 5]]).any
+    assert Siblings(protein[[1, 0, 4]], fov[[1, 0, 4]]).any, "two are enough"
     random = torch.Generator().manual_seed(0)
     rows = np.arange(7)
     drawn = np.stack([siblings.drawn(rows, random) for _ in range(300)])
