@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -65,6 +67,24 @@ def test_checks_and_baselines_go_to_tensorboard(
     ]  # fmt: skip
     log_of(tmp_path, 0, []).checked(rows)  # without TensorBoard nothing happens
     assert len(sent) == 3
+    log({"step": 7, "loss": 2.0, "learning_rate": 1e-3, "images_per_s": 10.0})
+    rows_sent = [("step", 7, 7), ("loss", 2.0, 7), ("learning_rate", 1e-3, 7)]
+    assert sent[3:] == [*rows_sent, ("images_per_s", 10.0, 7)]
+
+
+def test_tensorboard_writes_into_the_runs_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where an overwrite finds it."""
+    there = ModuleType("torch.utils.tensorboard")
+    there.SummaryWriter = lambda folder: folder  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, there.__name__, there)
+    assert log_module._summary_writer(tmp_path) == str(tmp_path / "tensorboard")
+
+
+def test_the_first_check_stands_alone(tmp_path: Path) -> None:
+    write_checks(tmp_path / "checks.csv", [{"step": 0, "spread": 0.25, "knn_macro_f1": None}])
+    assert (tmp_path / "checks.csv").read_text() == "step,spread,knn_macro_f1\n0,0.25,\n"
 
 
 def test_a_run_is_read_again(tmp_path: Path) -> None:
