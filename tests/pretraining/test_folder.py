@@ -103,6 +103,13 @@ def test_a_marker_of_a_newer_zarrloc_is_refused(run: Path) -> None:
         check(run)
 
 
+def test_a_folder_is_made_with_those_it_lies_in(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "of today" / "ft"
+    check(out)
+    folder.take(out, SETTINGS, overwrite=False)
+    assert names(out) == {"run.json"}
+
+
 def test_a_run_that_ended_while_it_took_its_folder_goes_on(tmp_path: Path) -> None:
     """All it left is half of the marker."""
     out = tmp_path / "ft"
