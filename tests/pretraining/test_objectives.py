@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tests.pretraining.test_loop import ALONE, CPU, ROLES, inputs, source
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
-from zarrloc.models import backbones
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.models.vit import Backbone
 from zarrloc.pretraining import dinov2, mae, simclr, vicreg
@@ -647,12 +646,3 @@ def test_mae_does_not_ask_for_absent_channels() -> None:
     assert painted.grad is not None
     assert painted.grad.isfinite().all()
     assert (painted.grad[..., ::3] == 0).all()
-
-
-def test_what_is_fine_tuned_keeps_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    """--tokens is of networks from scratch."""
-    spec = dataclasses.replace(backbones.spec("dino-vits16"), tokens="channel")
-    monkeypatch.setattr("zarrloc.pretraining.start.backbones.spec", lambda name: spec)
-    start = {"from": "dino-vits16", "arch": None, "arch_options": ()}
-    tuned = config_of("dino", **start, size=32, local_size=16)
-    assert start_spec(tuned, ROLES).tokens == "channel"

@@ -1,5 +1,6 @@
 """The backbone a run starts from: what may be one, and what is refused before it begins."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError, WeightsError
+from zarrloc.models import backbones
 from zarrloc.models.vit import Backbone
 from zarrloc.pretraining.start import start_backbones, start_channels, start_spec
 
@@ -144,3 +146,27 @@ def test_student_and_teacher_start_alike_and_the_student_alone_skips() -> None:
         made.append(teacher.vit.patch_embed.proj.weight)
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+def test_what_is_fine_tuned_keeps_its_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--tokens is of networks from scratch."""
+    spec = dataclasses.replace(backbones.spec("dino-vits16"), tokens="channel")
+    monkeypatch.setattr("zarrloc.pretraining.start.backbones.spec", lambda name: spec)
+    given = {"from": "dino-vits16", "size": 32, "local_size": 16}
+    for tokens in ("patch", "channel"):
+        assert start_spec(config_of(**given, tokens=tokens), ROLES).tokens == "channel"
+    assert start_spec(config_of(**given, also=("b.zarr",)), ROLES).tokens == "channel"
+
+
+def test_a_fine_tune_starts_from_the_weights_it_is_given() -> None:
+    """Student and teacher; which they are is told."""
+    given = {"from": "timm:test_vit", "size": 160, "local_size": 160, "drop_path": 0.0}
+    origins = []
+    for weights in ("random:1", "random:2"):
+        config = config_of(**given, weights=weights)
+        student, teacher, origin = start_backbones(config, start_spec(config, ROLES))
+        expected = backbones.load("timm:test_vit", weights).vit.state_dict()
+        for one in (student, teacher):
+            torch.testing.assert_close(one.vit.state_dict(), expected)
+        origins.append(origin)
+    assert origins[0] != origins[1]
