@@ -1,6 +1,7 @@
 """Which objective learns most in equal CPU time? One small ViT on simulated cells, no label.
 
     python benchmarks/accuracy/objectives.py FOLDER [--minutes 10] [--seeds 3] [--test STORE]
+        [--only vicreg,dino] [--window 96]
 
 The same ViT is trained by every objective of `zarrloc pretrain` on cells of simulated proteins, as
 in `pretrain.py`, each for as many steps as `--minutes` of CPU time allow by its own first steps. It
@@ -12,6 +13,9 @@ Nothing is chosen on the rows that are scored: thresholds of head and probe, and
 of the neighbours, are those that are best on the other folds. A protein's own fields never vote.
 Beside them stand permuted labels, intensity statistics, classic features and random weights; the
 head, with `zarrloc train`'s defaults, stands for the first seed (it takes minutes).
+
+`--window` is the side of what is cut around a cell, which views of 48 px show in part or whole: the
+smaller it is, the finer the detail. Fields are embedded at the detail that was trained on.
 
 What is in FOLDER is not made again: killed, it continues.
 """
@@ -102,12 +106,15 @@ def test_store(folder: Path, proteins: int) -> Path:
     return store
 
 
-def learned(store: Path, folder: Path, objective: str, seed: int, seconds: float) -> dict[str, Any]:
+def learned(
+    store: Path, folder: Path, objective: str, seed: int, seconds: float, window: int
+) -> dict[str, Any]:
     """Train for about so many CPU seconds; steps and what they took."""
     told = folder / f"{objective}-{seed}.json"
     if told.exists():
         return dict(json.loads(told.read_text()))
     config = {**SETTINGS, **OWN[objective], "objective": objective, "seed": seed, "guard_epochs": 0}
+    config["crop_um"] = window * PIXEL_UM
     steps_file = folder / f"{objective}-steps.json"
     if not steps_file.exists():
         trial = folder / f"{objective}-trial"
@@ -216,6 +223,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="CPU time of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test", type=Path, help="a store to score on, instead of making one")
+    parser.add_argument("--window", type=int, default=WINDOW_PX, help=f"px, at most {WINDOW_PX}")
+    parser.add_argument("--only", default=",".join(OWN), help="objectives, comma-separated")
     parser.add_argument("--no-heads", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/objectives.json"))
     given = parser.parse_args()
@@ -273,12 +282,12 @@ def main() -> None:
     embed(test, EmbedConfig(backbone="classic"), "classic", run=RUN)
     note_baselines()
     note("classic", None, None)
-    size = f"um:{WINDOW_PX * PIXEL_UM / SETTINGS['size']:.4f}"
+    size = f"um:{given.window * PIXEL_UM / SETTINGS['size']:.4f}"
     for seed in range(given.seeds):
-        for objective in OWN:
-            got = learned(store, folder, objective, seed, 60 * given.minutes)
+        for number, objective in enumerate(given.only.split(",")):
+            got = learned(store, folder, objective, seed, 60 * given.minutes, given.window)
             backbone = str(folder / f"{objective}-{seed}")
-            if objective == "dino":
+            if number == 0:
                 config = EmbedConfig(backbone=backbone, weights=f"random:{seed}", size=size)
                 note("random", seed, config)
             note(objective, seed, EmbedConfig(backbone=backbone, size=size), **got)
