@@ -3,7 +3,7 @@
 import pytest
 
 from zarrloc.errors import ConfigError
-from zarrloc.models.inputs import Plan, Size, refuse_norm
+from zarrloc.models.inputs import Detail, Plan, Size, refuse_norm
 from zarrloc.models.specs import HPA, RGB
 
 
@@ -29,6 +29,27 @@ def test_a_plan_keeps_the_aspect_and_says_the_um(
 
 def test_what_has_no_patches_has_no_tokens() -> None:
     assert Size.parse("native").plan(600, 500, 1, 0.2) == Plan(600, 500, 0.2, None)
+
+
+@pytest.mark.parametrize(
+    ("learned", "pixel_um", "size"),
+    [
+        (Detail.of(2, 0.2), 0.2, "um:0.4"),
+        (Detail.of(2, 0.2), 0.1, "um:0.4"),
+        (Detail.of(2, 0.2), 0.35, "native"),  # another microscope, as coarse as what was learned
+        (Detail.of(2, 0.2), None, "300"),
+        (Detail.of(2, None), 0.2, "300"),
+        (Detail.of(0.5, None), None, "1200"),
+        (Detail.of(1.2, 0.2), 0.2, "native"),
+    ],
+)
+def test_a_size_shows_the_detail_that_was_learned(
+    learned: Detail, pixel_um: float | None, size: str
+) -> None:
+    assert learned.size(600, pixel_um) == size
+    plan = Size.parse(size).plan(600, 600, 8, pixel_um)
+    shown = Detail.of(600 / plan.height, pixel_um)
+    assert shown.coarser(learned) == pytest.approx(1, abs=0.2)
 
 
 @pytest.mark.parametrize("text", ["native", "224", "um:0.32"])

@@ -36,7 +36,7 @@ def known(store: Path, rows: np.ndarray, fields: np.ndarray) -> Data:
     source = Cells(noise, ("nucleus", "protein"), rows * 0, np.full((len(rows), 2), 6))
     source.stored = rows
     grade, protein = read_column(fovs, "grade"), read_column(fovs, "protein")
-    return Data(source, len(rows), grade[fields], np.array(list(protein))[fields], "")  # type: ignore[arg-type]
+    return Data(source, len(rows), grade[fields], np.array(list(protein))[fields], "", None)  # type: ignore[arg-type]
 
 
 def add_embedding(store: Path, name: str, features: np.ndarray, **settings: str) -> None:

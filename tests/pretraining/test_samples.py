@@ -72,6 +72,16 @@ def test_cells_of_counts_are_whole_counts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, np.rint(expected))
 
 
+def test_the_detail_is_that_of_the_largest_view(tmp_path: Path) -> None:
+    """Cells of 24 px, or fields of 60, of which a view of 8 px shows a quarter at most."""
+    store = make_store(tmp_path / "oc.zarr")
+    views: dict[str, Any] = {"size": 8, "global_scale": (0.1, 0.25)}
+    for level, side in ((CELLS, 24), ({}, 60)):
+        config = PretrainConfig.of({"arch": "x", **level, **views})
+        detail = open_data(Location.of(store), config).detail(config)
+        assert detail == pytest.approx((side / 2 / 8, 0.2063 * side / 2 / 8))
+
+
 def test_cells_of_intensities_below_1_keep_their_pixels(tmp_path: Path) -> None:
     """A store of float32 in 0..1 trains on the same pictures as one of counts."""
     counts = opened(make_store(tmp_path / "counts.zarr"), **CELLS).source
@@ -122,7 +132,7 @@ def test_some_samples_have_every_channel_between_them() -> None:
     present = np.ones((5020, 3), bool)
     present[:5000, 2] = present[5000:, 0] = False
     grade, protein = np.zeros((5020, 0), np.uint8), np.full(5020, "")
-    without = Data(None, 0, grade, protein, "")  # type: ignore[arg-type]
+    without = Data(None, 0, grade, protein, "", None)  # type: ignore[arg-type]
     data = dataclasses.replace(without, beside=Beside(present))
     drawn = nested_subset(5020, 50, 0)
     assert not present[drawn, 2].any(), "or this test shows nothing"

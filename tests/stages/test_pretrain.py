@@ -147,6 +147,23 @@ def test_every_objective_goes_the_whole_way(store: Path, tmp_path: Path, objecti
         pretrain(store, whole, config_of(**{**small, "objective": "dino"}))
 
 
+def test_an_embedding_is_told_the_detail_that_was_learned(store: Path, tmp_path: Path) -> None:
+    """Fields of 60 px were learned from at 16: each pixel stood for 0.2063 um * 60 / 16."""
+    out = tmp_path / "ft"
+    (trained,) = (line for line in train(store, out) if "trained; embed" in line)
+    assert trained.endswith(f"--backbone {out} --size um:0.774`")
+    for size, word in (
+        ("native", "3.8 times as fine"),
+        ("um:0.774", ""),
+        ("8", "2.0 times as coa"),
+    ):
+        config = EmbedConfig(backbone=str(out), size=size)
+        notes = embed(store, config, f"detail-{size.replace(':', '')}", run=SERIAL).notes
+        found = [note for note in notes if "in the backbone's training" in note]
+        assert len(found) == bool(word)
+        assert all(word in note and "--size um:0.774 " in note for note in found)
+
+
 def test_a_run_writes_a_backbone_that_loads(store: Path, tmp_path: Path) -> None:
     """Weights, facebook's layout, lineage, log; then there is nothing to do, or a refusal."""
     out = tmp_path / "ft"

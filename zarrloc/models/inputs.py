@@ -12,6 +12,10 @@ Affine = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and sd of each input of a backbone, for values in [0, 1]."""
 
 
+NEAR = 1.25
+"""Details that differ by less are taken for the same."""
+
+
 class Plan(NamedTuple):
     """What a field becomes: pixels before the padding, and how much one stands for."""
 
@@ -20,6 +24,41 @@ class Plan(NamedTuple):
     um_per_px: float | None
     um_per_token: float | None
     """Side of a patch; None also for what has no patches, such as a convolutional network."""
+
+
+class Detail(NamedTuple):
+    """How fine an image is that a network sees."""
+
+    shrunk: float
+    """Stored pixels to one of its, along a side."""
+    um_per_px: float | None
+
+    @classmethod
+    def of(cls, shrunk: float, pixel_size_um: float | None) -> Self:
+        """That of images which a network sees `shrunk` times smaller than they are stored."""
+        return cls(shrunk, None if pixel_size_um is None else shrunk * pixel_size_um)
+
+    def size(self, longer_px: int, pixel_size_um: float | None) -> str:
+        """The `--size` that shows images of so many pixels, of this size, in this detail.
+
+        Examples
+        --------
+        >>> half = Detail.of(2, 0.2)
+        >>> half.size(600, 0.2), half.size(600, 0.4), half.size(600, None)
+        ('um:0.4', 'native', '300')
+        """
+        stored = Detail.of(1, pixel_size_um)
+        if 1 / NEAR < self.coarser(stored) < NEAR:
+            return "native"
+        if self.um_per_px is None or pixel_size_um is None:
+            return str(max(1, round(longer_px / self.shrunk)))
+        return f"um:{self.um_per_px:.3g}"
+
+    def coarser(self, other: Self) -> float:
+        """How many times as coarse as `other`: by micrometres where both know them."""
+        if self.um_per_px is None or other.um_per_px is None:
+            return self.shrunk / other.shrunk
+        return self.um_per_px / other.um_per_px
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from zarrloc.groups.fovs import GROUP as FOVS
 from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.receipts import ROW_DIGEST, check_array
 from zarrloc.models.channels import ChannelMap
+from zarrloc.models.inputs import Detail
 from zarrloc.pixels.window import window_px
 from zarrloc.pretraining.data import (
     ALONE,
@@ -174,7 +175,15 @@ class Data:
     """(sample,) of the sample's field; where no field names one its well, else the field itself."""
     held_out: str
     """A phrase for the fields that are never read."""
+    pixel_size_um: float | None
+    """Of the store; of the first where there are several."""
     beside: Beside = ALONE
+
+    def detail(self, config: PretrainConfig) -> Detail:
+        """How fine the largest global view of a usual sample is."""
+        area = np.median(self.source.extents.prod(axis=1)) * config.global_scale[1]
+        shrunk = float(np.sqrt(area)) / config.size
+        return Detail.of(shrunk, self.pixel_size_um)
 
     def some(self, count: int, seed: int) -> Rows:
         """`count` of the samples, ascending, and a few with each channel that none of them has."""
@@ -240,6 +249,7 @@ def _joined(stores: Sequence[Location], each: Sequence[Data]) -> Data:
         grade,
         np.concatenate([one.protein for one in each]),
         held_out,
+        each[0].pixel_size_um,
         Beside(source.present),
     )
 
@@ -272,7 +282,7 @@ def _open_one(location: Location, config: PretrainConfig, number: int) -> Data:
     grade = read_labels(group).grade
     by_protein = config.views == "protein"
     protein = _proteins(group, number) if by_protein else siblings_of(group).group
-    return Data(source, count, grade[source.fov], protein[source.fov], held_out)
+    return Data(source, count, grade[source.fov], protein[source.fov], held_out, fovs.pixel_size_um)
 
 
 def _refuse_shared_proteins(stores: Sequence[Location], split: str | None) -> None:

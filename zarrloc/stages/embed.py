@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -24,7 +24,7 @@ from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
 from zarrloc.models import backbones, channels, source, specs
 from zarrloc.models.backbones import CLASSIC
-from zarrloc.models.inputs import Affine, Norm, Size, refuse_norm
+from zarrloc.models.inputs import NEAR, Affine, Detail, Norm, Size, refuse_norm
 from zarrloc.models.inputs import Plan as InputPlan
 from zarrloc.pixels.window import PAPER_UM, window_px
 from zarrloc.store.attrs import CHANNEL_OF, WINDOW_UM, StageAttrs, check_name
@@ -193,13 +193,32 @@ def _classic(config: EmbedConfig, fovs: Fovs) -> tuple[Classic, dict[str, Any], 
     return classic, settings, notes, CLASSIC_S * plan.height * plan.width
 
 
+def _stored(config: EmbedConfig, fovs: Fovs) -> tuple[int, int]:
+    """Height and width of fields, or of windows of cells, in stored pixels."""
+    if config.level == "cell":
+        window = window_px(config.crop_um, fovs.pixel_size_um)
+        return window, window
+    return fovs.height, fovs.width
+
+
 def _plan(config: EmbedConfig, fovs: Fovs, patch: int) -> InputPlan:
     """The size that fields, or windows of cells, get."""
-    if config.level == "cell":
-        height = width = window_px(config.crop_um, fovs.pixel_size_um)
-    else:
-        height, width = fovs.height, fovs.width
-    return Size.parse(config.size).plan(height, width, patch, fovs.pixel_size_um)
+    return Size.parse(config.size).plan(*_stored(config, fovs), patch, fovs.pixel_size_um)
+
+
+def _other_detail(
+    config: EmbedConfig, fovs: Fovs, plan: InputPlan, learned: Detail
+) -> Iterator[str]:
+    """A word where the images are shown much finer or coarser than in the backbone's training."""
+    longer = max(_stored(config, fovs))
+    shown = Detail.of(longer / max(plan.height, plan.width), fovs.pixel_size_um)
+    times = shown.coarser(learned)
+    if not 1 / NEAR < times < NEAR:
+        how = f"{times:.1f} times as coarse" if times > 1 else f"{1 / times:.1f} times as fine"
+        yield (
+            f"shown {how} as in the backbone's training, which can cost accuracy; --size "
+            f"{learned.size(longer, fovs.pixel_size_um)} shows the same detail"
+        )
 
 
 def _physical(config: EmbedConfig, fovs: Fovs) -> dict[str, Any]:
@@ -252,6 +271,9 @@ def _forward(config: EmbedConfig, fovs: Fovs) -> tuple[Forward, dict[str, Any], 
     tokens = tokens_of(spec, plan.height, plan.width, len(fovs.roles))
     row_s = mapping.feature_width(1) * forward_flops(spec, tokens) / CORE_FLOPS
     notes = [f"channels: {mapping.describe()}", _describe(plan)]
+    learned = made_by["lineage"].get("detail") if made_by and not config.weights else None
+    if learned:
+        notes += _other_detail(config, fovs, plan, Detail(**learned))
     return forward, settings, notes, row_s
 
 

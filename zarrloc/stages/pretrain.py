@@ -153,7 +153,8 @@ def _train(run: "Run", location: Location, device: torch.device, overwrite: bool
         return STOPPED
     if world.first:
         run.export(out)
-        run.say(f"{out}: trained; embed with `zarrloc embed STORE --backbone {out}`")
+        size = run.embedding_size()
+        run.say(f"{out}: trained; embed with `zarrloc embed STORE --backbone {out}{size}`")
     world.barrier()
     return 0
 
@@ -357,6 +358,12 @@ class Run:
             checkpoint.save(self.out / "checkpoints", self.state.step, packed, self.config.keep)
         self.world.barrier()
 
+    def embedding_size(self) -> str:
+        """The flag by which an embedding shows the detail that was learned; none for native."""
+        longer = int(self.data.source.extents.max())
+        size = self.data.detail(self.config).size(longer, self.data.pixel_size_um)
+        return "" if size == "native" else f" --size {size}"
+
     def export(self, where: Path) -> None:
         """The teacher's backbone as it is now, in zarrloc's and in facebookresearch's layout."""
         # Embedding asks for no channels again: the trained ones become the backbone's own.
@@ -380,6 +387,7 @@ class Run:
                 "fields": self.data.fields,
                 "samples": self.plan.samples,
                 "held_out": self.data.held_out,
+                "detail": self.data.detail(self.config)._asdict(),
                 "step": self.state.step,
                 "steps": self.plan.steps,
                 "guard": self.checks,
