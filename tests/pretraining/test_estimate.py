@@ -10,6 +10,7 @@ import torch
 
 from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
+from zarrloc.models.inputs import Detail
 from zarrloc.models.vit import Backbone
 from zarrloc.pretraining.estimate import Plan, describe, fitted
 from zarrloc.pretraining.objectives import objective_of
@@ -120,7 +121,9 @@ def told(**settings: Any) -> str:
         student = Backbone(spec)
     plan = Plan.of(config, 1_000_000, 1, "cpu")
     channels, objective = start_channels(config, spec, ROLES), objective_of(config, spec)
-    return describe(config, plan, spec, channels, student, objective, 7, "nothing")
+    return describe(
+        config, plan, spec, channels, student, objective, 7, "nothing", Detail.of(4, 0.2)
+    )
 
 
 def gib(**settings: Any) -> float:
@@ -135,6 +138,7 @@ def test_tokens_of_a_sample_are_counted() -> None:
     assert f"{2 * 17 + 3 * 5} tokens a sample" in text
     assert "2 x 16 px + 3 x 8 px" in text
     assert "10 of 20000 samples, 50 an epoch (0.2 epochs)" in text
+    assert "a view's pixel is 4 stored ones along a side (0.8 um), at most" in text
 
 
 def test_tokens_are_those_of_every_channel_where_each_has_its_own() -> None:

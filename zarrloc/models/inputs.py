@@ -38,6 +38,11 @@ class Detail(NamedTuple):
         """That of images which a network sees `shrunk` times smaller than they are stored."""
         return cls(shrunk, None if pixel_size_um is None else shrunk * pixel_size_um)
 
+    def __str__(self) -> str:
+        """In words, `2 stored ones along a side (0.4 um)`."""
+        um = "" if self.um_per_px is None else f" ({self.um_per_px:.3g} um)"
+        return f"{self.shrunk:.3g} stored ones along a side{um}"
+
     def size(self, longer_px: int, pixel_size_um: float | None) -> str:
         """The `--size` that shows images of so many pixels, of this size, in this detail.
 

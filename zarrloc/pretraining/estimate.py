@@ -10,6 +10,7 @@ from zarrloc.config.pretrain import PretrainConfig
 from zarrloc.errors import ConfigError
 from zarrloc.models.channels import ChannelMap
 from zarrloc.models.cost import tokens_of
+from zarrloc.models.inputs import Detail
 from zarrloc.models.specs import BackboneSpec
 from zarrloc.pretraining.objective import Objective
 from zarrloc.pretraining.objectives import OBJECTIVES
@@ -137,6 +138,7 @@ def describe(
     objective: Objective,
     fields: int,
     held_out: str,
+    detail: Detail,
 ) -> str:
     """The plan, line by line; memory is an estimate."""
     sides, inputs = Counter(view.size for view in objective.views()), len(spec.roles)
@@ -156,6 +158,7 @@ def describe(
         f"steps      {plan.steps} of {config.batch} samples, {plan.steps_per_epoch} an epoch "
         f"({plan.steps / plan.steps_per_epoch:.1f} epochs)",
         f"views      {views}: {tokens} tokens a sample",
+        f"detail     a view's pixel is {detail}, at most",
         f"rate       {rates}",
         f"memory     about {memory / 2**30:.1f} GiB a process",
     ]

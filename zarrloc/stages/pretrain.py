@@ -67,7 +67,10 @@ def plan(store: str | Path | Location, config: PretrainConfig) -> str:
     made = Plan.of(config, len(data.protein), max(1, config.processes), device)
     student, _, _ = start_backbones(config, spec)
     objective = objective_of(config, spec)
-    return describe(config, made, spec, channels, student, objective, data.fields, data.held_out)
+    detail = data.detail(config)
+    return describe(
+        config, made, spec, channels, student, objective, data.fields, data.held_out, detail
+    )
 
 
 def pretrain(
