@@ -112,11 +112,11 @@ def test_own_data_is_scored_beside_all_baselines(tmp_path: Path) -> None:
     ("given", "found"),
     [((96, 24), (48, 96)), ((160, 80), (128, 125)), ((64, 100), (64, 100)), ((32, 0), (32, 0))],
 )
-def test_views_are_smaller_where_time_is_short(
+def test_own_data_is_shrunk_where_time_is_short(
     given: tuple[int, float], found: tuple[int, float]
 ) -> None:
-    """Side of a view in pixels, and how often each image would be seen."""
-    assert runpy.run_path(str(EXAMPLES / "own_data" / "learn.py"))["view_of"](*given) == found
+    """Side in pixels, and how often each image would be seen."""
+    assert runpy.run_path(str(EXAMPLES / "own_data" / "learn.py"))["smaller"](*given) == found
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,8 @@ SIDES = (32, 48, 64, 96, 128, 160)
 """What images are shrunk to for training: larger ones cost too much without a GPU."""
 LEAST_SIDE = 48
 EPOCHS = 100
-"""Views get smaller, to LEAST_SIDE, where the time is too short to see each image so often; they
-are then parts of it, in full detail."""
-TRIAL_STEPS = 6
+"""Images are shrunk further, to LEAST_SIDE, where the time is too short to see each so often."""
+TRIAL_STEPS = 12
 COMPARES = ("dinov2", "simclr", "vicreg")
 
 
@@ -144,20 +143,18 @@ def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> l
     planned = out / "planned.json"
     if not planned.exists():  # a second call trains on, it does not begin another run
         side = min(SIDES, key=lambda s: abs(s - min(fovs.image.shape[2:])))
-        config = settings(side, side, objective, batch) | {"steps": TRIAL_STEPS, "guard_epochs": 0}
+        config = settings(side, objective, batch) | {"steps": TRIAL_STEPS, "guard_epochs": 0}
         zarrloc.pretrain(store, out / "trial", zarrloc.PretrainConfig(**config))
-        last = json.loads((out / "trial" / "log.jsonl").read_text().splitlines()[-1])
-        view, epochs = view_of(side, 60 * minutes * last["images_per_s"] / count)
+        log = (out / "trial" / "log.jsonl").read_text().splitlines()
+        images_per_s = float(np.median([json.loads(row)["images_per_s"] for row in log[1:]]))
+        side, epochs = smaller(side, 60 * minutes * images_per_s / count)
         steps = max(20, round(epochs * count / batch))
-        planned.write_text(json.dumps({"side": side, "view": view, "steps": steps}))
-    side, view, steps = json.loads(planned.read_text()).values()
+        planned.write_text(json.dumps({"side": side, "steps": steps}))
+    side, steps = json.loads(planned.read_text()).values()
     every = max(1, steps * batch // count // 5)
     folder = out / "trained"
-    print(
-        f"training a ViT by {objective} on views of {view} px of {side}: {steps} steps, about "
-        f"{minutes:g} minutes"
-    )
-    config = settings(side, view, objective, batch) | {
+    print(f"training a ViT of {side} px by {objective}: {steps} steps, about {minutes:g} minutes")
+    config = settings(side, objective, batch) | {
         "steps": steps, "guard_epochs": every, "log_steps": max(1, steps // 50),
     }  # fmt: skip
     done = zarrloc.pretrain(store, folder, zarrloc.PretrainConfig(**config))
@@ -172,32 +169,30 @@ def train(store: Path, out: Path, objective: str, minutes: float, run: Any) -> l
     return [re.sub(r"\W+", "-", name) for name in names]
 
 
-def view_of(side: int, epochs: float) -> tuple[int, float]:
-    """The largest view of images of `side` px that leaves time for EPOCHS, and for how many.
+def smaller(side: int, epochs: float) -> tuple[int, float]:
+    """The largest side up to `side` that leaves time for EPOCHS, and for how many it does.
 
-    None below LEAST_SIDE; the time of a view grows with its patches.
+    Nothing below LEAST_SIDE; the time of an image grows with its patches.
     """
-    view = side
-    while epochs < EPOCHS and view > LEAST_SIDE:
-        less = max(each for each in SIDES if each < view)
-        view, epochs = less, epochs * (view / less) ** 2
-    return view, epochs
+    while epochs < EPOCHS and side > LEAST_SIDE:
+        less = max(each for each in SIDES if each < side)
+        side, epochs = less, epochs * (side / less) ** 2
+    return side, epochs
 
 
-def settings(side: int, view: int, objective: str, batch: int) -> dict[str, Any]:
-    """Of a training with views of `view` px of images of `side`."""
+def settings(side: int, objective: str, batch: int) -> dict[str, Any]:
+    """Of a training with views of `side` px."""
     patch = 4 if side <= 32 else 8
-    share = (view / side) ** 2
     return {
         "arch": "vit_tiny_patch16",
         "arch_options": (f"patch_size={patch}", "embed_dim=128", "depth=4", "num_heads=4"),
         "objective": objective,
         "batch": batch,
-        "size": view,
-        "local_size": max(patch, view // 2 // patch * patch),
+        "size": side,
+        "local_size": max(patch, side // 2 // patch * patch),
         "local_views": 2,
-        "local_scale": (0.2 * share, 0.5 * share),
-        "global_scale": (0.5 * share, share),
+        "local_scale": (0.2, 0.5),
+        "global_scale": (0.5, 1.0),
         "warp": 0.1,
         "jitter": 0.3,
         # A tenth of the sides a step, and as fast as small networks bear.
