@@ -6,14 +6,15 @@
 
 Every operator, comparison, condition, number and bare call of a module is changed once: `<` becomes
 `<=`, `+` becomes `-`, `*` becomes `/`, `and` becomes `or`, a condition its opposite, a number its
-neighbour, a call nothing. Messages, annotations and docstrings stay as they are. The module's own
-tests (or those that import it) run on a copy of the tree until one fails: then the mutant is
-killed. One that they let live meets all tests of the room and of its stage. One that outlives the
+neighbour, a call nothing. Messages, annotations and docstrings stay as they are, and so does what
+only asserts (`assert`, a zip's `strict`, a dataclass's `frozen`). The module's own tests (or those
+that import it) run on a copy of the tree until one fails: then the mutant is killed. One that they
+let live meets all tests of the room and of its stage (not so with `--own`). One that outlives the
 time limit is told apart. `--again` takes what lived in an earlier run of the same code to the tests
-as they are now, and writes its fate into FILE. `--limit` draws that many mutants by a seed,
-from all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a
-random sample either way, and the same one next time. Limits are of CPU time, since other work on
-the machine should not decide a mutant's fate. Tests run in forked children of one process that has
+as they are now, and writes its fate into FILE. `--limit` draws that many mutants by a seed, from
+all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a random
+sample either way, and the same one next time. Limits are of CPU time, since other work on the
+machine should not decide a mutant's fate. Tests run in forked children of one process that has
 torch and the rest of the libraries in memory already.
 """
 
@@ -98,11 +99,14 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def untouched(node: ast.AST) -> set[int]:
-    """Nodes under `node` of messages, annotations, docstrings and type aliases, by identity."""
+    """Nodes under `node` of messages, assertions, annotations and type aliases, by identity."""
     found: set[int] = set()
     for each in ast.walk(node):
         parts: list[ast.AST | None] = []
-        if isinstance(each, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
+        asserts = isinstance(each, ast.keyword) and each.arg in ("strict", "frozen")
+        if asserts or isinstance(
+            each, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert
+        ):
             parts = [each]
         elif isinstance(each, ast.AnnAssign | ast.arg):
             parts = [each.annotation]
