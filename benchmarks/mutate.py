@@ -12,9 +12,9 @@ that import it) run on a copy of the tree until one fails: then the mutant is ki
 let live meets all tests of the room and of its stage (not so with `--own`). One that outlives the
 time limit is told apart. `--again` takes what lived in an earlier run of the same code to the tests
 as they are now, and writes its fate into FILE. `--limit` draws that many mutants by a seed, from
-all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a random
-sample either way, and the same one next time. Limits are of CPU time, since other work on the
-machine should not decide a mutant's fate. Tests run in forked children of one process that has
+all modules alike, and `--minutes` ends a run: the order is the seed's, so what was tried is a
+random sample either way, and the same one next time. Limits are of CPU time, since other work on
+the machine should not decide a mutant's fate. Tests run in forked children of one process that has
 torch and the rest of the libraries in memory already.
 """
 
