@@ -1,6 +1,7 @@
 """Samples of a store, as the training is given them."""
 
 import dataclasses
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,25 @@ def test_counts_and_fractions_are_not_trained_on_together(tmp_path: Path) -> Non
     make_store(tmp_path / "b.zarr", MOST)
     with pytest.raises(ConfigError, match="need pixels of one type; got float32 and uint16"):
         opened(tmp_path / "a.zarr", tokens="channel", also=(str(tmp_path / "b.zarr"),))
+
+
+def test_a_cache_in_a_file_is_its_users_alone_and_soon_without_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others map it between the first two waits; after the third its pixels are there."""
+    store = make_store(tmp_path / "a.zarr")
+    folder = tmp_path / "held"
+    folder.mkdir()
+    met: list[list[int]] = []
+
+    def barrier(self: World) -> None:
+        met.append([stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()])
+
+    monkeypatch.setattr(World, "barrier", barrier)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    config, source = PretrainConfig(arch="x", cache="ram"), opened(store).source
+    cached(config, source, Location.of(store), World(), torch.device("cpu"))
+    assert met == [[0o600], [0o600], []]
 
 
 @pytest.mark.parametrize("level", [{}, CELLS], ids=["fov", "cell"])
