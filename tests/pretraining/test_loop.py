@@ -345,6 +345,31 @@ def test_two_processes_train_as_one(tmp_path) -> None:
     assert first == pytest.approx(run(config, begin(config)), rel=1e-4)
 
 
+@pytest.mark.parametrize("size", [1, 2])
+def test_gradients_are_shared_where_there_is_another_process(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By PyTorch's wrapper around the student; each has its share of the batch."""
+    wrapped: list[nn.Module] = []
+
+    class Wrapper(nn.Module):
+        def __init__(self, module: nn.Module, device_ids: object) -> None:
+            super().__init__()
+            self.module = module
+            assert device_ids is None
+            wrapped.append(module)
+
+        def forward(self, views: list[torch.Tensor], drawn: torch.Tensor) -> torch.Tensor:
+            assert len(views[0]) == 8 // size
+            return self.module(views, drawn)
+
+    monkeypatch.setattr("zarrloc.pretraining.loop.DistributedDataParallel", Wrapper)
+    monkeypatch.setattr(World, "mean", lambda self, value: value)
+    state = begin(config_of())
+    run(config_of(), state, world=World(size - 1, size))
+    assert wrapped == [state.student] * (size - 1)
+
+
 def test_brightness_reaches_the_network() -> None:
     """A brighter draw is a brighter input: the affine is fixed. A z-score would hide it."""
     config = config_of(flip=0, remove_channel=0, rescale_protein=0)
