@@ -6,12 +6,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 import torch.distributed as dist
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from zarrloc.errors import ClusterError, ConfigError
 from zarrloc.pretraining import launch as module
@@ -221,6 +224,39 @@ def test_failures_of_processes_are_reported(how: str, error: type[Exception], me
     """What one refuses is refused in its own words; a death is no traceback of torch's."""
     with pytest.raises(error, match=message):
         launch(_fail, (how,), 2, "cpu")
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_process_that_was_asked_to_stop_before_it_could_save_is_no_fault(
+    asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is passed on to those that live; one that died of itself is reported."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(module.os, "kill", lambda *given: sent.append(given))
+
+    class Child(NamedTuple):
+        pid: int
+        is_alive: Callable[[], bool]
+
+    class Children:
+        processes = (Child(11, lambda: True), Child(12, lambda: False))
+        joined = 0
+
+        def join(self, grace_period: float) -> bool:
+            self.joined += 1
+            if self.joined == 1:
+                return False
+            if asked:
+                signal.raise_signal(signal.SIGTERM)
+                assert sent == [(11, signal.SIGTERM)]
+            raise ProcessExitedException("died", 1, 12, 3)
+
+    monkeypatch.setattr(module, "start_processes", lambda *_, **__: Children())
+    with pytest.raises(
+        KeyboardInterrupt if asked else ClusterError, match=None if asked else "1 of 2"
+    ):
+        module._spawn(2, "cpu", _code, (0,))
+    assert sent[-1] == (11, module.KILL), "nobody is left behind"
 
 
 @pytest.mark.parametrize("ignored", [False, True])

@@ -124,8 +124,12 @@ def test_a_protein_held_out_of_one_store_is_trained_on_in_none(tmp_path: Path) -
     for folds in (([-1, -1, 0], [0, 0, 1]), ([0, 0, 1], [-1, -1, 0])):
         with pytest.raises(
             ConfigError, match="holds out fields of 1 that it trains on, such as P0"
-        ):
+        ) as refused:
             held_out(*folds)
+        assert "held out in each store" in str(refused.value)
+    alone = {**TOGETHER, **split(one, -1, 0, 1)}
+    with pytest.raises(ConfigError, match=r"\(`zarrloc split --group protein`\)$"):
+        opened(one, **alone)
 
 
 def test_some_samples_have_every_channel_between_them() -> None:
