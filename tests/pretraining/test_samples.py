@@ -263,6 +263,18 @@ def test_stores_are_joined_channel_by_channel(tmp_path: Path) -> None:
     assert "; b.zarr: nothing" in data.held_out
 
 
+def test_only_the_first_stores_labels_count(tmp_path: Path) -> None:
+    """Another's may be of other names; its samples have none here."""
+    grade = np.array([[3, 0], [0, 3], [1, 2]], np.uint8)
+    paths = [make_store(tmp_path / f"{name}.zarr") for name in "ab"]
+    names = {"label": (("label",), np.array(["x", "y"])), "grade": (("fov", "label"), grade)}
+    revise(Location.of(paths[0]), "fovs", **names)
+    first, second = paths
+    found = opened(first, tokens="channel", also=(str(second),)).grade
+    np.testing.assert_array_equal(found, np.concatenate([grade, grade * 0]))
+    assert opened(second, tokens="channel", also=(str(first),)).grade.shape == (6, 0)
+
+
 def test_a_store_that_shows_the_network_nothing_is_refused(tmp_path: Path) -> None:
     data = together(tmp_path, ("er", "mito"))
     roles = data.source.roles
