@@ -1,7 +1,7 @@
 """What do embeddings know of localization? Intensity, a random ViT, a trained one; all scores.
 
     python benchmarks/accuracy/pretrain.py --folder trained
-    python benchmarks/accuracy/table.py trained/run --folder table [--size 300]
+    python benchmarks/accuracy/table.py trained/run --folder table [--size 300] [--window 96]
 
 The backbone is one that `pretrain.py`, or `objectives.py`, trained on other simulated proteins
 (seed 0). Heads are what `zarrloc train` makes where nothing is said. Here are 1,000 new fields of
@@ -9,7 +9,8 @@ The backbone is one that `pretrain.py`, or `objectives.py`, trained on other sim
 Head and probe call from the threshold that is best on the other folds, neighbours from 0.5 as in
 the paper, for every k (the best of several would be chosen on the rows that are scored); a
 protein's own rows never vote. `intensity` is logistic regression on intensity statistics, and there
-is a row of classic features. Cells are those of `watershed`, with their field's labels.
+is a row of classic features. Cells are those of `watershed`, with their field's labels. `--window`
+is what `objectives.py` was given: images are embedded at the detail that was trained on.
 """
 
 import argparse
@@ -35,12 +36,13 @@ from zarrloc.stages.split import split
 from zarrloc.stages.train import train
 
 RUN = RunConfig(dashboard=":0")
-CROP_UM, CROP_PX = 33.008, 48  # what the backbone was trained on
+PIXEL_UM, VIEW_PX = 0.2063, 48  # of the store, and of the views that were trained on
+CELL_UM = 33.008
 KS = (1, 3, 5, 10, 20)
 SHOWN = (1, 5, 20)
 
 
-def make_store(folder: Path, proteins: int, size: int) -> Path:
+def make_store(folder: Path, proteins: int, size: int, cells: bool) -> Path:
     """Simulated fields, ingested, segmented, split; what is there already is not made again."""
     store = folder / "table.zarr"
     if not (folder / "sim").exists():
@@ -50,23 +52,21 @@ def make_store(folder: Path, proteins: int, size: int) -> Path:
     ingest(
         folder / "sim" / "raw",
         store,
-        IngestConfig(pixel_size_um=0.2063),
+        IngestConfig(pixel_size_um=PIXEL_UM),
         labels=labels / "opencell-localization-annotations.csv",
         cell_lines=labels / "all-public-targets.csv",
         run=RUN,
     )
-    segment(store, SegmentConfig(model="watershed"), "ws", crop_um=CROP_UM, run=RUN)
+    if cells:
+        segment(store, SegmentConfig(model="watershed"), "ws", crop_um=CELL_UM, run=RUN)
     split(store, SplitConfig(), "honest")
     return store
 
 
-def embeddings(backbone: str) -> dict[str, EmbedConfig]:
+def embeddings(backbone: str, window: int) -> dict[str, EmbedConfig]:
     """By name: random and trained, of fields and of cells, at one resolution."""
-    fields = partial(EmbedConfig, backbone=backbone, size=f"um:{CROP_UM / CROP_PX:.4f}")
-    cells = partial(
-        EmbedConfig, backbone=backbone,
-        level="cell", cells="ws", crop_um=CROP_UM, size=str(CROP_PX),
-    )  # fmt: skip
+    fields = partial(EmbedConfig, backbone=backbone, size=f"um:{window * PIXEL_UM / VIEW_PX:.4f}")
+    cells = partial(fields, level="cell", cells="ws", crop_um=CELL_UM)
     return {
         "fields, random ViT-S/16": EmbedConfig(
             backbone="dino-vits16", weights="random:0", size="224"
@@ -135,16 +135,17 @@ def main() -> None:
     parser.add_argument("backbone", type=Path, help="folder that `zarrloc pretrain` wrote")
     parser.add_argument("--proteins", type=int, default=500)
     parser.add_argument("--size", type=int, default=600, help="side of a field, px")
+    parser.add_argument("--window", type=int, default=160, help="px of a cell in training")
     parser.add_argument("--folder", type=Path, required=True, help="data; used again if there")
     parser.add_argument("--no-cells", action="store_true", help="fields alone: a third of the time")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy.json"))
     given = parser.parse_args()
-    store = make_store(given.folder, given.proteins, given.size)
+    store = make_store(given.folder, given.proteins, given.size, not given.no_cells)
     for level in ("fov", "cell")[: 1 if given.no_cells else 2]:
-        cells = {"level": level, "cells": "ws", "crop_um": CROP_UM} if level == "cell" else {}
+        cells = {"level": level, "cells": "ws", "crop_um": CELL_UM} if level == "cell" else {}
         embed(store, EmbedConfig(backbone="classic", **cells), f"classic-{level}", run=RUN)
     rows = {}
-    for title, config in embeddings(str(given.backbone)).items():
+    for title, config in embeddings(str(given.backbone), given.window).items():
         if given.no_cells and title.startswith("cells"):
             continue
         name = title.replace(", ", "-").replace(" ", "-").replace("/", "")
