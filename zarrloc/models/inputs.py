@@ -52,8 +52,7 @@ class Detail(NamedTuple):
         >>> half.size(600, 0.2), half.size(600, 0.4), half.size(600, None)
         ('um:0.4', 'native', '300')
         """
-        stored = Detail.of(1, pixel_size_um)
-        if 1 / NEAR < self.coarser(stored) < NEAR:
+        if self.near(Detail.of(1, pixel_size_um)):
             return "native"
         if self.um_per_px is None or pixel_size_um is None:
             return str(max(1, round(longer_px / self.shrunk)))
@@ -64,6 +63,10 @@ class Detail(NamedTuple):
         if self.um_per_px is None or other.um_per_px is None:
             return self.shrunk / other.shrunk
         return self.um_per_px / other.um_per_px
+
+    def near(self, other: Self) -> bool:
+        """Whether both are taken for the same."""
+        return 1 / NEAR < self.coarser(other) < NEAR
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from zarrloc.groups.fovs import Fovs
 from zarrloc.groups.segmentations import Masks
 from zarrloc.models import backbones, channels, source, specs
 from zarrloc.models.backbones import CLASSIC
-from zarrloc.models.inputs import NEAR, Affine, Detail, Norm, Size, refuse_norm
+from zarrloc.models.inputs import Affine, Detail, Norm, Size, refuse_norm
 from zarrloc.models.inputs import Plan as InputPlan
 from zarrloc.pixels.window import PAPER_UM, window_px
 from zarrloc.store.attrs import CHANNEL_OF, WINDOW_UM, StageAttrs, check_name
@@ -212,8 +212,8 @@ def _other_detail(
     """A word where the images are shown much finer or coarser than in the backbone's training."""
     longer = max(_stored(config, fovs))
     shown = Detail.of(longer / max(plan.height, plan.width), fovs.pixel_size_um)
-    times = shown.coarser(learned)
-    if not 1 / NEAR < times < NEAR:
+    if not shown.near(learned):
+        times = shown.coarser(learned)
         how = f"{times:.1f} times as coarse" if times > 1 else f"{1 / times:.1f} times as fine"
         yield (
             f"shown {how} as in the backbone's training, which can cost accuracy; --size "
